@@ -1,0 +1,59 @@
+"""Stable Video Diffusion as an EDM (Karras et al. 2022): noise levels, preconditioning, one Euler step.
+
+Pure functions of arrays, in float32. `sigma` is a noise level: noisy = clean + sigma * noise.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 700.0, 7.0
+
+
+def karras_sigmas(steps: int) -> np.ndarray:
+    """SVD's noise levels, `[steps + 1]` float32: Karras' schedule from 700 to 0.002 (rho 7), then 0."""
+    ramp = np.linspace(0, 1, steps)
+    high, low = SIGMA_MAX ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
+    return np.append((high + ramp * (low - high)) ** RHO, 0).astype(np.float32)
+
+
+def init_noise_sigma(sigmas: np.ndarray) -> np.float32:
+    """What unit noise is multiplied by to start from: sqrt(max sigma^2 + 1) ("leading" timestep spacing)."""
+    return np.sqrt(np.max(sigmas) ** 2 + 1).astype(np.float32)
+
+
+def timestep(sigma: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """What the UNet is told of the noise level (EDM's c_noise): 0.25 ln(sigma)."""
+    return 0.25 * jnp.log(sigma)
+
+
+def scale_input(noisy: Float[Array, "*shape"], sigma: Float[Array, ""]) -> Float[Array, "*shape"]:
+    """EDM's c_in: noisy / sqrt(sigma^2 + 1)."""
+    return noisy / jnp.sqrt(jnp.square(sigma) + 1)
+
+
+def denoised(
+    prediction: Float[Array, "*shape"], noisy: Float[Array, "*shape"], sigma: Float[Array, ""]
+) -> Float[Array, "*shape"]:
+    """The clean sample that a v-prediction stands for: -sigma/sqrt(sigma^2+1) prediction + noisy/(sigma^2+1)."""
+    variance = jnp.square(sigma) + 1
+    return -sigma / jnp.sqrt(variance) * prediction + noisy / variance
+
+
+def euler_step(
+    clean: Float[Array, "*shape"],
+    noisy: Float[Array, "*shape"],
+    sigma: Float[Array, ""],
+    sigma_next: Float[Array, ""],
+) -> Float[Array, "*shape"]:
+    """One Euler step of the probability-flow ODE, from `sigma` to `sigma_next`, along (noisy - clean) / sigma."""
+    return noisy + (noisy - clean) / sigma * (sigma_next - sigma)
+
+
+def guide(
+    conditional: Float[Array, "f *shape"], unconditional: Float[Array, "f *shape"], scale: Float[Array, "f"]
+) -> Float[Array, "f *shape"]:
+    """Classifier-free guidance with a scale for every frame."""
+    scale = jax.lax.expand_dims(scale, range(1, conditional.ndim))
+    return unconditional + scale * (conditional - unconditional)

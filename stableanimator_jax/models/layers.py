@@ -1,0 +1,172 @@
+"""Building blocks shared by the models, with PyTorch's semantics written out.
+
+Channels are last everywhere. Compute runs in `Precision.compute`; norms keep their parameters and
+statistics in float32 whatever it is.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TypedDict
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The dtype that layers compute in, and the dtype that kernels and biases are stored in."""
+
+    compute: DTypeLike = jnp.float32
+    params: DTypeLike = jnp.float32
+
+
+class LayerKwargs(TypedDict):
+    """What every layer takes beside its sizes."""
+
+    precision: Precision
+    rngs: nnx.Rngs
+
+
+def linear(features_in: int, features_out: int, *, bias: bool = True, precision: Precision, rngs: nnx.Rngs):
+    """torch's `Linear`. Kernel `[features_in, features_out]`."""
+    return nnx.Linear(
+        features_in, features_out, use_bias=bias, dtype=precision.compute, param_dtype=precision.params, rngs=rngs
+    )
+
+
+def conv(
+    features_in: int,
+    features_out: int,
+    kernel_size: int | tuple[int, ...],
+    *,
+    stride: int = 1,
+    padding: int | tuple[tuple[int, int], ...] | None = None,
+    bias: bool = True,
+    precision: Precision,
+    rngs: nnx.Rngs,
+):
+    """torch's convolution over the last spatial axes; leading axes are all batch.
+
+    `kernel_size` of an int is square, two-dimensional. `padding` defaults to half the kernel on both
+    sides ("same" for odd kernels at stride 1); numbers are explicit because XLA's "SAME" is not torch's.
+    """
+    size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    if padding is None:
+        padding = tuple((k // 2, k // 2) for k in size)
+    elif isinstance(padding, int):
+        padding = ((padding, padding),) * len(size)
+    return nnx.Conv(
+        features_in,
+        features_out,
+        size,
+        strides=(stride,) * len(size),
+        padding=padding,
+        use_bias=bias,
+        dtype=precision.compute,
+        param_dtype=precision.params,
+        rngs=rngs,
+    )
+
+
+class LayerNorm(nnx.Module):
+    """torch's `LayerNorm` over the last axis: statistics and parameters in float32, output in the compute dtype."""
+
+    def __init__(self, features: int, *, eps: float = 1e-5, precision: Precision, rngs: nnx.Rngs):
+        del rngs  # nothing random; taken so that every layer is built alike
+        self.scale = nnx.Param(jnp.ones((features,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
+        self.eps = eps
+        self.dtype = precision.compute
+
+    def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
+        x = x.astype(jnp.float32)
+        mean = x.mean(-1, keepdims=True)
+        variance = jnp.square(x - mean).mean(-1, keepdims=True)
+        y = (x - mean) * jax.lax.rsqrt(variance + self.eps)
+        return (y * _along_last(self.scale[...], y.ndim) + _along_last(self.bias[...], y.ndim)).astype(self.dtype)
+
+
+class GroupNorm(nnx.Module):
+    """torch's `GroupNorm` with 32 groups over the last axis.
+
+    Statistics are taken over each group and `axes` (the axes that torch would call spatial). The variance is
+    two-pass: the one-pass form cancels catastrophically where the mean is large against the spread.
+    """
+
+    groups = 32
+
+    def __init__(self, channels: int, *, eps: float, precision: Precision, rngs: nnx.Rngs):
+        del rngs
+        self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        self.eps = eps
+        self.dtype = precision.compute
+
+    def __call__(self, x: Float[Array, "*batch c"], axes: tuple[int, ...]) -> Float[Array, "*batch c"]:
+        """Normalise `x`; `axes` are negative numbers and do not include the channel axis, -1."""
+        grouped = x.reshape(*x.shape[:-1], self.groups, -1).astype(jnp.float32)
+        over = (*(a - 1 for a in axes), -1)  # the split put one more axis behind the spatial ones
+        mean = grouped.mean(over, keepdims=True)
+        variance = jnp.square(grouped - mean).mean(over, keepdims=True)
+        y = ((grouped - mean) * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape)
+        return (y * _along_last(self.scale[...], y.ndim) + _along_last(self.bias[...], y.ndim)).astype(self.dtype)
+
+
+def _along_last(parameter: jax.Array, ndim: int) -> jax.Array:
+    return parameter.reshape((1,) * (ndim - 1) + (-1,))
+
+
+class TimestepEmbedding(nnx.Module):
+    """Two linear layers with SiLU between, from a sinusoidal embedding to the UNet's time embedding."""
+
+    def __init__(
+        self, features_in: int, hidden: int, features_out: int | None = None, *, precision: Precision, rngs: nnx.Rngs
+    ):
+        self.linear_1 = linear(features_in, hidden, precision=precision, rngs=rngs)
+        self.linear_2 = linear(hidden, features_out or hidden, precision=precision, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch e"]:
+        return self.linear_2(jax.nn.silu(self.linear_1(x)))
+
+
+def sinusoidal_embedding(t: Float[Array, "*batch"], dim: int) -> Float[Array, "*batch dim"]:
+    """diffusers' `Timesteps` as SVD uses it: cosines first, no frequency shift. Float32 in, float32 out."""
+    half = dim // 2
+    frequencies = jnp.exp(-math.log(10000) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = jnp.expand_dims(t.astype(jnp.float32), -1) * frequencies.reshape((1,) * t.ndim + (half,))
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+class GEGLU(nnx.Module):
+    """diffusers' gated feed-forward: 4x wide, exact GELU on the gate (the second half of the projection)."""
+
+    def __init__(self, features: int, *, precision: Precision, rngs: nnx.Rngs):
+        self.proj = linear(features, 8 * features, precision=precision, rngs=rngs)
+        self.out = linear(4 * features, features, precision=precision, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
+        hidden, gate = jnp.split(self.proj(x), 2, axis=-1)
+        return self.out(hidden * jax.nn.gelu(gate, approximate=False))
+
+
+class Downsample(nnx.Module):
+    """Stride-2 convolution over height and width. The VAE's encoder pads after only, the UNet on both sides."""
+
+    def __init__(self, channels: int, *, pad: tuple[int, int], precision: Precision, rngs: nnx.Rngs):
+        self.conv = conv(channels, channels, 3, stride=2, padding=(pad, pad), precision=precision, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 c"]:
+        return self.conv(x)
+
+
+class Upsample(nnx.Module):
+    """Nearest-neighbour doubling of height and width, then a 3x3 convolution."""
+
+    def __init__(self, channels: int, *, precision: Precision, rngs: nnx.Rngs):
+        self.conv = conv(channels, channels, 3, precision=precision, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 c"]:
+        return self.conv(jnp.repeat(jnp.repeat(x, 2, axis=-3), 2, axis=-2))

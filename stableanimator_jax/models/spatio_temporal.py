@@ -1,0 +1,270 @@
+"""SVD's spatio-temporal blocks: a spatial layer, a temporal layer, and a learned mix of the two.
+
+Activations are `[b, f, h, w, c]` throughout: batch and frames stay apart, so that a mesh can shard either.
+"""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float
+
+from stableanimator_jax.config import IdInjection
+from stableanimator_jax.models.attention import attention
+from stableanimator_jax.models.id_adapter import IdCrossAttention
+from stableanimator_jax.models.layers import (
+    GEGLU,
+    GroupNorm,
+    LayerKwargs,
+    LayerNorm,
+    Precision,
+    TimestepEmbedding,
+    conv,
+    linear,
+    sinusoidal_embedding,
+)
+
+Video = Float[Array, "b f h w c"]
+
+OVER_SPACE = (-3, -2)
+OVER_SPACE_AND_TIME = (-4, -3, -2)
+
+
+class TemporalConv(nnx.Module):
+    """torch's 3-D convolution with a (3, 1, 1) kernel and one frame of zero padding on both sides.
+
+    Run as a 2-D convolution over (frames, pixels), the case that convolution libraries tune for.
+    """
+
+    def __init__(self, features_in: int, features_out: int, *, precision: Precision, rngs: nnx.Rngs):
+        init = nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(init(rngs.params(), (3, features_in, features_out), precision.params))
+        self.bias = nnx.Param(jnp.zeros((features_out,), precision.params))
+        self.dtype = precision.compute
+
+    def __call__(self, x: Video) -> Float[Array, "b f h w d"]:
+        b, f, h, w, c = x.shape
+        y = jax.lax.conv_general_dilated(
+            x.reshape(b, f, h * w, c).astype(self.dtype),
+            self.kernel[...].astype(self.dtype)[:, None],
+            window_strides=(1, 1),
+            padding=((1, 1), (0, 0)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y.reshape(b, f, h, w, -1) + self.bias[...].astype(self.dtype).reshape(1, 1, 1, 1, -1)
+
+
+class ResBlock(nnx.Module):
+    """diffusers' `ResnetBlock2D`, on every frame by itself."""
+
+    def __init__(
+        self,
+        features_in: int,
+        features_out: int,
+        time_features: int | None,
+        *,
+        eps: float,
+        precision: Precision,
+        rngs: nnx.Rngs,
+    ):
+        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+        self.norm1 = GroupNorm(features_in, eps=eps, **kw)
+        self.conv1 = conv(features_in, features_out, 3, **kw)
+        if time_features is not None:
+            self.time_emb_proj = linear(time_features, features_out, **kw)
+        self.norm2 = GroupNorm(features_out, eps=eps, **kw)
+        self.conv2 = conv(features_out, features_out, 3, **kw)
+        if features_in != features_out:
+            self.conv_shortcut = conv(features_in, features_out, 1, **kw)
+
+    def __call__(self, x: Video, time: Float[Array, "b e"] | None = None) -> Float[Array, "b f h w d"]:
+        y = self.conv1(jax.nn.silu(self.norm1(x, OVER_SPACE)))
+        if time is not None:
+            y = y + self.time_emb_proj(jax.nn.silu(time))[:, None, None, None]
+        y = self.conv2(jax.nn.silu(self.norm2(y, OVER_SPACE)))
+        return (self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x) + y
+
+
+class TemporalResBlock(nnx.Module):
+    """diffusers' `TemporalResnetBlock`: convolutions along the frames, statistics over all of them."""
+
+    def __init__(self, features: int, time_features: int | None, *, eps: float, precision: Precision, rngs: nnx.Rngs):
+        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+        self.norm1 = GroupNorm(features, eps=eps, **kw)
+        self.conv1 = TemporalConv(features, features, **kw)
+        if time_features is not None:
+            self.time_emb_proj = linear(time_features, features, **kw)
+        self.norm2 = GroupNorm(features, eps=eps, **kw)
+        self.conv2 = TemporalConv(features, features, **kw)
+
+    def __call__(self, x: Video, time: Float[Array, "b e"] | None = None) -> Video:
+        y = self.conv1(jax.nn.silu(self.norm1(x, OVER_SPACE_AND_TIME)))
+        if time is not None:
+            y = y + self.time_emb_proj(jax.nn.silu(time))[:, None, None, None]
+        return x + self.conv2(jax.nn.silu(self.norm2(y, OVER_SPACE_AND_TIME)))
+
+
+class TimeMixer(nnx.Module):
+    """diffusers' `AlphaBlender`: sigmoid(mix_factor) of one input, the rest of the other."""
+
+    def __init__(self, start: float):
+        self.mix_factor = nnx.Param(jnp.full((1,), start, jnp.float32))
+
+    def __call__(self, first: Float[Array, "*shape"], second: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        alpha = jax.nn.sigmoid(self.mix_factor[...]).astype(first.dtype).reshape((1,) * first.ndim)
+        return alpha * first + (1 - alpha) * second
+
+
+class SpatioTemporalResBlock(nnx.Module):
+    """A spatial and a temporal residual block, mixed.
+
+    The UNet's mix factor weighs the spatial branch; the VAE decoder's (`decoder=True`) the temporal one.
+    """
+
+    def __init__(
+        self,
+        features_in: int,
+        features_out: int,
+        time_features: int | None,
+        *,
+        eps: float,
+        temporal_eps: float | None = None,
+        decoder: bool = False,
+        precision: Precision,
+        rngs: nnx.Rngs,
+    ):
+        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+        self.spatial_res_block = ResBlock(features_in, features_out, time_features, eps=eps, **kw)
+        self.temporal_res_block = TemporalResBlock(features_out, time_features, eps=temporal_eps or eps, **kw)
+        self.time_mixer = TimeMixer(0.0 if decoder else 0.5)
+        self.decoder = decoder
+
+    def __call__(self, x: Video, time: Float[Array, "b e"] | None = None) -> Float[Array, "b f h w d"]:
+        spatial = self.spatial_res_block(x, time)
+        temporal = self.temporal_res_block(spatial, time)
+        return self.time_mixer(temporal, spatial) if self.decoder else self.time_mixer(spatial, temporal)
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention over the second-last axis."""
+
+    def __init__(self, channels: int, heads: int, *, bias: bool = False, precision: Precision, rngs: nnx.Rngs):
+        self.heads = heads
+        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+        self.to_q = linear(channels, channels, bias=bias, **kw)
+        self.to_k = linear(channels, channels, bias=bias, **kw)
+        self.to_v = linear(channels, channels, bias=bias, **kw)
+        self.to_out = linear(channels, channels, **kw)
+
+    def __call__(self, x: Float[Array, "*batch t c"]) -> Float[Array, "*batch t c"]:
+        q, k, v = (rearrange(to(x), "... (n d) -> ... n d", n=self.heads) for to in (self.to_q, self.to_k, self.to_v))
+        return self.to_out(rearrange(attention(q, k, v), "... n d -> ... (n d)"))
+
+
+class OneTokenCrossAttention(nnx.Module):
+    """Cross-attention to a single token. The softmax over one key is 1: queries and keys have no say.
+
+    `to_q` and `to_k` are in SVD's checkpoints, so they are kept, and never used.
+    """
+
+    def __init__(self, channels: int, context_dim: int, *, precision: Precision, rngs: nnx.Rngs):
+        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+        self.to_q = linear(channels, channels, bias=False, **kw)
+        self.to_k = linear(context_dim, channels, bias=False, **kw)
+        self.to_v = linear(context_dim, channels, bias=False, **kw)
+        self.to_out = linear(channels, channels, **kw)
+
+    def __call__(self, token: Float[Array, "b d"]) -> Float[Array, "b c"]:
+        return self.to_out(self.to_v(token))
+
+
+class SpatialTransformerBlock(nnx.Module):
+    """Self-attention among the tokens of each frame, ID cross-attention, feed-forward."""
+
+    def __init__(
+        self,
+        channels: int,
+        context_dim: int,
+        heads: int,
+        *,
+        id_injection: IdInjection,
+        precision: Precision,
+        rngs: nnx.Rngs,
+    ):
+        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+        self.norm1 = LayerNorm(channels, **kw)
+        self.attn1 = SelfAttention(channels, heads, **kw)
+        self.norm2 = LayerNorm(channels, **kw)
+        self.attn2 = IdCrossAttention(channels, context_dim, heads, id_injection=id_injection, **kw)
+        self.norm3 = LayerNorm(channels, **kw)
+        self.ff = GEGLU(channels, **kw)
+
+    def __call__(
+        self,
+        x: Float[Array, "b f t c"],
+        image_embedding: Float[Array, "b d"],
+        face_tokens: Float[Array, "b n d"] | None,
+    ) -> Float[Array, "b f t c"]:
+        x = self.attn1(self.norm1(x)) + x
+        x = self.attn2(self.norm2(x), image_embedding, face_tokens) + x
+        return self.ff(self.norm3(x)) + x
+
+
+class TemporalTransformerBlock(nnx.Module):
+    """Self-attention among the frames at each position; its cross-attention sees the image token only."""
+
+    def __init__(self, channels: int, context_dim: int, heads: int, *, precision: Precision, rngs: nnx.Rngs):
+        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+        self.norm_in = LayerNorm(channels, **kw)
+        self.ff_in = GEGLU(channels, **kw)
+        self.norm1 = LayerNorm(channels, **kw)
+        self.attn1 = SelfAttention(channels, heads, **kw)
+        self.norm2 = LayerNorm(channels, **kw)  # only ever fed the unused queries; kept for the checkpoint's sake
+        self.attn2 = OneTokenCrossAttention(channels, context_dim, **kw)
+        self.norm3 = LayerNorm(channels, **kw)
+        self.ff = GEGLU(channels, **kw)
+
+    def __call__(self, x: Float[Array, "b t f c"], image_embedding: Float[Array, "b d"]) -> Float[Array, "b t f c"]:
+        x = self.ff_in(self.norm_in(x)) + x
+        x = self.attn1(self.norm1(x)) + x
+        x = self.attn2(image_embedding)[:, None, None] + x
+        return self.ff(self.norm3(x)) + x
+
+
+class SpatioTemporalTransformer(nnx.Module):
+    """diffusers' `TransformerSpatioTemporalModel` with one spatial and one temporal block."""
+
+    def __init__(
+        self,
+        channels: int,
+        context_dim: int,
+        heads: int,
+        *,
+        id_injection: IdInjection,
+        precision: Precision,
+        rngs: nnx.Rngs,
+    ):
+        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+        self.norm = GroupNorm(channels, eps=1e-6, **kw)
+        self.proj_in = linear(channels, channels, **kw)
+        self.transformer_blocks = nnx.List(
+            [SpatialTransformerBlock(channels, context_dim, heads, id_injection=id_injection, **kw)]
+        )
+        self.temporal_transformer_blocks = nnx.List([TemporalTransformerBlock(channels, context_dim, heads, **kw)])
+        self.time_pos_embed = TimestepEmbedding(channels, 4 * channels, channels, **kw)
+        self.time_mixer = TimeMixer(0.5)
+        self.proj_out = linear(channels, channels, **kw)
+
+    def __call__(
+        self, x: Video, image_embedding: Float[Array, "b d"], face_tokens: Float[Array, "b n d"] | None
+    ) -> Video:
+        f, h, c = x.shape[1], x.shape[2], x.shape[-1]
+        y = self.proj_in(rearrange(self.norm(x, OVER_SPACE), "b f h w c -> b f (h w) c"))
+        position = self.time_pos_embed(sinusoidal_embedding(jnp.arange(f, dtype=jnp.float32), c))  # [f, c]
+        blocks = zip(self.transformer_blocks, self.temporal_transformer_blocks, strict=True)
+        for spatial_block, temporal_block in blocks:
+            y = spatial_block(y, image_embedding, face_tokens)
+            mixed = rearrange(y + position[None, :, None], "b f t c -> b t f c")
+            mixed = rearrange(temporal_block(mixed, image_embedding), "b t f c -> b f t c")
+            y = self.time_mixer(y, mixed)
+        return rearrange(self.proj_out(y), "b f (h w) c -> b f h w c", h=h) + x
