@@ -1,0 +1,109 @@
+"""Images: any file to 8-bit RGB as a person sees it, and fitting to a size without stretching."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from stableanimator_jax.data.files import require_file
+from stableanimator_jax.errors import InputError
+
+FitMode = Literal["crop", "pad"]
+Filter = Literal["lanczos", "bicubic"]
+Colour = tuple[int, int, int]
+ImageArray = UInt8[np.ndarray, "h w 3"]
+
+WHITE: Colour = (255, 255, 255)
+BLACK: Colour = (0, 0, 0)
+
+_FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC}
+
+
+def load_image(path: Path, *, what: str = "image", background: Colour = WHITE) -> UInt8[np.ndarray, "h w 3"]:
+    """Read an image file as 8-bit RGB, upright.
+
+    Rotation by EXIF is applied. Transparency is laid over `background`: white, as viewers and browsers show a
+    cut-out person; skeletons want black. Of an animation the first frame counts. Deeper images are scaled to
+    8 bits: integers as 16-bit (0 to 65535), floats as 0 to 1, or as 0 to 255 where any value is above 1.
+
+    Args:
+        path: the file.
+        what: names the file in errors, as in "reference image".
+        background: RGB behind transparent pixels.
+
+    Raises:
+        InputError: the file is missing, empty, a directory, no image, damaged, or too large to be a photo.
+    """
+    require_file(path, what)
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image), background)
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{what} {path} is not an image, or of a kind that Pillow cannot read") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(f"{what} {path} is far too large for a photo; scale it down first") from None
+    except InputError as e:
+        raise InputError(f"{what} {path}: {e}") from None
+    except Exception as e:  # Pillow's decoders raise all kinds of exceptions for damaged files
+        raise InputError(f"cannot read {what} {path}, it may be damaged: {e}") from e
+
+
+def _to_rgb(image: Image.Image, background: Colour) -> ImageArray:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        grey = _to_8_bit(np.asarray(image))
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, (*background, 255))
+        opaque.alpha_composite(image.convert("RGBA"))
+        image = opaque
+    return np.array(image.convert("RGB"))
+
+
+def _to_8_bit(deep: np.ndarray) -> np.ndarray:
+    low, high = float(deep.min()), float(deep.max())
+    floating = np.issubdtype(deep.dtype, np.floating)
+    limit = (1.0 if high <= 1 else 255.0) if floating else 65535.0
+    if not (low >= 0 and high <= limit):  # written so that NaN fails too
+        kind = "floats must lie in 0 to 1 or 0 to 255" if floating else "integers must lie in 0 to 65535"
+        raise InputError(f"its pixels go from {low:g} to {high:g}, but {kind}; save it as an 8-bit image")
+    return np.round(deep * (255.0 / limit)).astype(np.uint8)
+
+
+def fit(
+    image: ImageArray, width: int, height: int, mode: FitMode, *, filter: Filter, fill: Colour = BLACK
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Bring an image to a size without stretching: `fit_aspect`, then `resize`."""
+    return resize(fit_aspect(image, width, height, mode, fill=fill), width, height, filter)
+
+
+def fit_aspect(image: ImageArray, width: int, height: int, mode: FitMode, *, fill: Colour = BLACK) -> ImageArray:
+    """Give an image the aspect width:height (to the nearest pixel) at its own resolution.
+
+    "crop" cuts the centre out; "pad" centres the image between bars of the RGB colour `fill`. An image that has the
+    aspect already is returned as it is, so that fitting it is then exactly the published resize.
+    """
+    image_height, image_width = image.shape[:2]
+    by_height, by_width = max(1, round(image_height * width / height)), max(1, round(image_width * height / width))
+    too_wide = image_width * height > image_height * width
+    if too_wide == (mode == "crop"):
+        new_width, new_height = by_height, image_height
+    else:
+        new_width, new_height = image_width, by_width
+    if (new_width, new_height) == (image_width, image_height):
+        return image
+    left, top = (image_width - new_width) // 2, (image_height - new_height) // 2
+    if mode == "crop":
+        return image[top : top + new_height, left : left + new_width]
+    padded = np.full((new_height, new_width, 3), fill, np.uint8)
+    padded[-top : image_height - top, -left : image_width - left] = image
+    return padded
+
+
+def resize(image: ImageArray, width: int, height: int, filter: Filter) -> UInt8[np.ndarray, "height width 3"]:
+    """Pillow's antialiased resize. The published code uses Lanczos for references and bicubic for poses."""
+    if image.shape[:2] == (height, width):
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), _FILTERS[filter]))
