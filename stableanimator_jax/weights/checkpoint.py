@@ -1,0 +1,262 @@
+"""The one on-disk layout of models: a directory with `config.json` and one Orbax item a model.
+
+    DIR/config.json     format version, configuration, where the weights came from, every other file's size
+    DIR/unet/           Orbax, a flat dictionary of arrays by dotted parameter path
+    DIR/vae/  ...       any of the six models may be absent
+
+Loading goes through Orbax straight into each parameter's target dtype and sharding: no host holds a second copy.
+The sizes are there because Orbax, given a file cut short, fills the terminal with tracebacks of its own threads.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from stableanimator_jax.config import StableAnimatorConfig, read_json
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.weights.rules import dotted, flatten, unflatten
+
+MODELS = tuple(f.name for f in fields(StableAnimatorConfig))
+_FORMAT = "stableanimator-jax"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint's `config.json` says."""
+
+    config: StableAnimatorConfig
+    models: tuple[str, ...]
+    source: dict[str, Any]
+    """Where the weights came from, in the words of whoever saved them."""
+
+
+def save_checkpoint(
+    path: Path | str,
+    config: StableAnimatorConfig,
+    params: Mapping[str, Mapping[Any, Any]],
+    source: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint, all or nothing: beside its place first, then renamed into it.
+
+    A checkpoint already at `path` is replaced. With several processes every one must call this, on a file system
+    that they share.
+
+    Args:
+        path: the directory to make.
+        config: the configuration of all models, of those not in `params` too.
+        params: by model name, its parameters as a nested dict of JAX or NumPy arrays, written in their own dtypes.
+        source: anything worth keeping about the weights' origin, as JSON takes it.
+
+    Raises:
+        InputError: `path` holds something that is not a checkpoint, or cannot be written.
+    """
+    unknown = sorted(set(params) - set(MODELS))
+    if unknown or not params:
+        raise ValueError(f"params must hold some of {MODELS}, got {sorted(params)}")
+    place = Path(path).resolve()
+    _require_replaceable(place)
+    description = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "config": config.to_dict(),
+        "source": dict(source or {}),
+    }
+    json.dumps(description)  # raises here rather than after everything is written
+
+    # Fixed names, because every process must know them.
+    unfinished = place.with_name(f".{place.name}.unfinished")
+    replaced = place.with_name(f".{place.name}.replaced")
+    first = jax.process_index() == 0
+    try:
+        if first:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+        _wait_for_all("checkpoint begun")
+        with _orbax_silenced(), ocp.StandardCheckpointer() as checkpointer:
+            for model, tree in params.items():
+                checkpointer.save(unfinished / model, {dotted(p): array for p, array in flatten(tree).items()})
+        _wait_for_all("checkpoint written")
+        if first:
+            written = (file for file in sorted(unfinished.rglob("*")) if file.is_file())
+            sizes = {file.relative_to(unfinished).as_posix(): file.stat().st_size for file in written}
+            text = json.dumps(description | {"files": sizes}, indent=2)
+            (unfinished / "config.json").write_text(text + "\n", encoding="utf-8")
+            if place.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+                place.rename(replaced)
+            unfinished.rename(place)
+            shutil.rmtree(replaced, ignore_errors=True)
+        _wait_for_all("checkpoint in place")
+    except (OSError, ValueError) as e:  # TensorStore's failure to write is a ValueError
+        raise InputError(f"cannot write the checkpoint {place}: {_first_line(e)}") from e
+    finally:
+        if first:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def describe(path: Path | str) -> Description:
+    """Read a checkpoint's `config.json` and check that every file that it lists is there, whole.
+
+    Raises:
+        InputError: `path` is not a directory, not a checkpoint, of a newer format, or half-written.
+    """
+    place = Path(path).resolve()
+    if not place.exists():
+        raise InputError(f"checkpoint {place} does not exist")
+    if not place.is_dir():
+        raise InputError(f"checkpoint {place} is not a directory")
+    file = place / "config.json"
+    if not file.exists():
+        found = [model for model in MODELS if (place / model).exists()]
+        if found:
+            raise InputError(f"checkpoint {place} is incomplete: it has {', '.join(found)} but no config.json")
+        raise InputError(f"{place} is not a checkpoint: it has no config.json; convert_weights.py makes one")
+    data = read_json(file)
+    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+        raise InputError(f"{place} is not a checkpoint of this project: convert_weights.py makes one from PyTorch's")
+    if data.get("version") != _VERSION:
+        raise InputError(f"{file} has format version {data.get('version')!r}, this program reads {_VERSION}: update it")
+    if not all(isinstance(data.get(field), dict) for field in ("config", "source", "files")):
+        raise InputError(f"{file} is damaged: it must have config, source and files, each an object")
+    for name, size in data["files"].items():
+        part = place / name
+        if not part.is_file():
+            raise InputError(f"checkpoint {place} is incomplete: {name} is missing; copy or convert it again")
+        if part.stat().st_size != size:
+            raise InputError(
+                f"checkpoint {place} is damaged: {name} has {part.stat().st_size} bytes, not {size}; "
+                "copy or convert it again"
+            )
+    try:
+        config = StableAnimatorConfig.from_dict(data["config"])
+    except InputError as e:
+        raise InputError(f"{file}: {e}") from e
+    folders = {name.split("/")[0] for name in data["files"]}
+    return Description(config, tuple(model for model in MODELS if model in folders), data["source"])
+
+
+def load_config(path: Path | str) -> StableAnimatorConfig:
+    """The configuration of a checkpoint. Raises `InputError` as `describe` does."""
+    return describe(path).config
+
+
+def models_in(path: Path | str) -> tuple[str, ...]:
+    """The names of the models that a checkpoint holds. Raises `InputError` as `describe` does."""
+    return describe(path).models
+
+
+def require_config(path: Path | str, config: StableAnimatorConfig) -> None:
+    """Check that a checkpoint is of the configuration wanted.
+
+    Raises:
+        InputError: it is not; the message names the first field that differs. Or as `describe`.
+    """
+    difference = _first_difference(load_config(path), config, "")
+    if difference:
+        field, found, wanted = difference
+        raise InputError(f"checkpoint {path} is of another configuration: its {field} is {found}, not {wanted}")
+
+
+def load_params(path: Path | str, model: str, abstract: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Read one model's parameters, straight into the dtype and sharding that `abstract` states for each.
+
+    Args:
+        path: the checkpoint.
+        model: the model's name, one of `MODELS`.
+        abstract: the model's parameters as a nested dict of `jax.ShapeDtypeStruct`s. Leaves without a sharding
+            go to the first local device.
+
+    Returns:
+        `jax.Array`s nested as `abstract` is.
+
+    Raises:
+        InputError: the model is not in the checkpoint, is of another configuration (the message names the first
+            parameter that differs), or is damaged. Or as `describe`.
+    """
+    place = Path(path).resolve()
+    models = models_in(place)
+    if model not in models:
+        raise InputError(f"checkpoint {place} has no {model}; it has {', '.join(models)}")
+    leaves = flatten(abstract)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = {
+        dotted(path): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device)
+        for path, leaf in leaves.items()
+    }
+    with _orbax_silenced(), ocp.StandardCheckpointer() as checkpointer:
+        try:
+            stored = checkpointer.metadata(place / model).item_metadata.tree
+            _require_same_parameters(f"{model} of checkpoint {place}", stored, wanted)
+            loaded = checkpointer.restore(place / model, wanted)
+        except (InputError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as e:  # Orbax raises plain Exceptions where a file cannot be read
+            raise InputError(f"cannot read {model} of checkpoint {place}: {_first_line(e)}") from e
+    return unflatten({path: loaded[dotted(path)] for path in leaves})
+
+
+def _require_same_parameters(where: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    another = f"{where} is of another configuration"
+    for name, leaf in wanted.items():
+        if name not in stored:
+            raise InputError(f"{another}: it has no {name}")
+        if tuple(stored[name].shape) != tuple(leaf.shape):
+            raise InputError(f"{another}: its {name} is {list(stored[name].shape)}, not {list(leaf.shape)}")
+    surplus = [name for name in stored if name not in wanted]
+    if surplus:
+        raise InputError(f"{another}: its {surplus[0]} has no place here")
+
+
+def _require_replaceable(place: Path) -> None:
+    if place.is_dir() and not any(place.iterdir()):
+        return
+    if place.is_dir():
+        try:
+            describe(place)
+        except InputError as e:
+            raise InputError(f"will not replace {place}, which is not a whole checkpoint ({e}); choose another") from e
+    elif place.exists():
+        raise InputError(f"cannot write a checkpoint to {place}: it is a file; name a directory")
+
+
+def _first_difference(found: Any, wanted: Any, name: str) -> tuple[str, Any, Any] | None:
+    if is_dataclass(found):
+        inner = (
+            _first_difference(getattr(found, f.name), getattr(wanted, f.name), f"{name}.{f.name}" if name else f.name)
+            for f in fields(found)
+        )
+        return next((difference for difference in inner if difference), None)
+    return None if found == wanted else (name, found, wanted)
+
+
+@contextmanager
+def _orbax_silenced() -> Iterator[None]:
+    # Orbax logs a traceback for every thread that an error passes through; here it becomes one line.
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _wait_for_all(what: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
