@@ -1,8 +1,8 @@
 """Scaled dot-product attention: one function for every model, the fastest implementation for the platform.
 
 - TPU, self-attention over 576 tokens or more: splash attention, a Pallas kernel that never holds the logits.
-- GPU, 16-bit floats, 256 queries or more: cuDNN's flash attention.
-- Anything else (CPU, the temporal layers' few frames, float32 on GPU): plain XLA, in blocks of queries
+- GPU, self-attention over 256 tokens or more in 16 bits: cuDNN's flash attention.
+- Anything else (CPU, cross-attention, the temporal layers' few frames, float32 on GPU): plain XLA, in blocks of queries
   where the logits would take too much memory.
 
 The choice is made in Python while tracing, because `lax.platform_dependent` traces every branch and
@@ -61,10 +61,12 @@ def attention(
 
 def choose(platform: Platform, q_shape: tuple[int, ...], k_shape: tuple[int, ...], dtype: DTypeLike) -> Implementation:
     """Which implementation `attention` uses on `platform` for queries and keys of these shapes."""
-    (tq, _, d), tk = q_shape[-3:], k_shape[-3]
-    if platform == "tpu" and tq == tk >= 576 and d % 64 == 0 and d <= 256:
+    (t, _, d), tk = q_shape[-3:], k_shape[-3]
+    if t != tk:  # cross-attention to a handful of tokens
+        return "xla"
+    if platform == "tpu" and t >= 576 and d % 64 == 0 and d <= 256:
         return "splash"
-    if platform == "gpu" and dtype in (jnp.bfloat16, jnp.float16) and tq >= 256 and d % 8 == 0 and d <= 128:
+    if platform == "gpu" and t >= 256 and d % 8 == 0 and d <= 128 and dtype in (jnp.bfloat16, jnp.float16):
         return "cudnn"
     return "xla"
 

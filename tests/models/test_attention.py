@@ -136,7 +136,7 @@ FACES = (2, 16, 4, 5, 64)
         ("gpu", SPATIAL, SPATIAL, jnp.bfloat16, "cudnn"),
         ("gpu", SPATIAL, SPATIAL, jnp.float16, "cudnn"),
         ("gpu", (2, 16, 256, 20, 64), (2, 16, 256, 20, 64), jnp.bfloat16, "cudnn"),
-        ("gpu", SPATIAL, FACES, jnp.bfloat16, "cudnn"),
+        ("gpu", SPATIAL, FACES, jnp.bfloat16, "xla"),
         ("gpu", SPATIAL, SPATIAL, jnp.float32, "xla"),
         ("gpu", SMALLEST, SMALLEST, jnp.bfloat16, "xla"),
         ("gpu", TEMPORAL, TEMPORAL, jnp.bfloat16, "xla"),
@@ -181,9 +181,9 @@ def test_cudnn_lowers_for_cuda():
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU: cuDNN's attention has no interpreter")
-@pytest.mark.parametrize(("tq", "tk"), [(256, 256), (1000, 1000), (576, 4)])
-def test_cudnn_matches_numpy(tq, tk):
-    arrays = [np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64) for x in draw_qkv((2, 2), tq, tk, 5, 64)]
+@pytest.mark.parametrize("t", [256, 576, 1000])
+def test_cudnn_matches_numpy(t):
+    arrays = [np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64) for x in draw_qkv((2, 2), t, t, 5, 64)]
     out = jax.jit(attention)(*(jnp.asarray(x, jnp.bfloat16) for x in arrays))
     wanted = reference(*arrays)
     assert np.linalg.norm(np.asarray(out, np.float64) - wanted) <= 1e-2 * np.linalg.norm(wanted)
