@@ -305,15 +305,19 @@ def stream(
     Raises:
         WeightsError: a tensor is not of the planned shape, or not of floating point.
     """
-    for a in plan:
-        array = np.asarray(state_dict[a.key])
-        if array.shape != a.source_shape:
-            line = f"{a.key} is {list(array.shape)}, its file said {list(a.source_shape)}"
-            raise WeightsError(table.model, {"wrong shape": [line]})
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            # Integers in a weight are a quantised checkpoint; cast to floats they would be noise.
-            raise WeightsError(table.model, {"wrong dtype": [f"{a.key} is {array.dtype}, not floating point"]})
-        yield a.path, np.array(a.transform.forward(array), dtype=a.dtype, order="C")
+    for assignment in plan:
+        yield assignment.path, _read(table, assignment, state_dict)
+
+
+def _read(table: Table, a: Assignment, state_dict: Mapping[str, Any]) -> np.ndarray:
+    array = np.asarray(state_dict[a.key])
+    if array.shape != a.source_shape:
+        line = f"{a.key} is {list(array.shape)}, its file said {list(a.source_shape)}"
+        raise WeightsError(table.model, {"wrong shape": [line]})
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        # Integers in a weight are a quantised checkpoint; cast to floats they would be noise.
+        raise WeightsError(table.model, {"wrong dtype": [f"{a.key} is {array.dtype}, not floating point"]})
+    return np.array(a.transform.forward(array), dtype=a.dtype, order="C")
 
 
 def convert(table: Table, state_dict: Mapping[str, Any], abstract: Mapping[Any, Any]) -> dict[Any, Any]:
