@@ -1,0 +1,49 @@
+"""PoseNet: skeleton images to features that are added to the output of the UNet's `conv_in`."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from stableanimator_jax.config import PoseNetConfig
+from stableanimator_jax.models.layers import Precision, conv
+
+_he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+# (channels in, channels out, kernel, stride); each 4x4 halves height and width.
+_CONVOLUTIONS = (
+    (3, 3, 3, 1),
+    (3, 16, 4, 2),
+    (16, 16, 3, 1),
+    (16, 32, 4, 2),
+    (32, 32, 3, 1),
+    (32, 64, 4, 2),
+    (64, 64, 3, 1),
+    (64, 128, 3, 1),
+)
+
+
+class PoseNet(nnx.Module):
+    """Eight convolutions with SiLU, then a 1x1 projection times the learnt `scale`.
+
+    The projection starts at zero, so that an untrained PoseNet leaves SVD as it is.
+    """
+
+    def __init__(self, config: PoseNetConfig, *, precision: Precision, rngs: nnx.Rngs):
+        kw = {"precision": precision, "rngs": rngs}
+        self.conv_layers = nnx.List(
+            [conv(c_in, c_out, k, stride=s, padding=1, **kw) for c_in, c_out, k, s in _CONVOLUTIONS]
+        )
+        for layer in self.conv_layers:
+            layer.kernel[...] = _he_normal(rngs.params(), layer.kernel.shape, layer.kernel.dtype)
+        self.final_proj = conv(_CONVOLUTIONS[-1][1], config.out_channels, 1, **kw)
+        self.final_proj.kernel[...] = jnp.zeros_like(self.final_proj.kernel[...])
+        self.scale = nnx.Param(jnp.full((1,), 2.0, jnp.float32))
+
+    def __call__(self, poses: Float[Array, "*batch h w 3"]) -> Float[Array, "*batch h//8 w//8 c"]:
+        """Features of skeleton images in [-1, 1] whose height and width are multiples of 8."""
+        x = poses
+        for layer in self.conv_layers:
+            x = jax.nn.silu(layer(x))
+        x = self.final_proj(x)
+        return x * self.scale[0].astype(x.dtype)
