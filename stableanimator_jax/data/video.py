@@ -1,0 +1,351 @@
+"""Video files by PyAV: frames out of them, frames into them, one at a time.
+
+Memory does not grow with a video's length: one frame (and the codec's few) is held at a time. Of an animated WebP
+the library keeps all frames until the end, compressed, and joins equal ones into one of their whole time.
+"""
+
+import re
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Protocol, cast
+
+import av
+import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.filter import Graph
+from av.stream import Disposition
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from jaxtyping import UInt8
+from PIL import Image
+
+from stableanimator_jax.data.files import require_file
+from stableanimator_jax.errors import InputError
+
+Frame = UInt8[np.ndarray, "h w 3"]
+
+SUFFIXES = (".mp4", ".gif", ".webp")  # and none, for a directory
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Of a video as it is shown: its rotation applied, its pixels square."""
+
+    width: int
+    height: int
+    fps: float
+    """Frames a second, on average where they vary."""
+    frame_count: int | None
+    """As the file states it; None where it does not. A hint: the frames that come may be a few more or fewer."""
+
+
+@contextmanager
+def read_frames(path: Path, *, what: str = "video") -> Iterator[tuple[VideoInfo, Iterator[Frame]]]:
+    """Open a video file; within the `with` block its frames come one by one as 8-bit RGB `[h, w, 3]`.
+
+    Rotation (as phones write it) and non-square pixels are undone. `what` names the file in errors.
+
+    Raises:
+        InputError: the file is missing, empty, no video, a still image or without pictures; or, when its frames
+            are read, damaged or cut short.
+    """
+    require_file(path, what)
+    try:
+        container = av.open(str(path))
+    except (FFmpegError, OSError) as e:
+        raise InputError(f"{what} {path} is not a video that can be read, or is cut short") from e
+    with container:
+        if container.format.name.endswith("_pipe"):  # FFmpeg's readers of single images
+            raise InputError(f"{what} {path} is a still image, or an animation of a kind that cannot be read")
+        stream = container.streams.best("video")
+        if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
+            raise InputError(f"{what} {path} has no pictures, only sound or other data")
+        # An index that points past the file's end; decoding alone may just stop early.
+        if len(stream.index_entries) and (last := stream.index_entries[-1]).pos + last.size > path.stat().st_size:
+            raise InputError(f"{what} {path} is cut short: its end is missing")
+        stream.thread_type = "AUTO"
+        frames = _decode(container, stream, f"{what} {path}")
+        first = next(frames, None)
+        if first is None:
+            raise InputError(f"{what} {path} has no frames, or is cut short")
+        fps = float(stream.average_rate or stream.guessed_rate or 25)
+        yield VideoInfo(first.shape[1], first.shape[0], fps, stream.frames or None), chain([first], frames)
+
+
+def _decode(container: InputContainer, stream: av.VideoStream, label: str) -> Iterator[Frame]:
+    count = 0
+    try:
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise InputError(f"{label} is damaged or cut short at frame {count}")
+            aspect = stream.sample_aspect_ratio or 1
+            image = frame.to_ndarray(format="rgb24", width=max(1, round(frame.width * aspect)))
+            yield np.rot90(image, round(frame.rotation / 90) % 4)
+            count += 1
+    except FFmpegError as e:
+        raise InputError(f"{label} is damaged or cut short at frame {count}: {e.strerror}") from e
+
+
+def check_writable(output: Path) -> None:
+    """Find out before any computing that `open_writer(output)` will work. Leaves nothing behind.
+
+    Missing parent directories are fine: `open_writer` makes them.
+
+    Raises:
+        InputError: an unknown suffix, a directory where a file is to be or the reverse, a directory that holds
+            more than numbered frames, or a place that cannot be written to.
+    """
+    suffix = output.suffix.lower()
+    if suffix and suffix not in SUFFIXES:
+        raise InputError(
+            f"cannot write {output}: the suffix {output.suffix} is not one of {', '.join(SUFFIXES)}"
+            " (or none, for a directory of PNGs)"
+        )
+    try:
+        if suffix and output.is_dir():
+            raise InputError(f"cannot write {output}: it is a directory")
+        if not suffix and output.exists():
+            if not output.is_dir():
+                raise InputError(f"cannot write {output}: it is a file; without a suffix the output is a directory")
+            strange = next((p.name for p in sorted(output.iterdir()) if not _is_frame(p)), None)
+            if strange is not None:
+                raise InputError(
+                    f"cannot write {output}: the directory holds {strange!r}, and only frame_N.png would be"
+                    " replaced; name a new or empty directory"
+                )
+        ancestor = next(p for p in output.absolute().parents if p.exists())
+        with tempfile.TemporaryFile(dir=ancestor):
+            pass
+    except OSError as e:
+        raise InputError(f"cannot write {output}: {e.strerror}") from e
+
+
+@contextmanager
+def open_writer(output: Path, width: int, height: int, fps: float) -> Iterator["VideoWriter"]:
+    """Write a video frame by frame: `with open_writer(...) as video: video.write(frame)`.
+
+    The kind is the suffix's: `.mp4` (H.264, plays everywhere), `.gif` (a palette of 256 colours for each frame, times
+    in hundredths of a second), `.webp` (animated), or none for a directory of `frame_0.png`, `frame_1.png`, …
+    Everything goes to a temporary neighbour that takes `output`'s name, and its place, when the block ends well; on
+    any exception nothing is left. H.264 wants even sizes: an odd one gets its last row or column twice.
+
+    Args:
+        output: the file or directory; missing parents are made.
+        width: of every frame in pixels.
+        height: of every frame in pixels.
+        fps: frames a second.
+
+    Raises:
+        InputError: as `check_writable`; `fps` is out of range; or writing fails, as on a full disk.
+        ValueError: no frame was written, or one of another shape or type.
+    """
+    check_writable(output)
+    if not 0.01 <= fps <= 1000:  # NaN fails too
+        raise InputError(f"fps must lie between 0.01 and 1000, got {fps}")
+    temporary = output.with_name(f".{output.stem[:60]}-{uuid.uuid4().hex[:8]}.tmp")
+    made = [p for p in output.absolute().parents if not p.exists()]
+    try:
+        with _as_input_errors(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            encoder = _ENCODERS[output.suffix.lower()](temporary, width, height, fps)
+        with closing(encoder):
+            video = VideoWriter(encoder, (height, width, 3), output)
+            yield video
+            if video.count == 0:
+                raise ValueError("no frames were written")
+            with _as_input_errors(output):
+                encoder.finish()
+        with _as_input_errors(output):
+            _put_in_place(temporary, output)
+    except BaseException:
+        _remove(temporary)
+        with suppress(OSError):
+            for directory in made:
+                directory.rmdir()
+        raise
+
+
+class VideoWriter:
+    """What `open_writer` gives: takes frames of the size it was opened for, in order."""
+
+    def __init__(self, encoder: "_Encoder", shape: tuple[int, int, int], output: Path):
+        self._encoder = encoder
+        self._shape = shape
+        self._output = output
+        self.count = 0
+
+    def write(self, frame: Frame) -> None:
+        """Add one 8-bit RGB frame."""
+        if frame.shape != self._shape or frame.dtype != np.uint8:
+            raise ValueError(f"frame {self.count} is {frame.dtype} {frame.shape}, expected uint8 {self._shape}")
+        with _as_input_errors(self._output):
+            self._encoder.write(frame, self.count)
+        self.count += 1
+
+
+class _Encoder(Protocol):
+    """Writes numbered frames to one path."""
+
+    def write(self, image: Frame, index: int) -> None: ...
+
+    def finish(self) -> None:
+        """Write what is still held back."""
+
+    def close(self) -> None:
+        """Let go of the file, finished or not."""
+
+
+class _PngDirectory:
+    def __init__(self, path: Path, width: int, height: int, fps: float):
+        del width, height, fps  # each PNG knows its size, and a directory has no speed
+        path.mkdir()
+        self.path = path
+
+    def write(self, image: Frame, index: int) -> None:
+        Image.fromarray(image).save(self.path / f"frame_{index}.png")
+
+    def finish(self) -> None:
+        """Every frame is written already."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _OneStream:
+    """A file of one video stream, by FFmpeg."""
+
+    def __init__(self, path: Path, container: str, options: dict[str, str], fps: float):
+        self.rate = Fraction(fps).limit_denominator(1000)
+        self.container: OutputContainer = av.open(str(path), "w", format=container, options=options)
+        self.stream: av.VideoStream
+
+    def video_frame(self, image: Frame, index: int) -> av.VideoFrame:
+        frame = av.VideoFrame.from_ndarray(image, "rgb24")
+        frame.pts, frame.time_base = index, 1 / self.rate
+        return frame
+
+    def encode(self, frame: av.VideoFrame | None) -> None:
+        self.container.mux(self.stream.encode(frame))
+
+    def finish(self) -> None:
+        self.encode(None)
+        self.container.close()
+
+    def close(self) -> None:
+        with suppress(FFmpegError):  # after a failure, which is the error to tell, it cannot be closed well
+            self.container.close()
+
+
+class _Mp4(_OneStream):
+    def __init__(self, path: Path, width: int, height: int, fps: float):
+        super().__init__(path, "mp4", {"movflags": "+faststart"}, fps)
+        codec = next(name for name in _MP4_CODECS if name in av.codecs_available)
+        if codec == "libx264":
+            self.stream = self.container.add_stream(codec, self.rate, options={"crf": "16"})
+        else:
+            warnings.warn(f"PyAV's FFmpeg has no libx264: the MP4 is written with {codec}", stacklevel=5)
+            self.stream = cast(av.VideoStream, self.container.add_stream(codec, self.rate))
+            self.stream.bit_rate = round(width * height * fps / 4)
+        self.padding = ((0, height % 2), (0, width % 2), (0, 0))
+        self.stream.width, self.stream.height = width + width % 2, height + height % 2
+        self.stream.pix_fmt = "yuv420p"
+        # Written down so that players need not guess; they would go by the size.
+        self.stream.colorspace, self.stream.color_range = Colorspace.ITU709, ColorRange.MPEG
+        self.stream.color_primaries, self.stream.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+
+    def write(self, image: Frame, index: int) -> None:
+        frame = self.video_frame(np.pad(image, self.padding, mode="edge"), index)
+        self.encode(frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG))
+
+
+class _WebP(_OneStream):
+    def __init__(self, path: Path, width: int, height: int, fps: float):
+        super().__init__(path, "webp", {"loop": "0"}, fps)
+        self.stream = self.container.add_stream("libwebp_anim", self.rate, options={"quality": "90"})
+        self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "bgra"
+
+    def write(self, image: Frame, index: int) -> None:
+        self.encode(self.video_frame(image, index).reformat(format="bgra"))
+
+
+class _Gif(_OneStream):
+    """Each frame through FFmpeg's palettegen and paletteuse: one palette for all would need all frames first."""
+
+    def __init__(self, path: Path, width: int, height: int, fps: float):
+        super().__init__(path, "gif", {"loop": "0"}, fps)
+        # Without its savings against the last frame: FFmpeg compares indices even where the palette was another.
+        self.stream = self.container.add_stream("gif", self.rate, options={"gifflags": "0"})
+        self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "pal8"
+        self.graph = Graph()
+        source = self.graph.add_buffer(
+            width=width, height=height, format=av.VideoFormat("rgb24"), time_base=1 / self.rate
+        )
+        split, sink = self.graph.add("split"), self.graph.add("buffersink")
+        palette = self.graph.add("palettegen", "stats_mode=single")
+        quantised = self.graph.add("paletteuse", "new=1")
+        source.link_to(split)
+        split.link_to(palette, 0)
+        split.link_to(quantised, 1, 0)
+        palette.link_to(quantised, 0, 1)
+        quantised.link_to(sink)
+        self.graph.configure()
+
+    def write(self, image: Frame, index: int) -> None:
+        self.graph.vpush(self.video_frame(image, index))
+        self._encode_quantised()
+
+    def finish(self) -> None:
+        self.graph.vpush(None)
+        self._encode_quantised()
+        super().finish()
+
+    def _encode_quantised(self) -> None:
+        with suppress(BlockingIOError, EOFError):  # the graph wants another frame, or is at its end
+            while True:
+                self.encode(self.graph.vpull())
+
+
+_MP4_CODECS = ("libx264", "libopenh264", "mpeg4")
+_ENCODERS: dict[str, Callable[[Path, int, int, float], _Encoder]] = {
+    ".mp4": _Mp4,
+    ".gif": _Gif,
+    ".webp": _WebP,
+    "": _PngDirectory,
+}
+
+
+@contextmanager
+def _as_input_errors(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, FFmpegError) as e:
+        raise InputError(f"cannot write {output}: {e.strerror or e}") from e
+
+
+def _put_in_place(temporary: Path, output: Path) -> None:
+    if not output.is_dir():
+        temporary.replace(output)
+        return
+    old = temporary.with_suffix(".old")
+    output.rename(old)
+    temporary.rename(output)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_frame(path: Path) -> bool:
+    return re.fullmatch(r"frame_\d+\.png", path.name) is not None

@@ -1,0 +1,448 @@
+import itertools
+import os
+import tracemalloc
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+from PIL import Image, ImageSequence
+
+from stableanimator_jax.data import video
+from stableanimator_jax.data.video import check_writable, open_writer, read_frames
+from stableanimator_jax.errors import InputError
+
+
+def clip(count, height=64, width=96):
+    """A slow gradient with saturated squares that move: any wrong colour matrix, order or shift shows."""
+    y, x = np.mgrid[:height, :width]
+    for i in range(count):
+        frame = np.stack([255 * x / width, 255 * y / height, np.full_like(x, 4 * i % 256)], axis=-1).astype(np.uint8)
+        for j, colour in enumerate(((255, 0, 0), (0, 255, 0), (0, 0, 255))):
+            left = 8 + 2 * (i % 8)
+            frame[8 + 18 * j : 20 + 18 * j, left : left + 24] = colour
+        yield frame
+
+
+def write(path, frames, fps=8.0):
+    frames = iter(frames)
+    first = next(frames)
+    with open_writer(path, first.shape[1], first.shape[0], fps) as writer:
+        for frame in itertools.chain([first], frames):
+            writer.write(frame)
+    return path
+
+
+def encode(path, frames, codec="libx264", rotation=None, aspect=None, options=None, **codec_options):
+    """A video made without our writer."""
+    frames = list(frames)
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = cast(av.VideoStream, container.add_stream(codec, 10, options=codec_options))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def read(path):
+    with read_frames(path) as (info, frames):
+        return info, np.stack(list(frames))
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    message = str(error.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+# Writing, and reading back
+
+
+@pytest.mark.parametrize("fps", [1, 7, 24, 29.97, 60])
+def test_mp4_round_trip(tmp_path, fps):
+    original = np.stack(list(clip(20)))
+    info, frames = read(write(tmp_path / "a.mp4", original, fps))
+    assert (info.width, info.height, info.frame_count) == (96, 64, 20)
+    assert info.fps == pytest.approx(fps, rel=1e-4)
+    assert frames.shape == original.shape
+    difference = np.abs(frames.astype(int) - original)
+    assert difference.mean() < 4  # nearly all of it where the squares' chroma is halved
+    inside = np.s_[0, 10:18, 12:26]  # of the red square: chroma is halved, so edges are soft
+    assert difference[inside].max() <= 6
+
+
+def test_mp4_plays_everywhere(tmp_path):
+    path = write(tmp_path / "a.MP4", clip(5))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+        assert (context.color_range, context.colorspace) == (1, 1)  # limited, BT.709
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # it can start before it is loaded
+
+
+def test_mp4_without_libx264(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "_MP4_CODECS", ("no such codec", "mpeg4"))
+    original = np.stack(list(clip(8)))
+    with pytest.warns(UserWarning, match="no libx264"):
+        write(tmp_path / "a.mp4", original)
+    _, frames = read(tmp_path / "a.mp4")
+    assert frames.shape == original.shape
+    assert np.abs(frames.astype(int) - original).mean() < 15
+
+
+@pytest.mark.parametrize(("height", "width"), [(63, 95), (64, 95), (63, 96), (1, 1), (17, 3)])
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp", ""])
+def test_odd_sizes(tmp_path, height, width, suffix):
+    original = np.full((3, height, width, 3), (200, 60, 90), np.uint8)
+    original[1] += 9  # WebP would join equal frames
+    path = write(tmp_path / f"a{suffix}", original)
+    if suffix == ".mp4":
+        _, frames = read(path)
+        assert frames.shape == (3, height + height % 2, width + width % 2, 3)
+    elif suffix == "":
+        frames = np.stack([np.asarray(Image.open(path / f"frame_{i}.png")) for i in range(3)])
+        assert frames.shape == original.shape
+    else:
+        with Image.open(path) as image:
+            frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)])
+        assert frames.shape == original.shape
+    assert np.abs(frames[::2].astype(int) - (200, 60, 90)).max() <= 6
+    assert np.abs(frames[1].astype(int) - (209, 69, 99)).max() <= 6
+
+
+@pytest.mark.parametrize(("suffix", "error"), [(".gif", 8), (".webp", 4)])
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_animations(tmp_path, suffix, error, count):
+    original = list(clip(count))
+    path = write(tmp_path / f"a{suffix}", original)
+    with Image.open(path) as image:
+        assert len(list(ImageSequence.Iterator(image))) == count
+        if count > 1:
+            assert image.info["loop"] == 0  # for ever
+        for frame, expected in zip(ImageSequence.Iterator(image), original, strict=True):
+            assert np.abs(np.asarray(frame.convert("RGB")).astype(int) - expected).mean() < error
+            if count > 1:
+                assert frame.info["duration"] == pytest.approx(125, abs=5)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_a_still_scene_keeps_its_frames(tmp_path, suffix):
+    _, frames = read(write(tmp_path / f"a{suffix}", [next(clip(1))] * 9))
+    assert len(frames) == 9
+
+
+def test_gif_of_colours_that_come_back(tmp_path):
+    colours = [(200, 60, 90), (209, 69, 99), (200, 60, 90), (0, 0, 0)]  # each frame's palette is its one colour
+    _, frames = read(write(tmp_path / "a.gif", [np.full((16, 16, 3), c, np.uint8) for c in colours]))
+    assert [tuple(frame[8, 8].tolist()) for frame in frames] == colours
+
+
+def test_webp_joins_equal_frames_and_keeps_the_time(tmp_path):
+    one, other = clip(2)
+    write(tmp_path / "a.webp", [one] * 3 + [other] * 5)
+    with Image.open(tmp_path / "a.webp") as image:
+        durations = [frame.copy().info["duration"] for frame in ImageSequence.Iterator(image)]  # copying reads it
+    assert durations == [375, 625]
+
+
+def test_png_directory(tmp_path):
+    original = list(clip(12))
+    path = write(tmp_path / "new" / "frames", original)
+    assert sorted(p.name for p in path.iterdir()) == sorted(f"frame_{i}.png" for i in range(12))
+    for i, expected in enumerate(original):
+        np.testing.assert_array_equal(np.asarray(Image.open(path / f"frame_{i}.png")), expected)
+
+
+def test_png_directory_replaces_frames_only(tmp_path):
+    path = tmp_path / "frames"
+    path.mkdir()
+    write(path, clip(5))  # an empty one
+    write(path, clip(2))
+    assert sorted(p.name for p in path.iterdir()) == ["frame_0.png", "frame_1.png"]
+    (path / "precious.txt").touch()
+    with pytest.raises(InputError, match=r"holds 'precious\.txt'"):
+        write(path, clip(2))
+    assert len(list(path.iterdir())) == 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_replaced_and_readable_by_others(tmp_path):
+    umask = os.umask(0o022)
+    try:
+        path = tmp_path / "a.mp4"
+        path.write_text("old")
+        write(path, clip(3))
+        assert len(read(path)[1]) == 3
+        assert path.stat().st_mode & 0o777 == 0o644
+        assert list(tmp_path.iterdir()) == [path]
+    finally:
+        os.umask(umask)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp", ""])
+@pytest.mark.parametrize("frames_before", [0, 3])
+@pytest.mark.parametrize("exception", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_leaves_nothing(tmp_path, suffix, frames_before, exception):
+    def fail():
+        with open_writer(tmp_path / "new" / "er" / f"a{suffix}", 96, 64, 8) as writer:
+            for frame in clip(frames_before):
+                writer.write(frame)
+            raise exception("stop")
+
+    with pytest.raises(exception, match="stop"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp", ""])
+def test_an_exception_keeps_what_was_there(tmp_path, suffix):
+    path = write(tmp_path / f"a{suffix}", clip(3))
+    before = path.read_bytes() if suffix else sorted(p.name for p in path.iterdir())
+
+    def fail():
+        with open_writer(path, 96, 64, 8) as writer:
+            writer.write(next(clip(1)))
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    assert before == (path.read_bytes() if suffix else sorted(p.name for p in path.iterdir()))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp", ""])
+def test_no_frames_or_wrong_ones(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    with pytest.raises(ValueError, match="no frames"), open_writer(path, 96, 64, 8):
+        pass
+    for wrong in (np.zeros((96, 64, 3), np.uint8), np.zeros((64, 96, 3), np.float32), np.zeros((64, 96), np.uint8)):
+        with pytest.raises(ValueError, match="frame 1 is"):
+            write(path, [np.zeros((64, 96, 3), np.uint8), wrong])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf"), 1e9])
+def test_bad_fps(tmp_path, fps):
+    with pytest.raises(InputError, match="fps") as error, open_writer(tmp_path / "a.mp4", 96, 64, fps):
+        pass
+    one_line(error)
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(InputError, match=r"cannot write .*frames: No space left") as error:
+        write(tmp_path / "frames", clip(3))
+    one_line(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp"])
+def test_a_full_disk_while_encoding(tmp_path, suffix, monkeypatch):
+    real_open = av.open
+    monkeypatch.setattr(av, "open", lambda path, *args, **kwargs: real_open("/dev/full", *args, **kwargs))
+    noise = np.random.default_rng(0).integers(0, 256, (60, 64, 96, 3), dtype=np.uint8)
+    with pytest.raises(InputError, match="cannot write") as error:
+        write(tmp_path / f"a{suffix}", noise)
+    one_line(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ""])
+def test_memory_does_not_grow_with_frames(tmp_path, suffix):
+    def peak(count):
+        tracemalloc.start()
+        try:
+            write(tmp_path / f"{count}{suffix}", clip(count))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(2)  # imports
+    frame = 64 * 96 * 3
+    assert peak(100) < peak(20) + 10 * frame
+
+
+# Checking an output
+
+
+def test_check_writable_accepts_and_leaves_nothing(tmp_path):
+    (tmp_path / "old.mp4").write_text("old")
+    (tmp_path / "empty").mkdir()
+    for name in ("a.mp4", "A.GIF", "a.webp", "frames", "old.mp4", "empty", "new/deep/a.mp4", "a.b.mp4"):
+        check_writable(tmp_path / name)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "old.mp4"]
+
+
+def test_check_writable_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_writable(Path("a.mp4"))
+    check_writable(Path("new/a.mp4"))
+
+
+def test_check_writable_refuses(tmp_path):
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "directory.mp4").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    for name, words in (
+        ("a.avi", r"suffix \.avi is not one of \.mp4, \.gif, \.webp"),
+        ("a.png", r"suffix \.png"),
+        ("directory.mp4", "is a directory"),
+        ("file", "is a file"),
+        ("full", r"thesis\.tex"),
+        ("file/a.mp4", "Not a directory"),
+        ("a" * 300 + ".mp4", "File name too long"),
+    ):
+        with pytest.raises(InputError, match=words) as error:
+            check_writable(tmp_path / name)
+        assert str(tmp_path / name) in one_line(error)
+
+
+def test_check_writable_without_permission(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(video.tempfile, "TemporaryFile", refuse)  # as chmod would, but for root
+    with pytest.raises(InputError, match=r"cannot write .*a\.mp4: Permission denied"):
+        check_writable(tmp_path / "a.mp4")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+def test_check_writable_where_nobody_may_write():
+    with pytest.raises(InputError, match=r"cannot write /proc/a\.mp4"):
+        check_writable(Path("/proc/a.mp4"))
+
+
+# Reading
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "mov", "ts"])
+def test_containers(tmp_path, suffix):
+    original = np.stack(list(clip(12)))
+    info, frames = read(encode(tmp_path / f"a.{suffix}", original))
+    assert info.fps == pytest.approx(10)
+    assert frames.shape == original.shape
+    assert np.abs(frames.astype(int) - original).mean() < 5
+
+
+def test_gif(tmp_path):
+    frames = [Image.fromarray(frame) for frame in clip(6)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
+    info, read_back = read(tmp_path / "a.gif")
+    assert read_back.shape == (6, 64, 96, 3)
+    assert info.fps == pytest.approx(10)
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_rotation_is_applied(tmp_path, rotation):
+    original = np.stack(list(clip(4)))
+    info, frames = read(encode(tmp_path / "a.mp4", original, rotation=rotation))
+    expected = np.rot90(original, rotation // 90, axes=(1, 2))  # both anticlockwise
+    assert (info.height, info.width) == expected.shape[1:3]
+    assert np.abs(frames.astype(int) - expected).mean() < 5
+
+
+def test_rotation_as_a_phone_writes_it(tmp_path):
+    """A phone held upright: the file's matrix (0 1 -1 0 in 16.16 fixed point) turns the picture clockwise."""
+    path = encode(tmp_path / "a.mp4", clip(3), rotation=-90)
+    assert np.array([0, 65536, 0, -65536, 0], ">i4").tobytes() in path.read_bytes()
+    _, frames = read(path)
+    upright = np.rot90(next(clip(1)), -1)
+    assert np.abs(frames[0].astype(int) - upright).mean() < 5
+
+
+def test_pixels_are_made_square(tmp_path):
+    info, frames = read(encode(tmp_path / "a.mp4", clip(3), aspect=Fraction(4, 3)))
+    assert (info.width, info.height) == (128, 64)
+    assert frames.shape == (3, 64, 128, 3)
+
+
+def test_a_single_frame(tmp_path):
+    info, frames = read(write(tmp_path / "a.mp4", clip(1)))
+    assert len(frames) == 1
+    assert info.frame_count == 1
+
+
+def test_stopping_early_is_fine(tmp_path):
+    path = write(tmp_path / "a.mp4", clip(30))
+    with read_frames(path) as (_, frames):
+        assert len(list(itertools.islice(frames, 3))) == 3
+
+
+def only_sound(path, cover=False):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", 44100)
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024 * 20), np.float32), format="fltp", layout="mono")
+        samples.rate = 44100
+        if cover:
+            picture = container.add_stream("png", 1)
+            picture.width, picture.height, picture.pix_fmt = 96, 64, "rgb24"
+            picture.disposition = Disposition.attached_pic
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(next(clip(1)), "rgb24")))
+        container.mux(stream.encode(samples))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_bad_files(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    Image.fromarray(next(clip(1))).save(tmp_path / "a.png")
+    for path, words in (
+        (tmp_path / "missing.mp4", "does not exist"),
+        (tmp_path / "empty.mp4", "is empty"),
+        (tmp_path / "text.mp4", "is not a video"),
+        (tmp_path / "noise.mp4", "is not a video"),
+        (tmp_path, "is a directory"),
+        (tmp_path / "a.png", "is a still image"),
+        (only_sound(tmp_path / "sound.mp4"), "only sound"),
+        (only_sound(tmp_path / "cover.mp4", cover=True), "only sound"),
+    ):
+        with pytest.raises(InputError, match=words) as error, read_frames(path, what="driving video"):
+            pass
+        assert f"driving video {path}" in one_line(error)
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (30, 64, 96, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "faststart mp4", "avi"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97, 0.999])
+def test_truncated(tmp_path, kind, share):
+    if kind == "avi" and share == 0.999:
+        pytest.skip("an AVI ends with its index, and is whole without it")
+    options = {"movflags": "faststart"} if kind.startswith("faststart") else {}
+    path = encode(tmp_path / f"a.{kind[-3:]}", NOISE, options=options)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(InputError, match="cut short") as error:
+        read(path)
+    one_line(error)
+
+
+def test_damaged_in_the_middle(tmp_path):
+    path = write(tmp_path / "a.mp4", NOISE)
+    data = bytearray(path.read_bytes())
+    half = len(data) // 2
+    data[half : half + len(data) // 10] = bytes(len(data) // 10)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="damaged or cut short at frame") as error:
+        read(path)
+    one_line(error)
