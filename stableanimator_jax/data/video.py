@@ -4,12 +4,11 @@ Memory does not grow with a video's length: one frame (and the codec's few) is h
 the library keeps all frames until the end, compressed, and joins equal ones into one of their whole time.
 """
 
-import re
 import shutil
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -94,14 +93,14 @@ def _decode(container: InputContainer, stream: av.VideoStream, label: str) -> It
         raise InputError(f"{label} is damaged or cut short at frame {count}: {e.strerror}") from e
 
 
-def check_writable(output: Path) -> None:
+def check_writable(output: Path, inputs: Iterable[Path] = ()) -> None:
     """Find out before any computing that `open_writer(output)` will work. Leaves nothing behind.
 
-    Missing parent directories are fine: `open_writer` makes them.
+    An existing file will be replaced, but none of `inputs`; missing parent directories will be made.
 
     Raises:
-        InputError: an unknown suffix, a directory where a file is to be or the reverse, a directory that holds
-            more than numbered frames, or a place that cannot be written to.
+        InputError: an unknown suffix, one of the inputs, a directory where a file is to be or the reverse, a
+            directory that is not empty (whose frames may be somebody's), or a place that cannot be written to.
     """
     suffix = output.suffix.lower()
     if suffix and suffix not in SUFFIXES:
@@ -110,17 +109,15 @@ def check_writable(output: Path) -> None:
             " (or none, for a directory of PNGs)"
         )
     try:
+        if any(output.resolve() == path.resolve() for path in inputs):
+            raise InputError(f"cannot write {output}: it is an input too; name another output")
         if suffix and output.is_dir():
             raise InputError(f"cannot write {output}: it is a directory")
         if not suffix and output.exists():
             if not output.is_dir():
                 raise InputError(f"cannot write {output}: it is a file; without a suffix the output is a directory")
-            strange = next((p.name for p in sorted(output.iterdir()) if not _is_frame(p)), None)
-            if strange is not None:
-                raise InputError(
-                    f"cannot write {output}: the directory holds {strange!r}, and only frame_N.png would be"
-                    " replaced; name a new or empty directory"
-                )
+            if any(output.iterdir()):
+                raise InputError(f"cannot write {output}: the directory is not empty; name a new one")
         ancestor = next(p for p in output.absolute().parents if p.exists())
         with tempfile.TemporaryFile(dir=ancestor):
             pass
@@ -164,7 +161,7 @@ def open_writer(output: Path, width: int, height: int, fps: float) -> Iterator["
             with _as_input_errors(output):
                 encoder.finish()
         with _as_input_errors(output):
-            _put_in_place(temporary, output)
+            temporary.replace(output)
     except BaseException:
         _remove(temporary)
         with suppress(OSError):
@@ -330,22 +327,8 @@ def _as_input_errors(output: Path) -> Iterator[None]:
         raise InputError(f"cannot write {output}: {e.strerror or e}") from e
 
 
-def _put_in_place(temporary: Path, output: Path) -> None:
-    if not output.is_dir():
-        temporary.replace(output)
-        return
-    old = temporary.with_suffix(".old")
-    output.rename(old)
-    temporary.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _is_frame(path: Path) -> bool:
-    return re.fullmatch(r"frame_\d+\.png", path.name) is not None
