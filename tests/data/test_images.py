@@ -7,6 +7,7 @@ from PIL import Image
 
 from stableanimator_jax.data.images import fit, fit_aspect, load_image, resize
 from stableanimator_jax.errors import InputError
+from tests.data.clips import one_line
 
 
 @pytest.fixture
@@ -19,13 +20,6 @@ def gradient():
 def save(path, array, mode=None, **options):
     Image.fromarray(array).convert(mode).save(path, **options) if mode else Image.fromarray(array).save(path, **options)
     return path
-
-
-def one_line(error: pytest.ExceptionInfo) -> str:
-    message = str(error.value)
-    assert message
-    assert "\n" not in message
-    return message
 
 
 # Reading

@@ -1,0 +1,59 @@
+"""Clips for the tests, and ways to write, make and read them."""
+
+import itertools
+from typing import cast
+
+import av
+import numpy as np
+import pytest
+
+from stableanimator_jax.data.video import open_writer, read_frames
+
+
+def clip(count, height=64, width=96):
+    """A slow gradient with saturated squares that move: any wrong colour matrix, order or shift shows."""
+    y, x = np.mgrid[:height, :width]
+    for i in range(count):
+        frame = np.stack([255 * x / width, 255 * y / height, np.full_like(x, 4 * i % 256)], axis=-1).astype(np.uint8)
+        for j, colour in enumerate(((255, 0, 0), (0, 255, 0), (0, 0, 255))):
+            left = 8 + 2 * (i % 8)
+            frame[8 + 18 * j : 20 + 18 * j, left : left + 24] = colour
+        yield frame
+
+
+def write(path, frames, fps=8.0):
+    frames = iter(frames)
+    first = next(frames)
+    with open_writer(path, first.shape[1], first.shape[0], fps) as writer:
+        for frame in itertools.chain([first], frames):
+            writer.write(frame)
+    return path
+
+
+def encode(path, frames, codec="libx264", rotation=None, aspect=None, options=None, **codec_options):
+    """A video made without our writer."""
+    frames = list(frames)
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = cast(av.VideoStream, container.add_stream(codec, 10, options=codec_options))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if rotation is not None:
+            stream.set_display_rotation(rotation)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def read(path):
+    with read_frames(path) as (info, frames):
+        return info, np.stack(list(frames))
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    message = str(error.value)
+    assert message
+    assert "\n" not in message
+    return message
