@@ -62,9 +62,23 @@ FULL_SIZE = StableAnimatorConfig()
 TABLES = tables(FULL_SIZE)
 
 
+class OneKey:
+    """Stands in for `nnx.Rngs` where only shapes matter.
+
+    Its traced counter makes `nnx.eval_shape` of a UNet take 17 s instead of 1 with jax 0.10: JAX searches the whole
+    trace for the counter's origin whenever it is set.
+    """
+
+    def __init__(self):
+        self.key = jax.random.key(0)
+
+    def params(self) -> jax.Array:
+        return self.key
+
+
 def abstract_params(model: str, config, precision: Precision | None = None) -> dict:
     make = functools.partial(MODELS[model], config, precision=precision or Precision())
-    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))))
+    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: make(rngs=OneKey()))))
 
 
 @functools.cache
@@ -228,9 +242,9 @@ SMALL = {
             projection_class_embeddings_input_dim=24,
             id_injection=injection,
         ),
-        st.tuples(width, width),
+        st.lists(width, min_size=2, max_size=3).map(tuple),
         heads,
-        st.just(1),
+        st.integers(1, 2),
         st.sampled_from([24, 64]),
         st.sampled_from(["distribution_aware", "addition"]),
     ),
@@ -271,8 +285,7 @@ SMALL = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_small_models_convert_and_export_bit_for_bit(model: str):
-    # Tracing a UNet takes seconds.
-    @settings(max_examples=2 if model == "unet" else 4, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=4, deadline=None, derandomize=True, database=None)
     @given(config=SMALL[model], seed=st.integers(0, 2**32 - 1))
     def check(config, seed: int):
         abstract = abstract_params(model, config)
