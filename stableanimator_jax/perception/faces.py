@@ -1,0 +1,136 @@
+"""Faces by InsightFace: detection, and the ArcFace embedding that is a person's identity here."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from stableanimator_jax.data.files import require_file
+from stableanimator_jax.errors import InputError
+
+EMBEDDING_DIM = 512
+
+
+@dataclass(frozen=True)
+class Face:
+    """One detected face, in pixels of the image it was found in."""
+
+    embedding: Float32[np.ndarray, "512"]
+    """ArcFace's raw output, not normalised: what the Face Encoder was trained on."""
+    bbox: Float32[np.ndarray, "4"]
+    """Left, top, right, bottom. May reach outside of the image."""
+    kps: Float32[np.ndarray, "5 2"]
+    """(x, y) of the eyes, the nose and the corners of the mouth."""
+    score: float
+    """The detector's confidence in [0, 1]."""
+
+
+class FaceAnalyser:
+    """InsightFace's detector (SCRFD) and recogniser (ArcFace) from a folder of ONNX models.
+
+    The published models are for non-commercial research; nothing is downloaded here.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        name: str = "antelopev2",
+        *,
+        det_size: tuple[int, int] = (640, 640),
+        providers: Sequence[str] | None = None,
+    ):
+        """Load the models.
+
+        Args:
+            root: InsightFace's root, which holds `models/NAME/*.onnx`, or that folder, or any level between; one
+                `NAME` too many, as the automatic download leaves it, is found too.
+            name: the model pack.
+            det_size: width and height that images are fitted into for detection.
+            providers: ONNX Runtime's execution providers; by default the best of those installed.
+
+        Raises:
+            InputError: no models where they are looked for, or they do not load.
+        """
+        folder = _model_folder(root, name)
+        with _quiet():
+            from insightface.app import FaceAnalysis  # slow to import, and only some runs need it
+
+            try:
+                app = FaceAnalysis(str(folder), allowed_modules=["detection", "recognition"], providers=providers)
+                app.prepare(ctx_id=0, det_size=det_size)
+            except Exception as e:  # ONNX Runtime has exceptions of its own, and InsightFace asserts
+                reason = str(e).partition("\n")[0] or "there is no face detector among them"
+                raise InputError(f"cannot load the InsightFace models in {folder}: {reason}") from e
+        if "recognition" not in app.models:
+            raise InputError(
+                f"the InsightFace models in {folder} lack the recogniser (ArcFace, such as glintr100.onnx)"
+            )
+        self._detector = app.models["detection"]
+        self._recogniser = app.models["recognition"]
+
+    def embedding(self, image: UInt8[np.ndarray, "h w 3"]) -> Face | None:
+        """The largest face of an RGB image, or None where no face is found."""
+        from insightface.app.common import Face as InsightFace
+
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # InsightFace takes OpenCV's order, and turns it round itself
+        with _quiet():
+            boxes, points = self._detector.detect(bgr)
+            if len(boxes) == 0:
+                return None
+            i = int(np.argmax((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])))
+            embedding = self._recogniser.get(bgr, InsightFace(bbox=boxes[i, :4], kps=points[i]))
+        return Face(
+            embedding=np.asarray(embedding, np.float32),
+            bbox=np.asarray(boxes[i, :4], np.float32),
+            kps=np.asarray(points[i], np.float32),
+            score=float(boxes[i, 4]),
+        )
+
+
+def load_face_embedding(path: Path) -> Float32[np.ndarray, "512"]:
+    """Read an identity from a `.npy` file of 512 numbers, `[512]` or `[1, 512]`: a raw ArcFace embedding.
+
+    Raises:
+        InputError: missing, no plain `.npy`, another shape, not real numbers, or not finite.
+    """
+    require_file(path, "face embedding")
+    try:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as e:
+        raise InputError(f"face embedding {path} is not a plain .npy file: {str(e).partition(chr(10))[0]}") from e
+    if array.shape not in ((EMBEDDING_DIM,), (1, EMBEDDING_DIM)):
+        raise InputError(f"face embedding {path} has shape {list(array.shape)}, expected [{EMBEDDING_DIM}]")
+    if not np.issubdtype(array.dtype, np.floating) and not np.issubdtype(array.dtype, np.integer):
+        raise InputError(f"face embedding {path} holds {array.dtype}, expected real numbers")
+    with np.errstate(over="ignore"):
+        embedding = array.reshape(EMBEDDING_DIM).astype(np.float32)
+    if not np.isfinite(embedding).all():
+        raise InputError(f"face embedding {path} has values that are not finite in float32")
+    return embedding
+
+
+def _model_folder(root: Path, name: str) -> Path:
+    root = root.expanduser()
+    folders = (root / "models" / name, root / "models" / name / name, root / name, root / name / name, root)
+    for folder in folders:
+        if any(folder.glob("*.onnx")):
+            return folder
+    raise InputError(
+        f"no InsightFace models: there is no {folders[0]}/*.onnx; unpack {name}.zip of InsightFace's model zoo"
+        f" (github.com/deepinsight/insightface/releases) into {folders[0].parent}, or name the folder that has it"
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """InsightFace prints what it loads, and calls functions that scikit-image warns about."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
