@@ -35,9 +35,9 @@ def make_mesh(
     return jax.make_mesh((data,), (DATA,), axis_types=(AxisType.Auto,), devices=devices[:data])
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds all of it."""
-    return NamedSharding(mesh, PartitionSpec())
+def replicated(mesh: Mesh | None) -> NamedSharding | None:
+    """Every device holds all of it. Without a mesh None, which stands for JAX's default device."""
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -57,7 +57,7 @@ def fsdp_shardings(params: PyTree[Any], mesh: Mesh, smallest: int = 2**16) -> Py
         size = mesh.shape[DATA]
         divisible = [axis for axis, length in enumerate(param.shape) if length % size == 0]
         if not divisible or np.prod(param.shape) < smallest:
-            return replicated(mesh)
+            return NamedSharding(mesh, PartitionSpec())
         largest = max(divisible, key=lambda axis: param.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * largest, DATA))
 
