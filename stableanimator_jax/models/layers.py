@@ -30,6 +30,11 @@ class LayerKwargs(TypedDict):
     rngs: nnx.Rngs
 
 
+def residual(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`x + y` in float32: hidden states accumulate a hundred layers' outputs, and bfloat16 loses the small ones."""
+    return x.astype(jnp.float32) + y.astype(jnp.float32)
+
+
 def linear(features_in: int, features_out: int, *, bias: bool = True, precision: Precision, rngs: nnx.Rngs):
     """torch's `Linear`. Kernel `[features_in, features_out]`."""
     return nnx.Linear(
@@ -120,13 +125,17 @@ def _along_last(parameter: jax.Array, ndim: int) -> jax.Array:
 
 
 class TimestepEmbedding(nnx.Module):
-    """Two linear layers with SiLU between, from a sinusoidal embedding to the UNet's time embedding."""
+    """Two linear layers with SiLU between, from a sinusoidal embedding to the UNet's time embedding.
+
+    Computes in float32 always: it is a handful of vectors, and bfloat16 cannot tell close noise levels apart.
+    """
 
     def __init__(
         self, features_in: int, hidden: int, features_out: int | None = None, *, precision: Precision, rngs: nnx.Rngs
     ):
-        self.linear_1 = linear(features_in, hidden, precision=precision, rngs=rngs)
-        self.linear_2 = linear(hidden, features_out or hidden, precision=precision, rngs=rngs)
+        float32 = Precision(jnp.float32, precision.params)
+        self.linear_1 = linear(features_in, hidden, precision=float32, rngs=rngs)
+        self.linear_2 = linear(hidden, features_out or hidden, precision=float32, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch e"]:
         return self.linear_2(jax.nn.silu(self.linear_1(x)))
@@ -148,7 +157,7 @@ class GEGLU(nnx.Module):
         self.out = linear(4 * features, features, precision=precision, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
-        hidden, gate = jnp.split(self.proj(x), 2, axis=-1)
+        hidden, gate = jnp.split(self.proj(x).astype(jnp.float32), 2, axis=-1)  # one fusion: no float32 in memory
         return self.out(hidden * jax.nn.gelu(gate, approximate=False))
 
 

@@ -1,6 +1,7 @@
 """SVD's spatio-temporal blocks: a spatial layer, a temporal layer, and a learned mix of the two.
 
 Activations are `[b, f, h, w, c]` throughout: batch and frames stay apart, so that a mesh can shard either.
+Hidden states are float32 between layers; convolutions, linear layers and attention run in the compute dtype.
 """
 
 import jax
@@ -21,6 +22,7 @@ from stableanimator_jax.models.layers import (
     TimestepEmbedding,
     conv,
     linear,
+    residual,
     sinusoidal_embedding,
 )
 
@@ -82,7 +84,7 @@ class ResBlock(nnx.Module):
         if time is not None:
             y = y + self.time_emb_proj(jax.nn.silu(time))[:, None, None, None]
         y = self.conv2(jax.nn.silu(self.norm2(y, OVER_SPACE)))
-        return (self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x) + y
+        return residual(self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x, y)
 
 
 class TemporalResBlock(nnx.Module):
@@ -101,7 +103,7 @@ class TemporalResBlock(nnx.Module):
         y = self.conv1(jax.nn.silu(self.norm1(x, OVER_SPACE_AND_TIME)))
         if time is not None:
             y = y + self.time_emb_proj(jax.nn.silu(time))[:, None, None, None]
-        return x + self.conv2(jax.nn.silu(self.norm2(y, OVER_SPACE_AND_TIME)))
+        return residual(x, self.conv2(jax.nn.silu(self.norm2(y, OVER_SPACE_AND_TIME))))
 
 
 class TimeMixer(nnx.Module):
@@ -111,7 +113,7 @@ class TimeMixer(nnx.Module):
         self.mix_factor = nnx.Param(jnp.full((1,), start, jnp.float32))
 
     def __call__(self, first: Float[Array, "*shape"], second: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        alpha = jax.nn.sigmoid(self.mix_factor[...]).astype(first.dtype).reshape((1,) * first.ndim)
+        alpha = jax.nn.sigmoid(self.mix_factor[...]).reshape((1,) * first.ndim)
         return alpha * first + (1 - alpha) * second
 
 
@@ -205,9 +207,9 @@ class SpatialTransformerBlock(nnx.Module):
         image_embedding: Float[Array, "b d"],
         face_tokens: Float[Array, "b n d"] | None,
     ) -> Float[Array, "b f t c"]:
-        x = self.attn1(self.norm1(x)) + x
-        x = self.attn2(self.norm2(x), image_embedding, face_tokens) + x
-        return self.ff(self.norm3(x)) + x
+        x = residual(x, self.attn1(self.norm1(x)))
+        x = residual(x, self.attn2(self.norm2(x), image_embedding, face_tokens))
+        return residual(x, self.ff(self.norm3(x)))
 
 
 class TemporalTransformerBlock(nnx.Module):
@@ -225,10 +227,10 @@ class TemporalTransformerBlock(nnx.Module):
         self.ff = GEGLU(channels, **kw)
 
     def __call__(self, x: Float[Array, "b t f c"], image_embedding: Float[Array, "b d"]) -> Float[Array, "b t f c"]:
-        x = self.ff_in(self.norm_in(x)) + x
-        x = self.attn1(self.norm1(x)) + x
-        x = self.attn2(image_embedding)[:, None, None] + x
-        return self.ff(self.norm3(x)) + x
+        x = residual(x, self.ff_in(self.norm_in(x)))
+        x = residual(x, self.attn1(self.norm1(x)))
+        x = residual(x, self.attn2(image_embedding)[:, None, None])
+        return residual(x, self.ff(self.norm3(x)))
 
 
 class SpatioTemporalTransformer(nnx.Module):
@@ -264,7 +266,7 @@ class SpatioTemporalTransformer(nnx.Module):
         blocks = zip(self.transformer_blocks, self.temporal_transformer_blocks, strict=True)
         for spatial_block, temporal_block in blocks:
             y = spatial_block(y, image_embedding, face_tokens)
-            mixed = rearrange(y + position[None, :, None], "b f t c -> b t f c")
+            mixed = rearrange(residual(y, position[None, :, None]), "b f t c -> b t f c")
             mixed = rearrange(temporal_block(mixed, image_embedding), "b t f c -> b f t c")
             y = self.time_mixer(y, mixed)
-        return rearrange(self.proj_out(y), "b f (h w) c -> b f h w c", h=h) + x
+        return residual(x, rearrange(self.proj_out(y), "b f (h w) c -> b f h w c", h=h))

@@ -14,6 +14,7 @@ from stableanimator_jax.models.layers import (
     TimestepEmbedding,
     Upsample,
     conv,
+    residual,
     sinusoidal_embedding,
 )
 from stableanimator_jax.models.spatio_temporal import (
@@ -115,7 +116,7 @@ class UNet(nnx.Module):
 
         x = self.conv_in(sample)
         if pose_features is not None:
-            x = x + pose_features.astype(x.dtype)
+            x = residual(x, pose_features)
         skips = [x]
         for block in self.down_blocks:
             x, outputs = block(x, time, image_embedding, face_tokens)
@@ -131,7 +132,7 @@ class UNet(nnx.Module):
         sinusoid = sinusoidal_embedding(timestep, self.config.block_out_channels[0])
         added = sinusoidal_embedding(added_time_ids, self.config.addition_time_embed_dim)
         added = added.reshape(added.shape[0], -1)
-        return self.time_embedding(sinusoid.astype(self.dtype)) + self.add_embedding(added.astype(self.dtype))
+        return self.time_embedding(sinusoid) + self.add_embedding(added)
 
 
 class DownBlock(nnx.Module):
@@ -201,7 +202,7 @@ class UpBlock(nnx.Module):
         face_tokens: jax.Array | None,
     ) -> Video:
         for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
-            x = resnet(jnp.concatenate([x, skip], axis=-1), time)
+            x = resnet(jnp.concatenate([x.astype(jnp.float32), skip.astype(jnp.float32)], axis=-1), time)
             if hasattr(self, "attentions"):
                 x = self.attentions[i](x, image_embedding, face_tokens)
         return self.upsampler(x) if hasattr(self, "upsampler") else x

@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from stableanimator_jax.config import VAEConfig
-from stableanimator_jax.models.layers import Downsample, GroupNorm, LayerKwargs, Precision, Upsample, conv
+from stableanimator_jax.models.layers import Downsample, GroupNorm, LayerKwargs, Precision, Upsample, conv, residual
 from stableanimator_jax.models.spatio_temporal import (
     OVER_SPACE,
     ResBlock,
@@ -96,7 +96,7 @@ class ImageAttention(SelfAttention):
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h w c"]:
         tokens = rearrange(self.group_norm(x, OVER_SPACE), "... h w c -> ... (h w) c")
-        return x + super().__call__(tokens).reshape(x.shape)
+        return residual(x, super().__call__(tokens).reshape(x.shape))
 
 
 class MidBlock(nnx.Module):

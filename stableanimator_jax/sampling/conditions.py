@@ -1,0 +1,77 @@
+"""What the denoiser is conditioned on: the reference image as CLIP and as the VAE see it, and the person's face."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+from PIL import Image
+
+from stableanimator_jax.models.face_encoder import FaceEncoder
+from stableanimator_jax.models.image_encoder import ImageEncoder
+from stableanimator_jax.models.vae import VAE
+from stableanimator_jax.sampling.clip_input import clip_pixels
+from stableanimator_jax.sampling.models import Model
+
+
+class Condition(NamedTuple):
+    """The conditions of one video, the same at every step and in every window. Float32."""
+
+    image_embedding: Float[Array, "d"]
+    face_tokens: Float[Array, "n d"]
+    image_latents: Float[Array, "h w c"]
+
+
+def reference_pixels(reference: UInt8[np.ndarray, "H0 W0 3"], height: int, width: int) -> Float[np.ndarray, "H W 3"]:
+    """The reference as the VAE takes it: resized (Pillow's Lanczos) to the output size, in [-1, 1]."""
+    image = Image.fromarray(reference)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(image, np.float32) / 127.5 - 1
+
+
+def encode_condition(
+    image_encoder: Model[ImageEncoder],
+    face_encoder: Model[FaceEncoder],
+    vae: Model[VAE],
+    reference: UInt8[np.ndarray, "H0 W0 3"],
+    id_embedding: Float[np.ndarray, "512"],
+    augmentation_noise: Float[Array, "H W 3"],
+    noise_augmentation: float,
+) -> Condition:
+    """Encode the reference.
+
+    Args:
+        reference: RGB at its own size, which is the size that CLIP's resize begins from.
+        id_embedding: the raw ArcFace embedding; zeros for none.
+        augmentation_noise: unit Gaussian noise of the output size, which sets that size.
+        noise_augmentation: how much of it is added to the VAE's copy of the reference; CLIP's has none.
+
+    Returns:
+        the condition; its latents are the posterior's mode, not multiplied by the VAE's scaling factor.
+    """
+    height, width, _ = augmentation_noise.shape
+    own_size = np.asarray(reference, np.float32) / 127.5 - 1
+    image_embedding = _embed_image(image_encoder, jnp.asarray(clip_pixels(own_size))[None])
+    pixels = jnp.asarray(reference_pixels(reference, height, width)) + noise_augmentation * augmentation_noise
+    return Condition(
+        image_embedding=image_embedding[0],
+        face_tokens=_encode_face(face_encoder, jnp.asarray(id_embedding)[None], image_embedding)[0],
+        image_latents=_encode_image(vae, pixels[None])[0],
+    )
+
+
+@jax.jit
+def _embed_image(image_encoder: Model[ImageEncoder], pixels: jax.Array) -> jax.Array:
+    return image_encoder.module()(pixels).astype(jnp.float32)
+
+
+@jax.jit
+def _encode_face(face_encoder: Model[FaceEncoder], id_embedding: jax.Array, image_embedding: jax.Array) -> jax.Array:
+    return face_encoder.module()(id_embedding, image_embedding).astype(jnp.float32)
+
+
+@jax.jit
+def _encode_image(vae: Model[VAE], pixels: jax.Array) -> jax.Array:
+    return vae.module().encode(pixels)[0].astype(jnp.float32)

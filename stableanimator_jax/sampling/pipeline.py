@@ -1,0 +1,199 @@
+"""The whole sampler as one object: a checkpoint in, videos out."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8
+
+from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.face_encoder import FaceEncoder
+from stableanimator_jax.models.image_encoder import ImageEncoder
+from stableanimator_jax.models.layers import Precision
+from stableanimator_jax.models.pose_net import PoseNet
+from stableanimator_jax.models.unet import UNet
+from stableanimator_jax.models.vae import VAE
+from stableanimator_jax.parallel import replicated
+from stableanimator_jax.sampling.conditions import Condition, encode_condition
+from stableanimator_jax.sampling.config import SamplingConfig
+from stableanimator_jax.sampling.decode import decode_frames
+from stableanimator_jax.sampling.denoise import Progress, denoise
+from stableanimator_jax.sampling.models import Blueprint, Model, random_params
+from stableanimator_jax.weights.checkpoint import load_params
+from stableanimator_jax.weights.embedded import open_checkpoint
+
+Dtype = Literal["bfloat16", "float32"]
+PUBLISHED = SamplingConfig()
+
+
+@dataclass(frozen=True)
+class Animator:
+    """The models that sampling needs, loaded. Make one with `Animator.load`."""
+
+    config: StableAnimatorConfig
+    unet: Model[UNet]
+    pose_net: Model[PoseNet]
+    vae: Model[VAE]
+    image_encoder: Model[ImageEncoder]
+    face_encoder: Model[FaceEncoder]
+    random_weights: bool = False
+    """Whether nothing was trained: the output then shows that the program runs, and no person."""
+    mesh: Mesh | None = None
+
+    @classmethod
+    def load(cls, checkpoint: str = "embedded", *, dtype: Dtype = "bfloat16", mesh: Mesh | None = None) -> "Animator":
+        """Load a checkpoint.
+
+        Args:
+            checkpoint: a checkpoint directory, or "embedded" for the tiny one in this package.
+            dtype: what UNet, PoseNet, Face Encoder and CLIP compute in. The VAE is float32 always, as SVD asks.
+            mesh: devices to spread the denoiser's rows over; parameters are copied to each.
+
+        Raises:
+            InputError: no such checkpoint, or one that does not hold these models.
+        """
+        source = open_checkpoint(checkpoint)
+        config = source.config
+        reduced = Precision(jnp.dtype(dtype), jnp.dtype(dtype))
+        full = Precision(jnp.dtype("float32"), jnp.dtype("float32"))
+
+        def load(name: str, blueprint: Blueprint[Any]) -> Model[Any]:
+            abstract = blueprint.abstract_params()
+            sharding = replicated(mesh)
+            if source.path is None:
+                params = jax.device_put(random_params(abstract, seed=0), sharding)
+            else:
+                with_sharding = jax.tree.map(
+                    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
+                )
+                params = load_params(source.path, name, with_sharding)
+            return Model(params, blueprint)
+
+        return cls(
+            config=config,
+            unet=load("unet", Blueprint(UNet, config.unet, reduced)),
+            pose_net=load("pose_net", Blueprint(PoseNet, config.pose_net, reduced)),
+            vae=load("vae", Blueprint(VAE, config.vae, full)),
+            image_encoder=load("image_encoder", Blueprint(ImageEncoder, config.image_encoder, reduced)),
+            face_encoder=load("face_encoder", Blueprint(FaceEncoder, config.face_encoder, reduced)),
+            random_weights=source.path is None,
+            mesh=mesh,
+        )
+
+    def animate(
+        self,
+        reference: UInt8[np.ndarray, "H0 W0 3"],
+        poses: UInt8[np.ndarray, "f H W 3"],
+        *,
+        id_embedding: Float[np.ndarray, "512"] | None = None,
+        sampling: SamplingConfig = PUBLISHED,
+        on_denoise: Progress | None = None,
+        on_decode: Progress | None = None,
+    ) -> UInt8[np.ndarray, "f H W 3"]:
+        """Animate a person along poses. Arguments as for `stream`; all frames at once."""
+        chunks = self.stream(
+            reference,
+            poses,
+            id_embedding=id_embedding,
+            sampling=sampling,
+            on_denoise=on_denoise,
+            on_decode=on_decode,
+        )
+        return np.concatenate(list(chunks))
+
+    def stream(
+        self,
+        reference: UInt8[np.ndarray, "H0 W0 3"],
+        poses: UInt8[np.ndarray, "f H W 3"],
+        *,
+        id_embedding: Float[np.ndarray, "512"] | None = None,
+        sampling: SamplingConfig = PUBLISHED,
+        on_denoise: Progress | None = None,
+        on_decode: Progress | None = None,
+    ) -> Iterator[UInt8[np.ndarray, "n H W 3"]]:
+        """Animate a person along poses, chunk of frames by chunk.
+
+        Args:
+            reference: RGB photo of the person. It is resized to the poses' size; crop it to their aspect first
+                (`stableanimator_jax.data.images.fit_aspect`), or it is stretched.
+            poses: RGB skeleton images in DWPose's style, one a frame; their size is the output's, both sides
+                multiples of `config.size_multiple` pixels.
+            id_embedding: the person's raw ArcFace embedding; None leaves the face to the reference alone.
+            sampling: settings.
+            on_denoise, on_decode: called with (done, total) as the work goes on.
+
+        Raises:
+            InputError: sizes or types that do not fit; `SamplingError`: latents that are no longer finite.
+        """
+        self._check(reference, poses)
+        embedding = np.zeros(self.config.face_encoder.id_embedding_dim, np.float32)
+        if id_embedding is not None:
+            embedding = np.asarray(id_embedding, np.float32)
+            if embedding.shape != (self.config.face_encoder.id_embedding_dim,):
+                raise InputError(
+                    f"the face embedding has shape {list(embedding.shape)}, "
+                    f"must be [{self.config.face_encoder.id_embedding_dim}]"
+                )
+        height, width = poses.shape[1:3]
+        augmentation_key, noise_key = jax.random.split(jax.random.key(sampling.seed))
+        condition = self.encode(
+            reference, embedding, jax.random.normal(augmentation_key, (height, width, 3)), sampling.noise_augmentation
+        )
+        scale = self.config.vae.downscale
+        noise_shape = (sampling.window, height // scale, width // scale, self.config.vae.latent_channels)
+        latents = self.denoise(condition, poses, jax.random.normal(noise_key, noise_shape), sampling, on_denoise)
+        yield from decode_frames(self.vae, latents, sampling.decode_chunk, on_decode)
+
+    def encode(
+        self,
+        reference: UInt8[np.ndarray, "H0 W0 3"],
+        id_embedding: Float[np.ndarray, "512"],
+        augmentation_noise: Float[Array, "H W 3"],
+        noise_augmentation: float,
+    ) -> Condition:
+        """The conditions of a video; see `sampling.conditions.encode_condition`."""
+        return encode_condition(
+            self.image_encoder,
+            self.face_encoder,
+            self.vae,
+            reference,
+            id_embedding,
+            augmentation_noise,
+            noise_augmentation,
+        )
+
+    def denoise(
+        self,
+        condition: Condition,
+        poses: UInt8[np.ndarray, "f H W 3"],
+        noise: Float[Array, "w h w2 c"],
+        sampling: SamplingConfig,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Float[Array, "f h w2 c"]:
+        """The latents of a video; see `sampling.denoise.denoise`."""
+        return denoise(
+            self.unet, self.pose_net, condition, poses, noise, sampling, mesh=self.mesh, on_progress=on_progress
+        )
+
+    def _check(self, reference: np.ndarray, poses: np.ndarray) -> None:
+        for name, array, ndim in (("reference", reference, 3), ("poses", poses, 4)):
+            if array.dtype != np.uint8 or array.ndim != ndim or array.shape[-1] != 3 or 0 in array.shape:
+                wanted = "[height, width, 3]" if ndim == 3 else "[frames, height, width, 3]"
+                raise InputError(f"{name} must be uint8 RGB {wanted}, not empty; got {array.dtype} {list(array.shape)}")
+        check_size(self.config, width=poses.shape[2], height=poses.shape[1])
+
+
+def check_size(config: StableAnimatorConfig, *, width: int, height: int) -> None:
+    """Raise `InputError` unless the output size suits the models; the message names the nearest that does."""
+    multiple = config.size_multiple
+    if width % multiple or height % multiple or min(width, height) < multiple:
+        near_width, near_height = (max(multiple, round(n / multiple) * multiple) for n in (width, height))
+        raise InputError(
+            f"the output size {width}x{height} does not work: width and height must be multiples of {multiple}; "
+            f"the nearest is {near_width}x{near_height}"
+        )

@@ -1,0 +1,66 @@
+"""The VAE against the published code, and its own promises."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.golden_data import assert_close, load
+from tests.golden_models import BFLOAT16, channels_last, reference_model
+
+
+@jax.jit
+def encode(vae, images):
+    return vae.module().encode(images)
+
+
+@jax.jit
+def decode(vae, latents):
+    return vae.module().decode(latents)
+
+
+@pytest.fixture(scope="module")
+def case():
+    return {name: channels_last(x) if x.ndim == 4 else x for name, x in load("vae").items()}
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return reference_model("vae")
+
+
+def test_golden_encode(case, vae):
+    mean, logvar = encode(vae, case["image"])
+    assert_close(mean, case["mean"], 1e-4)
+    assert_close(logvar, case["logvar"], 1e-4)
+
+
+def test_golden_decode(case, vae):
+    assert case["num_frames"] == len(case["latent"])
+    assert_close(decode(vae, case["latent"][None])[0], case["decoded"], 1e-4)
+
+
+def test_frames_of_a_chunk_see_each_other(case, vae):
+    latents = np.array(case["latent"][None])
+    first = decode(vae, latents)
+    latents[:, -1] = 0
+    assert jnp.abs(decode(vae, latents)[:, 0] - first[:, 0]).max() > 1e-4
+
+
+def test_videos_of_a_batch_do_not_see_each_other(case, vae):
+    latents = np.stack([case["latent"], case["latent"][::-1]])
+    together = decode(vae, latents)
+    for i in range(2):
+        np.testing.assert_allclose(together[i], decode(vae, latents[i : i + 1])[0], atol=1e-4)
+
+
+def test_bfloat16_is_close(case, vae):
+    half = decode(reference_model("vae", precision=BFLOAT16), case["latent"][None].astype(jnp.bfloat16))
+    full = decode(vae, case["latent"][None])
+    assert half.dtype == jnp.bfloat16
+    assert jnp.linalg.norm(half.astype(jnp.float32) - full) / jnp.linalg.norm(full) < 3e-2
+
+
+def test_logvar_is_clamped(vae):
+    _, logvar = encode(vae, np.full((1, 64, 64, 3), 1e4, np.float32))
+    assert jnp.abs(logvar).max() <= 30

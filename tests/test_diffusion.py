@@ -1,0 +1,46 @@
+"""SVD's schedule against the published code, and the EDM identities."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stableanimator_jax import diffusion
+from tests.golden_data import load
+
+
+@pytest.mark.parametrize("steps", [25, 10, 4])
+def test_golden_scheduler(steps):
+    case = load("scheduler")
+    sigmas = diffusion.karras_sigmas(steps)
+    np.testing.assert_allclose(sigmas, case[f"sigmas_{steps}"], rtol=1e-6)
+    np.testing.assert_allclose(diffusion.timestep(sigmas[:-1]), case[f"timesteps_{steps}"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(diffusion.init_noise_sigma(sigmas), case[f"init_noise_sigma_{steps}"], rtol=1e-6)
+
+
+def test_one_step_goes_from_the_highest_level_to_zero():
+    np.testing.assert_array_equal(diffusion.karras_sigmas(1), np.float32([700, 0]))
+
+
+@pytest.mark.parametrize("sigma", np.float32([0.002, 1.0, 700.0]))
+def test_a_perfect_prediction_is_denoised_exactly(sigma):
+    """For noisy = clean + sigma * noise, the perfect v is (noise - sigma * clean) / sqrt(1 + sigma^2)."""
+    rng = np.random.default_rng(0)
+    clean, noise = rng.standard_normal((2, 64))
+    v = (noise - sigma * clean) / np.sqrt(1 + np.float64(sigma) ** 2)
+    noisy = clean + np.float64(sigma) * noise
+    out = diffusion.denoised(jnp.float32(v), jnp.float32(noisy), sigma)
+    np.testing.assert_allclose(out, clean, atol=2e-4)
+
+
+def test_the_last_euler_step_lands_on_the_clean_sample():
+    clean, noisy = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    out = diffusion.euler_step(clean, noisy, np.float32(0.002), np.float32(0))
+    np.testing.assert_allclose(out, clean, atol=1e-5)
+
+
+def test_guidance_is_per_frame():
+    conditional, unconditional = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    out = diffusion.guide(conditional, unconditional, np.float32([0, 1, 3]))
+    np.testing.assert_allclose(out[0], unconditional[0], atol=1e-6)
+    np.testing.assert_allclose(out[1], conditional[1], atol=1e-6)
+    np.testing.assert_allclose(out[2], 3 * conditional[2] - 2 * unconditional[2], atol=1e-5)
