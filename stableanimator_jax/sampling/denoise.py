@@ -5,8 +5,10 @@ frames, whatever the length of the video, so it is compiled once; rows are an ar
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -19,7 +21,7 @@ from stableanimator_jax import diffusion
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
-from stableanimator_jax.parallel import shard_batch
+from stableanimator_jax.parallel import replicated, shard_batch
 from stableanimator_jax.sampling.conditions import Condition
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.models import Model
@@ -161,6 +163,20 @@ def denoise(
     Raises:
         SamplingError: the latents are no longer finite; names the step.
     """
+    with nullcontext() if mesh is None else jax.set_mesh(mesh):
+        return _denoise(unet, pose_net, condition, poses, noise, sampling, mesh, on_progress)
+
+
+def _denoise(
+    unet: Model[UNet],
+    pose_net: Model[PoseNet],
+    condition: Condition,
+    poses: np.ndarray,
+    noise: Array,
+    sampling: SamplingConfig,
+    mesh: Mesh | None,
+    on_progress: Progress | None,
+) -> Array:
     plan = plan_windows(len(poses), sampling.window, sampling.overlap)
     branches = 2 if sampling.guided else 1
     batches = list(row_batches(len(plan.indices), branches, sampling.rows_at_once))
@@ -175,9 +191,10 @@ def denoise(
     )
     sigmas = diffusion.karras_sigmas(sampling.steps)
     latents = jnp.asarray(noise)[np.arange(plan.frames) % sampling.window] * diffusion.init_noise_sigma(sigmas)
+    latents, condition = jax.device_put((latents, condition), replicated(mesh))
 
-    for step, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
-        total = jnp.zeros((branches, *latents.shape), jnp.float32)
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        total = jnp.zeros((branches, *latents.shape), jnp.float32, device=replicated(mesh))
         for i, batch in enumerate(batches):
             indices = plan.indices[batch.window]
             features = tuple(features_of(k) for k in batch.window)

@@ -1,0 +1,126 @@
+"""The denoising loop's own promises; the golden cases pin its arithmetic."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stableanimator_jax.sampling import denoise as module
+from stableanimator_jax.sampling.conditions import Condition
+from stableanimator_jax.sampling.config import SamplingConfig
+from stableanimator_jax.sampling.denoise import SamplingError, denoise, predict, row_batches
+from tests.golden_models import reference_model
+from tests.virtual_devices import run_on_virtual_devices
+
+SAMPLING = SamplingConfig(steps=2, window=4, overlap=1)
+
+
+@pytest.fixture(scope="module")
+def models():
+    return reference_model("unet"), reference_model("pose_net")
+
+
+def inputs(frames: int, window: int = 4, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    condition = Condition(
+        *(jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((64,), (4, 64), (8, 8, 4)))
+    )
+    poses = rng.integers(0, 256, (frames, 64, 64, 3), np.uint8)
+    return condition, poses, jnp.asarray(rng.standard_normal((window, 8, 8, 4)), jnp.float32)
+
+
+def test_any_length_is_compiled_once(models):
+    predict.clear_cache()
+    for frames in (1, 3, 4, 5, 9, 12):
+        out = denoise(*models, *inputs(frames), SAMPLING)
+        assert out.shape == (frames, 8, 8, 4)
+        assert jnp.isfinite(out).all()
+    assert predict._cache_size() == 1
+
+
+def test_a_short_video_is_the_start_of_one_that_holds_its_last_pose(models):
+    condition, poses, noise = inputs(2)
+    padded = np.concatenate([poses, poses[-1:], poses[-1:]])
+    np.testing.assert_array_equal(
+        denoise(*models, condition, poses, noise, SAMPLING), denoise(*models, condition, padded, noise, SAMPLING)[:2]
+    )
+
+
+def test_how_many_rows_at_once_changes_nothing(models):
+    outs = [
+        denoise(*models, *inputs(9), SamplingConfig(steps=2, window=4, overlap=1, rows_at_once=n)) for n in (1, 2, 5)
+    ]
+    for out in outs[1:]:
+        np.testing.assert_allclose(out, outs[0], atol=2e-4)
+
+
+def test_pose_features_kept_or_computed_anew_are_the_same(models, monkeypatch):
+    kept = denoise(*models, *inputs(9), SAMPLING)
+    monkeypatch.setattr(module, "POSE_FEATURE_BYTES", 0)
+    np.testing.assert_array_equal(kept, denoise(*models, *inputs(9), SAMPLING))
+
+
+def test_guidance_of_one_takes_one_branch(models):
+    """Scale 1 everywhere is the conditional branch alone: the same video with half the rows."""
+    calls = []
+    one = SamplingConfig(steps=2, window=4, overlap=1, guidance_min=1, guidance_max=1, rows_at_once=1)
+    alone = denoise(*models, *inputs(4), one, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]
+    almost = SamplingConfig(steps=2, window=4, overlap=1, guidance_min=1, guidance_max=1 + 1e-6)
+    np.testing.assert_allclose(alone, denoise(*models, *inputs(4), almost), atol=1e-3)
+
+
+def test_poses_and_face_matter(models):
+    condition, poses, noise = inputs(4)
+    first = denoise(*models, condition, poses, noise, SAMPLING)
+    assert jnp.abs(first - denoise(*models, condition, 255 - poses, noise, SAMPLING)).max() > 1e-3
+    other = condition._replace(face_tokens=-condition.face_tokens)
+    assert jnp.abs(first - denoise(*models, other, poses, noise, SAMPLING)).max() > 1e-3
+
+
+def test_progress_counts_every_call(models):
+    calls = []
+    denoise(*models, *inputs(9), SAMPLING, on_progress=lambda done, total: calls.append((done, total)))
+    # 9 frames are 3 windows of 4: 3 guided calls a step.
+    assert calls == [(i + 1, 6) for i in range(6)]
+
+
+def test_a_latent_that_is_not_finite_stops_the_run(models):
+    condition, poses, noise = inputs(4)
+    with pytest.raises(SamplingError, match=re.escape("after step 1 of 2")):
+        denoise(*models, condition, poses, noise.at[0, 0, 0, 0].set(jnp.nan), SAMPLING)
+
+
+@pytest.mark.parametrize(("windows", "branches", "rows"), [(1, 2, 2), (3, 2, 2), (3, 2, 4), (5, 1, 2), (1, 2, 8)])
+def test_row_batches_cover_every_row_once(windows, branches, rows):
+    seen = []
+    for batch in row_batches(windows, branches, rows):
+        assert len(batch.window) == rows
+        seen += [(w, b) for w, b, real in zip(batch.window, batch.branch, batch.weight, strict=True) if real]
+    assert sorted(seen) == [(w, b) for w in range(windows) for b in range(branches)]
+
+
+def test_rows_spread_over_a_mesh_give_the_same_video(models):
+    expected = denoise(*models, *inputs(9), SAMPLING)
+    printed = run_on_virtual_devices(
+        8,
+        """
+        import jax, numpy as np
+        from stableanimator_jax.parallel import make_mesh, replicated
+        from stableanimator_jax.sampling.config import SamplingConfig
+        from stableanimator_jax.sampling.denoise import denoise
+        from stableanimator_jax.sampling.models import Model
+        from tests.golden_models import reference_model
+        from tests.sampling.test_denoise import inputs
+
+        mesh = make_mesh()
+        models = jax.device_put((reference_model("unet"), reference_model("pose_net")), replicated(mesh))
+        sampling = SamplingConfig(steps=2, window=4, overlap=1, rows_at_once=8)
+        out = denoise(*models, *inputs(9), sampling, mesh=mesh)
+        print(len(mesh.devices), *np.asarray(out, np.float64).ravel().tolist())
+        """,
+    )
+    devices, *values = printed.split()
+    assert devices == "8"
+    np.testing.assert_allclose(np.float32(values).reshape(expected.shape), expected, atol=2e-4)
