@@ -1,0 +1,100 @@
+"""What benchmarks ask of the device: its own matmul rate, its memory, random weights made on it."""
+
+import importlib.metadata
+import math
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from stableanimator_jax.sampling.models import Blueprint, Model
+
+M = TypeVar("M", bound=nnx.Module)
+
+
+def random_model(blueprint: Blueprint[M], seed: int = 0) -> Model[M]:
+    """A model with random weights that never were on the host.
+
+    Kernels are slices of one Gaussian draw, each from another offset, with a spread of 1/sqrt(fan in): their values
+    do not matter here beyond being random, and compiling a thousand separate draws takes minutes.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(blueprint.abstract_params())
+    longest = max(math.prod(leaf.shape) for _, leaf in leaves)
+
+    def draw(key: jax.Array) -> list[jax.Array]:
+        numbers = jax.random.normal(key, (2 * longest,), jnp.float32)
+        params, start = [], 0
+        for path, leaf in leaves:
+            if len(leaf.shape) < 2:
+                params.append(jnp.full(leaf.shape, path[-1].key in ("scale", "var"), leaf.dtype))
+                continue
+            size, fan_in = math.prod(leaf.shape), math.prod(leaf.shape[:-1])
+            start = (start + 4099) % longest
+            values = jax.lax.slice(numbers, (start,), (start + size,)) / math.sqrt(fan_in)
+            params.append(values.reshape(leaf.shape).astype(leaf.dtype))
+        return params
+
+    return Model(jax.tree.unflatten(structure, jax.jit(draw)(jax.random.key(seed))), blueprint)
+
+
+def matmul_rate(dtype: Any, seconds: float = 1.0) -> float:
+    """Floating-point operations a second of square matrix products of random numbers, the best of several runs."""
+    size = 8192 if jax.default_backend() != "cpu" else 1024
+    a, b = jax.random.normal(jax.random.key(0), (2, size, size), jnp.float32).astype(dtype)
+    product = jax.jit(jnp.matmul)
+    product(a, b).block_until_ready()
+
+    def run(times: int) -> float:
+        start = time.perf_counter()
+        out = product(a, b)
+        for _ in range(times - 1):
+            out = product(a, b)
+        out.block_until_ready()  # the device runs them in order
+        return (time.perf_counter() - start) / times
+
+    times = max(1, math.ceil(seconds / 5 / run(2)))
+    return 2 * size**3 / min(run(times) for _ in range(5))
+
+
+def peak_memory(jitted: Callable[..., Any], *args: Any) -> tuple[int, str]:
+    """Most bytes that were in use on the device so far, and how that is known.
+
+    Where the device keeps no statistics (a CPU), what the compiler plans for one call of `jitted` with `args`.
+    """
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics:
+        return statistics["peak_bytes_in_use"], "device statistics, whole process"
+    memory = jitted.lower(*args).compile().memory_analysis()  # pyright: ignore[reportFunctionMemberAccess]
+    total = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+    return total, "compiler's plan of one UNet call"
+
+
+def machine() -> str:
+    """Device and processor, for a benchmark's record."""
+    devices = jax.local_devices()
+    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {_processor()}"
+
+
+def versions(*packages: str) -> str:
+    """Python's and the packages' versions; a package that is not installed is left out."""
+    found = [f"Python {platform.python_version()}"]
+    for package in packages:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.machine()
