@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
@@ -27,6 +28,7 @@ KINDS: dict[str, Any] = {
     "image_encoder": ImageEncoder,
     "face_encoder": FaceEncoder,
     "pose_net": PoseNet,
+    "arcface": ArcFace,
 }
 
 

@@ -163,5 +163,6 @@ class DecoderBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h2 w2 d"]:
         for resnet in self.resnets:
-            x = resnet(x)
+            # Gradients through the decoder (the face optimisation) recompute each block: a quarter of the memory.
+            x = jax.checkpoint(resnet)(x)
         return self.upsampler(x) if hasattr(self, "upsampler") else x

@@ -1,0 +1,90 @@
+"""Differentiable face crops with boxes and landmarks as data, so that one program serves every face."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from stableanimator_jax.models.arcface import FACE_SIZE
+
+# Where ArcFace was trained to find eyes, nose and mouth corners (x, y) in its 112x112 input (Deng et al. 2019).
+ARCFACE_LANDMARKS = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
+)
+
+
+def crop_boxes(
+    frames: Float[Array, "f h w c"], boxes: Float[Array, "f 4"], size: int = FACE_SIZE
+) -> Float[Array, "f size size c"]:
+    """Crop one box a frame and resize it bilinearly, as torch's `interpolate(crop, size, align_corners=False)`.
+
+    A bilinear resize of a crop is one sparse matrix an axis, here made dense from the box: two matrix products,
+    exact, with boxes of any size in one program.
+
+    Args:
+        frames: images.
+        boxes: (y0, y1, x0, x1) in whole pixels, bounds inclusive; what lies outside the image is cut off.
+        size: of the crops in pixels.
+    """
+    height, width = frames.shape[1:3]
+    rows = _resize_matrix(boxes[:, 0], boxes[:, 1], height, size)
+    columns = _resize_matrix(boxes[:, 2], boxes[:, 3], width, size)
+    exact = jax.lax.Precision.HIGHEST  # TF32 would blur the weights themselves
+    out = jnp.einsum("fih,fhwc->fiwc", rows, frames, precision=exact)
+    return jnp.einsum("fjw,fiwc->fijc", columns, out, precision=exact)
+
+
+def _resize_matrix(low: Array, high: Array, length: int, size: int) -> Float[Array, "f size length"]:
+    """Bilinear weights of `length` pixels for each of `size` outputs across [low, high], inclusive."""
+    low = jnp.clip(jnp.round(low), 0, length - 1)[:, None]
+    high = jnp.clip(jnp.round(high), 0, length - 1)[:, None]
+    scale = (high - low + 1) / size
+    # The edge pixels repeat beyond the crop: clamping to it never reaches a pixel outside.
+    within = jnp.clip(scale * (jnp.arange(size, dtype=jnp.float32)[None] + 0.5) - 0.5, 0, high - low)
+    pixels = jnp.arange(length, dtype=jnp.float32)[None] - low  # whole numbers: differences lose no digits
+    distance = jnp.abs(pixels[:, None] - within[..., None])
+    return jnp.maximum(0, 1 - distance)
+
+
+def warp_aligned(
+    frames: Float[Array, "f h w c"], transforms: Float[Array, "f 2 3"], size: int = FACE_SIZE
+) -> Float[Array, "f size size c"]:
+    """Faces aligned as ArcFace was trained: bilinear samples at `transforms` of the output's pixels, black outside.
+
+    Args:
+        frames: images.
+        transforms: affine maps from output (x, y, 1) to frame (x, y), in pixels; see `alignment_transforms`.
+        size: of the crops in pixels.
+    """
+    grid = jnp.arange(size, dtype=jnp.float32)
+    x, y = jnp.meshgrid(grid, grid)
+    homogeneous = jnp.stack([x, y, jnp.ones_like(x)])  # [3, size, size]
+    source = jnp.einsum("fkl,lij->fkij", transforms, homogeneous, precision=jax.lax.Precision.HIGHEST)
+
+    def sample(image: Array, coordinates: Array) -> Array:
+        return jax.scipy.ndimage.map_coordinates(image, [coordinates[1], coordinates[0]], order=1, mode="constant")
+
+    return jax.vmap(jax.vmap(sample, in_axes=(-1, None), out_axes=-1))(frames, source)
+
+
+def alignment_transforms(landmarks: Float[np.ndarray, "f 5 2"]) -> Float[np.ndarray, "f 2 3"]:
+    """The similarity transforms (Umeyama 1991) that bring ArcFace's own landmarks onto a frame's.
+
+    Args:
+        landmarks: eyes, nose, mouth corners (x, y) in pixels of each frame, left ones first as in the image.
+
+    Returns:
+        affine maps for `warp_aligned`, float32.
+    """
+    source = ARCFACE_LANDMARKS.astype(np.float64)
+    centred = source - source.mean(0)
+    transforms = []
+    for target in np.asarray(landmarks, np.float64):
+        offset = target - target.mean(0)
+        u, s, vt = np.linalg.svd(offset.T @ centred / len(source))
+        flip = np.diag([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+        rotation = u @ flip @ vt
+        scale = (s * np.diag(flip)).sum() / centred.var(0).sum()
+        matrix = scale * rotation
+        transforms.append(np.column_stack([matrix, target.mean(0) - matrix @ source.mean(0)]))
+    return np.asarray(transforms, np.float32).reshape(-1, 2, 3)
