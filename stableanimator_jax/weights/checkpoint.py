@@ -1,33 +1,38 @@
-"""The one on-disk layout of models: a directory with `config.json` and one Orbax item a model.
+"""The one on-disk layout of models: a directory with `config.json` and Orbax items for each model.
 
-    DIR/config.json     format version, configuration, where the weights came from, every other file's size
-    DIR/unet/           Orbax, a flat dictionary of arrays by dotted parameter path
-    DIR/vae/  ...       any of the six models may be absent
+    DIR/config.json         format version, configuration, where the weights came from, every other file's size
+    DIR/unet/part_000/ ...  Orbax, a flat dictionary of arrays by dotted parameter path
+    DIR/vae/  ...           any of the six models may be absent
 
 Loading goes through Orbax straight into each parameter's target dtype and sharding: no host holds a second copy.
+Models are cut into parts because Orbax holds an item three times over while it writes it, and once more while it reads.
 The sizes are there because Orbax, given a file cut short, fills the terminal with tracebacks of its own threads.
 """
 
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from stableanimator_jax.config import StableAnimatorConfig, read_json
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
 
 MODELS = tuple(f.name for f in fields(StableAnimatorConfig))
 _FORMAT = "stableanimator-jax"
 _VERSION = 1
+_PART_BYTES = 256 * 2**20
+Parameters = Mapping[Any, Any] | Iterable[tuple[ParameterPath, Any]]
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,14 @@ class Description:
     models: tuple[str, ...]
     source: dict[str, Any]
     """Where the weights came from, in the words of whoever saved them."""
+    files: dict[str, int]
+    """Every file but `config.json` with its size in bytes."""
 
 
 def save_checkpoint(
     path: Path | str,
     config: StableAnimatorConfig,
-    params: Mapping[str, Mapping[Any, Any]],
+    params: Mapping[str, Parameters],
     source: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint, all or nothing: beside its place first, then renamed into it.
@@ -54,17 +61,19 @@ def save_checkpoint(
     Args:
         path: the directory to make.
         config: the configuration of all models, of those not in `params` too.
-        params: by model name, its parameters as a nested dict of JAX or NumPy arrays, written in their own dtypes.
+        params: by model name, its parameters as a nested dict of JAX or NumPy arrays, written in their own dtypes;
+            or as pairs of path and array, made one after the other, where they should not all be in memory at once.
         source: anything worth keeping about the weights' origin, as JSON takes it.
 
     Raises:
-        InputError: `path` holds something that is not a checkpoint, or cannot be written.
+        InputError: `path` holds something that is not a checkpoint, or cannot be written. What making the pairs
+            raises goes through, and leaves nothing written either.
     """
     unknown = sorted(set(params) - set(MODELS))
     if unknown or not params:
         raise ValueError(f"params must hold some of {MODELS}, got {sorted(params)}")
     place = Path(path).resolve()
-    _require_replaceable(place)
+    require_replaceable(place)
     description = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -83,8 +92,11 @@ def save_checkpoint(
             unfinished.mkdir(parents=True)
         _wait_for_all("checkpoint begun")
         with _orbax_silenced(), ocp.StandardCheckpointer() as checkpointer:
-            for model, tree in params.items():
-                checkpointer.save(unfinished / model, {dotted(p): array for p, array in flatten(tree).items()})
+            for model, parameters in params.items():
+                for number, part in enumerate(_parts(parameters)):
+                    checkpointer.save(unfinished / model / f"part_{number:03}", part)
+                    # Else the next part would be made while this one is still in memory.
+                    checkpointer.wait_until_finished()
         _wait_for_all("checkpoint written")
         if first:
             written = (file for file in sorted(unfinished.rglob("*")) if file.is_file())
@@ -97,11 +109,26 @@ def save_checkpoint(
             unfinished.rename(place)
             shutil.rmtree(replaced, ignore_errors=True)
         _wait_for_all("checkpoint in place")
+    except InputError:
+        raise
     except (OSError, ValueError) as e:  # TensorStore's failure to write is a ValueError
         raise InputError(f"cannot write the checkpoint {place}: {_first_line(e)}") from e
     finally:
         if first:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _parts(parameters: Parameters) -> Iterator[dict[str, Any]]:
+    pairs = flatten(parameters).items() if isinstance(parameters, Mapping) else parameters
+    part, size = {}, 0
+    for path, array in pairs:
+        if part and size + array.nbytes > _PART_BYTES:
+            yield part
+            part, size = {}, 0
+        part[dotted(path)] = array
+        size += array.nbytes
+    if part:
+        yield part
 
 
 def describe(path: Path | str) -> Description:
@@ -142,7 +169,7 @@ def describe(path: Path | str) -> Description:
     except InputError as e:
         raise InputError(f"{file}: {e}") from e
     folders = {name.split("/")[0] for name in data["files"]}
-    return Description(config, tuple(model for model in MODELS if model in folders), data["source"])
+    return Description(config, tuple(model for model in MODELS if model in folders), data["source"], data["files"])
 
 
 def load_config(path: Path | str) -> StableAnimatorConfig:
@@ -193,16 +220,59 @@ def load_params(path: Path | str, model: str, abstract: Mapping[Any, Any]) -> di
         dotted(path): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device)
         for path, leaf in leaves.items()
     }
-    with _orbax_silenced(), ocp.StandardCheckpointer() as checkpointer:
+    loaded = {}
+    with _reading(place, model) as parts:
+        stored = {name: leaf for _, part in parts for name, leaf in part.items()}
+        _require_same_parameters(f"{model} of checkpoint {place}", stored, wanted)
+        with ocp.StandardCheckpointer() as checkpointer:
+            for part, names in parts:
+                loaded |= checkpointer.restore(part, {name: wanted[name] for name in names})
+    return unflatten({path: loaded[dotted(path)] for path in leaves})
+
+
+def stored_params(path: Path | str, model: str) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shape and stored dtype of each of a model's parameters by dotted name, in the order of `stream_params`.
+
+    Raises:
+        InputError: the model is not in the checkpoint, or is damaged. Or as `describe`.
+    """
+    with _reading(Path(path).resolve(), model) as parts:
+        return {name: leaf for _, part in parts for name, leaf in part.items()}
+
+
+def stream_params(path: Path | str, model: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Read one model's parameters one after the other, in their stored dtypes; few are in memory at a time.
+
+    Raises:
+        InputError: as for `stored_params`.
+    """
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    with _reading(Path(path).resolve(), model) as parts, ocp.StandardCheckpointer() as checkpointer:
+        for part, stored in parts:
+            wanted = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device) for n, s in stored.items()}
+            loaded = checkpointer.restore(part, wanted)
+            for name in stored:
+                yield name, np.asarray(loaded.pop(name))
+
+
+@contextmanager
+def _reading(place: Path, model: str) -> Iterator[list[tuple[Path, dict[str, jax.ShapeDtypeStruct]]]]:
+    """A model's parts, each with what it holds; errors while they are read become an `InputError`."""
+    models = models_in(place)
+    if model not in models:
+        raise InputError(f"checkpoint {place} has no {model}; it has {', '.join(models)}")
+    with _orbax_silenced():
         try:
-            stored = checkpointer.metadata(place / model).item_metadata.tree
-            _require_same_parameters(f"{model} of checkpoint {place}", stored, wanted)
-            loaded = checkpointer.restore(place / model, wanted)
+            with ocp.StandardCheckpointer() as checkpointer:
+                parts = []
+                for part in sorted((place / model).glob("part_*")):
+                    tree = checkpointer.metadata(part).item_metadata.tree
+                    parts.append((part, {n: jax.ShapeDtypeStruct(tree[n].shape, tree[n].dtype) for n in sorted(tree)}))
+            yield parts
         except (InputError, jax.errors.JaxRuntimeError):
             raise
         except Exception as e:  # Orbax raises plain Exceptions where a file cannot be read
             raise InputError(f"cannot read {model} of checkpoint {place}: {_first_line(e)}") from e
-    return unflatten({path: loaded[dotted(path)] for path in leaves})
 
 
 def _require_same_parameters(where: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -217,7 +287,13 @@ def _require_same_parameters(where: str, stored: Mapping[str, Any], wanted: Mapp
         raise InputError(f"{another}: its {surplus[0]} has no place here")
 
 
-def _require_replaceable(place: Path) -> None:
+def require_replaceable(path: Path | str) -> None:
+    """Check that a checkpoint may be written to `path`: nothing is there, or an empty directory, or a checkpoint.
+
+    Raises:
+        InputError: anything else is there.
+    """
+    place = Path(path).resolve()
     if place.is_dir() and not any(place.iterdir()):
         return
     if place.is_dir():
