@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from stableanimator_jax.data.files import require_file
 from stableanimator_jax.data.images import BLACK, FitMode, fit, load_image
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.errors import InputError
@@ -47,6 +48,27 @@ def load_poses(path: Path, width: int, height: int, mode: FitMode, *, limit: int
     with read_frames(path, what="poses") as (info, frames):
         expected = min(info.frame_count or 64, limit or 1000, 1000)  # no trust in what a broken header states
         return Poses(_fill(islice(frames, limit), width, height, mode, expected), info.fps)
+
+
+def pose_files(path: Path) -> list[Path]:
+    """The files that `load_poses(path)` reads, in order: the video itself, or the directory's numbered images.
+
+    Raises:
+        InputError: as `load_poses`, but for what is inside of the files.
+    """
+    if path.is_dir():
+        return _numbered_frames(path, None)
+    require_file(path, "poses")
+    return [path]
+
+
+def pose_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels of a pose sequence as it is stored. Raises `InputError` as `load_poses`."""
+    if path.is_dir():
+        height, width = load_image(pose_files(path)[0], what="pose").shape[:2]
+        return width, height
+    with read_frames(path, what="poses") as (info, _):
+        return info.width, info.height
 
 
 def _fill(images: Iterator[np.ndarray], width: int, height: int, mode: FitMode, expected: int) -> np.ndarray:

@@ -1,0 +1,172 @@
+"""What the scripts share: a dataclass from a config file and flags, and errors as one line."""
+
+import contextlib
+import io
+import os
+import re
+import runpy
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from stableanimator_jax.errors import InputError
+
+T = TypeVar("T")
+
+
+class _HelpPrinted(Exception):
+    """There is nothing more to do."""
+
+
+def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
+    """Run a script's `main(argv)` and return its exit status.
+
+    Bad input (`InputError`) becomes one line on stderr and status 2, an interrupt (Ctrl-C, SIGTERM) one line and
+    status 130, a reader of our output that went away (`sample.py | head`) status 141. Anything else is a bug in
+    this program and keeps its traceback.
+    """
+    try:
+        with _sigterm_as_interrupt():
+            with contextlib.suppress(_HelpPrinted):
+                main(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()  # here, where a reader that went away is still handled
+    except InputError as e:
+        print(f"error: {_one_line(str(e))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written is left", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more on its way out, which would fail again, noisily.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def parse(argv: Sequence[str], default: T, *, prog: str, description: str) -> T:
+    """A configuration from the command line: `[CONFIG.py] [--flag value ...]`.
+
+    Args:
+        argv: the arguments after the script's name. A first one that ends in `.py` is a config file, whose
+            `get_config()` gives the values that the flags override; without one they override `default`.
+        default: a dataclass; its type decides the flags, its docstrings `--help`.
+
+    Raises:
+        InputError: the config file cannot be used, or a flag is unknown (the nearest one is named) or has a bad value.
+        _HelpPrinted: `--help` was asked for; `run_script` ends well on it.
+    """
+    default, flags = config_file(argv, default)
+    return parse_flags(flags, default, prog=prog, description=description)
+
+
+def config_file(argv: Sequence[str], default: T) -> tuple[T, Sequence[str]]:
+    """Split a leading `CONFIG.py` off `argv` and load it: (its configuration or else `default`, the flags left).
+
+    Raises:
+        InputError: the file is missing, fails, or gives something other than `default`'s type.
+    """
+    if not argv or not argv[0].endswith(".py"):
+        return default, argv
+    path = Path(argv[0])
+    get_config = _load(path).get("get_config")
+    if not callable(get_config):
+        raise InputError(f"config file {path} has no get_config() function")
+    try:
+        config = get_config()
+    except InputError as e:
+        raise InputError(f"config file {path}: {e}") from e
+    except Exception as e:
+        raise InputError(f"config file {path}: get_config() failed: {type(e).__name__}: {e}") from e
+    if not isinstance(config, type(default)):
+        raise InputError(
+            f"config file {path} is for another script: its get_config() gives a {type(config).__name__}, "
+            f"this one takes a {type(default).__name__}"
+        )
+    return config, argv[1:]
+
+
+def parse_flags(argv: Sequence[str], default: T, *, prog: str, description: str) -> T:
+    """Override fields of the dataclass `default` by `--flag value`; as `parse`, without a config file."""
+    # tyro draws its complaints into a box on stderr and exits: caught here and made one line like every other.
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                type(default),
+                default=default,
+                args=list(argv),
+                prog=prog,
+                description=description,
+                config=(tyro.conf.DisallowNone,),  # `--reference None` is a file's name
+            )
+    except SystemExit as e:
+        if not e.code:
+            raise _HelpPrinted from None
+        raise InputError(_validation_error(e) or f"{_unboxed(complaint.getvalue())} (see {prog} --help)") from None
+
+
+def flag_value(argv: Sequence[str], flag: str) -> str | None:
+    """The value given for `flag` (as "--from-json"), before the whole line is parsed; None where there is none."""
+    for argument, following in zip_longest(argv, argv[1:]):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") == flag:
+            return value if equals else following
+    return None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The names that a Python file defines."""
+    if not path.is_file():
+        raise InputError(f"config file {path} does not exist")
+    try:
+        return runpy.run_path(str(path))
+    except Exception as e:
+        raise InputError(f"config file {path} cannot be loaded: {type(e).__name__}: {e}") from e
+
+
+def _validation_error(error: BaseException) -> str | None:
+    """The message of the `InputError`, raised by a dataclass when made, that `error` came from."""
+    cause = error.__context__
+    while cause is not None and not isinstance(cause, InputError):
+        cause = cause.__context__
+    return None if cause is None else str(cause)
+
+
+def _unboxed(box: str) -> str:
+    """tyro's boxed complaint as one line: what is wrong, then the flags that may have been meant."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    inner = [line.strip()[1:-1].strip() for line in text.splitlines() if line.lstrip().startswith("│")]
+    rules = [i for i, line in enumerate(inner) if line and set(line) == {"─"}]
+    message = " ".join(inner[: rules[0]] if rules else inner) or _one_line(text)
+    meant = []
+    if any(line.startswith(("Perhaps you meant", "Arguments similar to")) for line in inner):
+        meant = [line.split()[0].rstrip(",") for line in inner if line.startswith("--")]
+    return message[:1].lower() + message[1:] + (f"; did you mean {' or '.join(meant[:3])}?" if meant else "")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt():
+    """Let a job manager's SIGTERM unwind the program as Ctrl-C does, so that temporary files are removed."""
+
+    def interrupt(signum: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

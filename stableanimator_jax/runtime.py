@@ -1,0 +1,63 @@
+"""Which device JAX computes on, and where it keeps compiled programs. To be called before anything is computed."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from stableanimator_jax.errors import InputError
+
+Device = Literal["auto", "cpu", "gpu", "tpu"]
+
+# The CPU stays beside an accelerator: weights are read there.
+_PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
+
+
+def choose_device(device: Device) -> str:
+    """Make `device` JAX's default, and start it. "auto" is what JAX finds (or what `JAX_PLATFORMS` says).
+
+    Returns:
+        A description for people and records, such as "1 x NVIDIA H200 (gpu)".
+
+    Raises:
+        InputError: there is no such device, or it does not start.
+    """
+    if device != "auto":
+        jax.config.update("jax_platforms", _PLATFORMS[device])
+    try:
+        found = jax.default_backend()
+    except RuntimeError as e:
+        raise InputError(f"cannot compute on --device {device}: {e}") from e
+    if device not in ("auto", found):
+        raise InputError(
+            f"--device {device}: JAX finds no {device} here, only {found}; give --device {found}, or install JAX "
+            f"for it (the [cuda] or [tpu] extra)"
+        )
+    devices = jax.devices()
+    return f"{len(devices)} x {devices[0].device_kind} ({found})"
+
+
+def keep_compiled_programs() -> Path | None:
+    """Turn JAX's persistent compilation cache on, so that a second run with the same shapes need not compile.
+
+    It lives in `JAX_COMPILATION_CACHE_DIR` where that is set, else in `stableanimator_jax` in the user's cache
+    directory (`XDG_CACHE_HOME`, `~/.cache`). `JAX_ENABLE_COMPILATION_CACHE=false` turns it off.
+
+    Returns:
+        The cache's directory, or None where it is off or cannot be written (which costs time, never a run).
+    """
+    settings: Any = jax.config  # its attributes are made when JAX is imported
+    if not settings.jax_enable_compilation_cache:
+        return None
+    if already := settings.jax_compilation_cache_dir:
+        return Path(already)
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stableanimator_jax"
+        cache.mkdir(parents=True, exist_ok=True)
+        if not os.access(cache, os.W_OK | os.X_OK):
+            return None
+    except (OSError, RuntimeError):  # RuntimeError: no home directory
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    return cache

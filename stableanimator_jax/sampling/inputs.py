@@ -1,0 +1,179 @@
+"""Everything a run reads: found, checked and loaded before anything is computed, and hashed for its record."""
+
+import importlib.resources
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from stableanimator_jax.data.images import fit_aspect, load_image
+from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
+from stableanimator_jax.data.video import check_writable
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
+from stableanimator_jax.sampling.record import InputFile, Record, sha256_of
+from stableanimator_jax.sampling.run_config import EMBEDDED, SampleConfig
+
+EMBEDDED_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose face it is."""
+
+    embedding: Float32[np.ndarray, "512"] | None
+    """Raw ArcFace embedding; None where there is none."""
+    source: str
+    """Where it comes from, in words."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the models take."""
+
+    reference: UInt8[np.ndarray, "h w 3"]
+    """Of the output's aspect, at its own resolution."""
+    poses: UInt8[np.ndarray, "f H W 3"]
+    """At the output's size."""
+    fps: float
+    """Frames a second that the output plays at."""
+    identity: Identity
+
+
+def read_inputs(config: SampleConfig) -> Inputs:
+    """Check that the outputs can be written, then read every input but the weights.
+
+    Raises:
+        InputError: an output cannot be written, an input cannot be used, or the output's size does not suit the models.
+    """
+    reference_path, poses_path = _reference(config), _poses(config)
+    _check_outputs(config)
+    # The quick checks first: opening a checkpoint takes seconds, InsightFace too.
+    reference = load_image(reference_path, what="reference image")
+    pose_files(poses_path)
+    embedding = None if config.face_embedding is None else load_face_embedding(config.face_embedding)
+    width, height = _output_size(config, poses_path)
+    poses = load_poses(poses_path, width, height, config.fit)
+    if embedding is not None:
+        identity = Identity(embedding, f"the embedding in {config.face_embedding}")
+    elif config.insightface_root is not None:
+        identity = _find_face(config.insightface_root, reference, reference_path)
+    else:
+        identity = Identity(None, "none (no --insightface-root or --face-embedding), the reference image alone")
+    return Inputs(
+        reference=fit_aspect(reference, width, height, config.fit),
+        poses=poses.frames,
+        fps=config.output_fps or poses.fps or float(config.sampling.fps),
+        identity=identity,
+    )
+
+
+def hash_inputs(config: SampleConfig) -> dict[str, InputFile]:
+    """The sha256 of every file that a run of `config` reads, by the name of the setting.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    return {name: _hash(name, path) for name, path in _input_paths(config).items()}
+
+
+def verify_inputs(record: Record, config: SampleConfig) -> None:
+    """Check that the inputs which a recorded run read are still what they were.
+
+    Those that `config` names differently, by a flag given on purpose, are not looked at.
+
+    Args:
+        record: the run to be repeated.
+        config: its configuration as flags have changed it, with absolute paths.
+
+    Raises:
+        InputError: an input is missing or has changed.
+    """
+    paths = _input_paths(config)
+    for name, then in record.inputs.items():
+        if name not in paths or _shown(paths[name]) != then.path:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if not paths[name].exists():
+            raise InputError(f"the recorded run's {flag} {paths[name]} is no longer there; give another by {flag}")
+        if _hash(name, paths[name]).sha256 != then.sha256:
+            raise InputError(
+                f"the recorded run's {flag} {paths[name]} has changed since (its sha256 is another): restore it, "
+                f"or give another by {flag}"
+            )
+
+
+def _reference(config: SampleConfig) -> Path:
+    if config.reference is None and config.checkpoint != EMBEDDED:
+        raise InputError("give the person's photo: --reference IMAGE")
+    return config.reference or _example() / "reference.jpg"
+
+
+def _poses(config: SampleConfig) -> Path:
+    if config.poses is None and config.checkpoint != EMBEDDED:
+        raise InputError("give the skeletons: --poses, a directory of frame_N.png or a video")
+    return config.poses or _example() / "poses"
+
+
+def _example() -> Path:
+    return Path(str(importlib.resources.files("stableanimator_jax") / "assets" / "example"))
+
+
+def _check_outputs(config: SampleConfig) -> None:
+    inputs = [path for path in (config.reference, config.poses, config.face_embedding) if path is not None]
+    check_writable(config.output, inputs)
+    for path in (config.contact_sheet_path, config.record_path):
+        if path.is_dir() or path in inputs:
+            raise InputError(f"cannot write {path}: it is {'a directory' if path.is_dir() else 'an input too'}")
+
+
+def _output_size(config: SampleConfig, poses: Path) -> tuple[int, int]:
+    from stableanimator_jax.sampling.pipeline import check_size  # imports JAX
+    from stableanimator_jax.weights.embedded import open_checkpoint
+
+    models = open_checkpoint(config.checkpoint).config
+    if config.width is not None and config.height is not None:
+        check_size(models, width=config.width, height=config.height)
+        return config.width, config.height
+    if config.checkpoint == EMBEDDED:
+        return EMBEDDED_SIZE, EMBEDDED_SIZE
+    width, height = pose_size(poses)
+    try:
+        check_size(models, width=width, height=height)
+    except InputError as e:
+        raise InputError(f"without --width and --height the output has the poses' size, but {e}") from e
+    return width, height
+
+
+def _find_face(root: Path, reference: np.ndarray, path: Path) -> Identity:
+    face = FaceAnalyser(root).embedding(reference)
+    if face is None:
+        return Identity(None, f"none: InsightFace finds no face in {path}; the reference image alone")
+    return Identity(face.embedding, f"the largest face in {path}, found by InsightFace (score {face.score:.2f})")
+
+
+def _input_paths(config: SampleConfig) -> dict[str, Path]:
+    paths = {
+        "reference": _reference(config),
+        "poses": _poses(config),
+        "insightface_root": config.insightface_root,
+        "face_embedding": config.face_embedding,
+        "checkpoint": None if config.checkpoint == EMBEDDED else Path(config.checkpoint),
+    }
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def _shown(path: Path) -> str | None:
+    """As a record names it; the example, which lies wherever the package does, has no path."""
+    return None if path.is_relative_to(_example()) else str(path)
+
+
+def _hash(name: str, path: Path) -> InputFile:
+    if path.is_file():
+        return InputFile(_shown(path), sha256_of([path]))
+    if name == "poses":
+        files = pose_files(path)
+    else:
+        files = sorted(f for f in path.rglob("*.onnx" if name == "insightface_root" else "*") if f.is_file())
+    return InputFile(_shown(path), sha256_of(files, directory=path))

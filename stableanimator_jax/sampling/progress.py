@@ -1,0 +1,70 @@
+"""Progress on the terminal, and how long each part of a run took."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self
+
+from tqdm import tqdm
+
+Progress = Callable[[int, int], None]
+
+
+class ProgressBars:
+    """Bars on stderr, one after another: `with ProgressBars() as bars: bars.begin("denoising", "call")`.
+
+    On a terminal a bar is redrawn many times a second; in a log file it is a line now and then.
+    """
+
+    def __init__(self):
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def begin(self, label: str, unit: str, steps: int | None = None) -> Progress:
+        """Show a bar in place of the last one; its length is not known yet.
+
+        Args:
+            label: what is being done.
+            unit: what is counted.
+            steps: equal parts of the whole, of which the current one is shown too.
+
+        Returns:
+            A callback of (done, total) that moves the bar.
+        """
+        self._close()
+        interval = 0.1 if sys.stderr.isatty() else 10.0
+        bar = self._bar = tqdm(desc=label, unit=unit, dynamic_ncols=True, mininterval=interval)
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            if steps is not None:
+                bar.set_postfix_str(f"step {min(steps, done * steps // total + 1)} of {steps}", refresh=False)
+            bar.update(done - bar.n)
+
+        return progress
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by name, each from the lap before to its own."""
+
+    laps: dict[str, float] = field(default_factory=dict)
+    _start: float = field(default_factory=time.perf_counter)
+
+    def lap(self, name: str) -> None:
+        """End the lap `name` now."""
+        self.laps[name] = round(self.total() - sum(self.laps.values()), 3)
+
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._start

@@ -1,0 +1,135 @@
+"""A run of `sample.py`: files in; a video, its contact sheet and its record out."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import UInt8
+
+from stableanimator_jax.data.video import open_writer
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.sampling.contact_sheet import ContactSheet
+from stableanimator_jax.sampling.inputs import Inputs, hash_inputs, read_inputs
+from stableanimator_jax.sampling.progress import ProgressBars, Stopwatch
+from stableanimator_jax.sampling.record import Record, replacing, versions, write_record
+from stableanimator_jax.sampling.run_config import SampleConfig
+
+if TYPE_CHECKING:
+    from stableanimator_jax.sampling.pipeline import Animator
+
+
+def run(config: SampleConfig) -> Record:
+    """Animate, and write the video, its contact sheet (`OUTPUT.contact_sheet.png`) and its record (`OUTPUT.json`).
+
+    Each of them appears whole or not at all. Says on stdout what is done, with progress bars on stderr.
+
+    Returns:
+        What was written to `OUTPUT.json`.
+
+    Raises:
+        InputError: what was asked for cannot be done; found before anything is computed wherever it can be.
+    """
+    started, watch = datetime.now(UTC), Stopwatch()
+    config = config.absolute()
+    inputs = read_inputs(config)
+    print(f"reference: {config.reference or 'the example in this package'}")
+    print(f"poses: {config.poses or 'the example in this package'}, {len(inputs.poses)} frames")
+    print(f"identity: {inputs.identity.source}")
+
+    from stableanimator_jax.runtime import choose_device, keep_compiled_programs  # imports JAX, slow to start
+    from stableanimator_jax.sampling.pipeline import Animator
+
+    device = choose_device(config.device)
+    if config.compilation_cache:
+        keep_compiled_programs()
+    dtype = config.dtype if config.dtype != "auto" else "float32" if device.endswith("(cpu)") else "bfloat16"
+    print(f"device: {device}, computing in {dtype}", flush=True)
+    animator = Animator.load(config.checkpoint, dtype=dtype)
+    if animator.random_weights:
+        print("weights: RANDOM, not trained: the video shows that the program runs, not the person", flush=True)
+    watch.lap("load")
+
+    frames, height, width = inputs.poses.shape[:3]
+    sheet = ContactSheet(inputs.reference, inputs.poses)
+    with ThreadPoolExecutor(1) as pool:
+        hashes = pool.submit(hash_inputs, config)  # a checkpoint has gigabytes; the device computes meanwhile
+        with _out_of_memory_explained(), open_writer(config.output, width, height, inputs.fps) as video:
+            for frame in _frames(animator, inputs, config, watch):
+                video.write(frame)
+                sheet.add(frame)
+        watch.lap("decode")
+        # With what "auto" and the defaults became, here and today.
+        resolved = replace(config, width=width, height=height, output_fps=inputs.fps, dtype=dtype)
+        record = Record(
+            configuration=resolved.to_dict(),
+            inputs=hashes.result(),
+            versions=versions(),
+            result={
+                "started": started.isoformat(timespec="seconds"),
+                "device": device,
+                "random_weights": animator.random_weights,
+                "identity": inputs.identity.source,
+                "frames": frames,
+                "seconds": watch.laps,
+            },
+        )
+    with replacing(config.contact_sheet_path) as path:
+        sheet.save(path)
+    with replacing(config.record_path) as path:
+        write_record(path, record)
+    sampling = watch.laps["denoise"] + watch.laps["decode"]
+    print(
+        f"wrote {config.output} (with .contact_sheet.png and .json beside it): {frames} frames of {width}x{height} "
+        f"sampled in {sampling:.1f} s, {frames / sampling:.2f} frames per second; {watch.total():.1f} s in all"
+    )
+    return record
+
+
+def _frames(
+    animator: "Animator", inputs: Inputs, config: SampleConfig, watch: Stopwatch
+) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """The video's frames one by one, with progress bars."""
+    with ProgressBars() as bars:
+        on_denoise = bars.begin("denoising", "call", config.sampling.steps)
+        on_decode = None
+
+        def denoised(done: int, total: int) -> None:
+            nonlocal on_decode
+            on_denoise(done, total)
+            if done == total:
+                watch.lap("denoise")
+                on_decode = bars.begin("decoding", "frame")
+
+        def decoded(done: int, total: int) -> None:
+            assert on_decode is not None  # decoding follows denoising
+            on_decode(done, total)
+
+        chunks = animator.stream(
+            inputs.reference,
+            inputs.poses,
+            id_embedding=inputs.identity.embedding,
+            sampling=config.sampling,
+            on_denoise=denoised,
+            on_decode=decoded,
+        )
+        for chunk in chunks:
+            yield from chunk
+
+
+@contextmanager
+def _out_of_memory_explained() -> Iterator[None]:
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as e:
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        raise InputError(
+            "the device has too little memory for this: try --rows-at-once 1, a smaller --decode-chunk or --window, "
+            "--dtype bfloat16, or a smaller size"
+        ) from e

@@ -1,0 +1,85 @@
+"""What a run of `sample.py` can be told: its flags, and its record's `configuration`."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tyro
+
+from stableanimator_jax.config import from_dict
+from stableanimator_jax.data.images import FitMode
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.sampling.config import SamplingConfig
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """One run of `sample.py`."""
+
+    reference: Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")] = None
+    """Photo of the person, of any size. Not needed with --checkpoint embedded, which has an example."""
+    poses: Annotated[Path | None, tyro.conf.arg(metavar="DIR|VIDEO")] = None
+    """Skeletons as DWPose draws them, one a frame of the output: a directory of frame_0.png, frame_1.png, …, or a
+    video. Not needed with --checkpoint embedded, which has an example."""
+    output: Annotated[Path, tyro.conf.arg(metavar="FILE|DIR")] = Path("outputs/animation.mp4")
+    """What to write: an .mp4, .gif or .webp file (one that is there is replaced), or, without a suffix, a new
+    directory of PNGs. Beside it come OUTPUT.contact_sheet.png and OUTPUT.json."""
+    checkpoint: Annotated[str, tyro.conf.arg(metavar="DIR|embedded")] = EMBEDDED
+    """The weights: a checkpoint directory, or the tiny ones in this package."""
+    width: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """Of the output, a multiple of 64. By default the poses' own (128 with --checkpoint embedded)."""
+    height: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """As --width, and given together with it."""
+    fit: FitMode = "crop"
+    """How reference and poses are brought to the output's aspect: cut to it, or padded to it with black bars."""
+    insightface_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder with InsightFace's models (models/antelopev2/*.onnx). The identity is then ArcFace's embedding of the
+    largest face in the reference."""
+    face_embedding: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy")] = None
+    """The identity as a raw ArcFace embedding, 512 numbers, instead of --insightface-root. Without either, it is
+    zeros: the face comes from the reference image alone."""
+    output_fps: Annotated[float | None, tyro.conf.arg(metavar="FPS")] = None
+    """Frames a second that the output plays at. By default the poses' own where they are a video, else --fps."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What the models compute in (the VAE in float32 always). auto: bfloat16, but float32 on a CPU."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to compute. auto: an accelerator where JAX finds one."""
+    compilation_cache: bool = True
+    """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""
+    sampling: tyro.conf.OmitArgPrefixes[SamplingConfig] = field(default_factory=SamplingConfig)
+
+    def __post_init__(self):
+        if (self.width is None) != (self.height is None):
+            raise InputError("give both --width and --height, or neither")
+        if self.output_fps is not None and not 0.01 <= self.output_fps <= 1000:
+            raise InputError(f"output-fps must lie between 0.01 and 1000, got {self.output_fps}")
+        if self.insightface_root is not None and self.face_embedding is not None:
+            raise InputError("give --insightface-root or --face-embedding, not both: each is the identity")
+
+    @property
+    def contact_sheet_path(self) -> Path:
+        return self.output.with_name(f"{self.output.name}.contact_sheet.png")
+
+    @property
+    def record_path(self) -> Path:
+        return self.output.with_name(f"{self.output.name}.json")
+
+    def absolute(self) -> Self:
+        """With every path absolute, so that it means the same from another directory."""
+        paths = {f.name: v.absolute() for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), Path)}
+        if self.checkpoint != EMBEDDED:
+            paths["checkpoint"] = str(Path(self.checkpoint).absolute())  # pyright: ignore[reportArgumentType]
+        return dataclasses.replace(self, **paths)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`. Raises `InputError` for an unknown field or a value of another type."""
+        return from_dict(cls, data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        data = dataclasses.asdict(self)
+        return {name: str(value) if isinstance(value, Path) else value for name, value in data.items()}
