@@ -210,11 +210,16 @@ def add_id_adapter(state_dict: Mapping[str, T]) -> Mapping[str, T]:
     Raises:
         WeightsError: the state dict has an ID adapter already.
     """
-    adapted = sorted(key for key in state_dict if _ID_KEY.fullmatch(key))
+    adapted = sorted(filter(is_id_adapter_key, state_dict))
     if adapted:
         raise WeightsError("unet", {"unexpected": [f"{key}: these weights have an ID adapter" for key in adapted]})
     spatial = (match for key in state_dict if (match := _SPATIAL_CROSS_ATTENTION.fullmatch(key)))
     return _WithIdAdapter(state_dict, {f"{m['attention']}.processor.id_{m['layer']}.weight": m[0] for m in spatial})
+
+
+def is_id_adapter_key(key: str) -> bool:
+    """Whether a UNet's state-dict key is of the ID adapter, and so not in SVD."""
+    return _ID_KEY.fullmatch(key) is not None
 
 
 _SPATIAL_CROSS_ATTENTION = re.compile(

@@ -1,0 +1,140 @@
+"""Bring PyTorch's weights in, take ours out, or look into a checkpoint.
+
+    python convert_weights.py import --svd DIR --stableanimator DIR --arcface FILE --output CHECKPOINT
+    python convert_weights.py import --svd hf://stabilityai/stable-video-diffusion-img2vid-xt --output CHECKPOINT
+    python convert_weights.py export --checkpoint CHECKPOINT --output DIR
+    python convert_weights.py inspect CHECKPOINT
+
+`convert_weights.py COMMAND --help` explains a command's flags, docs/weights.md where the files come from.
+Exit status: 0 done, 2 something in the input is wrong (one line on stderr says what), 130 interrupted.
+"""
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+from stableanimator_jax.cli import parse_flags, run_script
+from stableanimator_jax.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """PyTorch's files to a checkpoint. Any of --svd, --stableanimator and --arcface alone will do."""
+
+    svd: Annotated[str | None, tyro.conf.arg(metavar="DIR|hf://OWNER/REPOSITORY")] = None
+    """SVD-XT in diffusers' layout: unet/, vae/ and image_encoder/ with config.json and *.safetensors. Alone it is
+    where training starts: the ID adapter copies SVD's attention, PoseNet and Face Encoder are initialised."""
+    stableanimator: Annotated[str | None, tyro.conf.arg(metavar="DIR|hf://OWNER/REPOSITORY")] = None
+    """The folder with unet, pose_net and face_encoder, .pth (torch opens them) or .safetensors."""
+    arcface: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR|hf://OWNER/REPOSITORY")] = None
+    """glintr100.onnx, glintr100_torch.pth, another IResNet of these kinds, or a folder that holds one."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
+    """The checkpoint directory to make. A checkpoint that is there is replaced; nothing else is."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What kernels and biases are stored in. Norms, scales, the VAE and ArcFace stay float32."""
+    seed: int = 0
+    """Of what is initialised, with --svd alone."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """A checkpoint to PyTorch's files, in float32: SVD/ in diffusers' layout, and Animation/."""
+
+    checkpoint: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT|embedded")] = None
+    """What to export."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """The directory to make; it must not exist, or be empty."""
+    format: Literal["pth", "safetensors"] = "pth"
+    """Of the files in Animation/ (torch writes .pth); those in SVD/ are safetensors always."""
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """What is in a checkpoint: models, configurations, parameters, dtypes, sizes, origin, finiteness."""
+
+    checkpoint: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="CHECKPOINT|embedded")] = None
+    """A checkpoint directory, or the word embedded."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run one command. Raises `InputError`."""
+    commands: dict[str, Callable[[Sequence[str]], None]] = {"import": _import, "export": _export, "inspect": _inspect}
+    if not argv or argv[0] in ("-h", "--help"):
+        print((__doc__ or "").strip())
+        return
+    if argv[0] not in commands:
+        near = difflib.get_close_matches(argv[0], commands, n=1)
+        meant = f"; did you mean {near[0]}?" if near else f": give one of {', '.join(commands)}"
+        raise InputError(f"unknown command {argv[0]!r}{meant} (see convert_weights.py --help)")
+    commands[argv[0]](argv[1:])
+
+
+def _import(flags: Sequence[str]) -> None:
+    config = parse_flags(
+        flags, ImportConfig(), prog="convert_weights.py import", description=ImportConfig.__doc__ or ""
+    )
+    output = _required(config.output, "--output CHECKPOINT, the directory to make")
+    _on_the_cpu()
+    from stableanimator_jax.weights.importing import import_weights
+
+    models = import_weights(
+        output,
+        svd=config.svd,
+        stableanimator=config.stableanimator,
+        arcface=config.arcface,
+        dtype=config.dtype,
+        seed=config.seed,
+        show_progress=True,
+    )
+    print(f"wrote {output}: {', '.join(models)}")
+    needed = ("unet", "vae", "image_encoder", "pose_net", "face_encoder")
+    if missing := [model for model in needed if model not in models]:
+        print(f"note: sample.py and train.py also need {', '.join(missing)}: import all parts into one checkpoint")
+
+
+def _export(flags: Sequence[str]) -> None:
+    config = parse_flags(
+        flags, ExportConfig(), prog="convert_weights.py export", description=ExportConfig.__doc__ or ""
+    )
+    checkpoint = _required(config.checkpoint, "--checkpoint CHECKPOINT, a directory or the word embedded")
+    output = _required(config.output, "--output DIR, the directory to make")
+    _on_the_cpu()
+    from stableanimator_jax.weights.exporting import export_weights
+
+    for file in export_weights(checkpoint, output, file_format=config.format, show_progress=True):
+        print(f"wrote {file}")
+
+
+def _inspect(flags: Sequence[str]) -> None:
+    config = parse_flags(
+        flags, InspectConfig(), prog="convert_weights.py inspect", description=InspectConfig.__doc__ or ""
+    )
+    checkpoint = _required(config.checkpoint, "the checkpoint to inspect, a directory or the word embedded")
+    _on_the_cpu()
+    from stableanimator_jax.weights.inspecting import inspect_checkpoint
+
+    for report in inspect_checkpoint(checkpoint, show_progress=True):
+        print("\n".join(report.lines()))
+
+
+def _required(value: T | None, what: str) -> T:
+    if value is None:
+        raise InputError(f"give {what}")
+    return value
+
+
+def _on_the_cpu() -> None:
+    from stableanimator_jax.runtime import choose_device
+
+    choose_device("cpu")  # an accelerator has nothing to do here, and may be busy
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

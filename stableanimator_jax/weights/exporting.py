@@ -1,0 +1,182 @@
+"""A checkpoint of this project to the files that PyTorch's code and its ecosystem load.
+
+OUTPUT/SVD/             a pipeline in diffusers' layout; its UNet is without the ID adapter, which SVD has not
+OUTPUT/Animation/       unet, pose_net, face_encoder and glintr100_torch, and this project's config.json
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.sampling.models import random_params
+from stableanimator_jax.weights.blueprints import blueprint
+from stableanimator_jax.weights.checkpoint import MODELS, models_in, stored_params, stream_params
+from stableanimator_jax.weights.embedded import CheckpointSource, open_checkpoint
+from stableanimator_jax.weights.rules import Assignment, Shape, dotted, flatten, plan_export
+from stableanimator_jax.weights.state_dict_writers import FileFormat, require_writer, write_pth, write_safetensors
+from stableanimator_jax.weights.svd_configs import svd_configs
+from stableanimator_jax.weights.tables import is_id_adapter_key, tables
+
+# Where each model goes. The UNet goes to both places.
+_SVD_FILES = {
+    "unet": "SVD/unet/diffusion_pytorch_model",
+    "vae": "SVD/vae/diffusion_pytorch_model",
+    "image_encoder": "SVD/image_encoder/model",
+}
+_NETWORK_FILES = {
+    "unet": "Animation/unet",
+    "pose_net": "Animation/pose_net",
+    "face_encoder": "Animation/face_encoder",
+    "arcface": "Animation/glintr100_torch",
+}
+
+
+def export_weights(
+    checkpoint: str, output: Path, *, file_format: FileFormat = "pth", show_progress: bool = False
+) -> tuple[Path, ...]:
+    """Write a checkpoint's models as PyTorch's files, all in float32, all or nothing.
+
+    Args:
+        checkpoint: a checkpoint directory, or "embedded".
+        output: the directory to make; it must not exist, or be empty.
+        file_format: of the files in `Animation/`; those in `SVD/` are safetensors always.
+        show_progress: bars on stderr.
+
+    Returns:
+        the files written.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or `output` not be written; then nothing is left of it.
+    """
+    source = open_checkpoint(checkpoint)
+    require_writer(file_format)
+    models = MODELS if source.path is None else models_in(source.path)
+    with _whole_directory(output) as directory:
+        exports = {model: _Export.plan(source, model) for model in models}
+        _require_space(output, exports)
+        for model, stem in _SVD_FILES.items():
+            if model in models:
+                place = _made(directory / f"{stem}.safetensors")
+                exports[model].write(place, "safetensors", id_adapter=False, show_progress=show_progress)
+        for model, stem in _NETWORK_FILES.items():
+            if model in models:
+                place = _made(directory / f"{stem}.{file_format}")
+                exports[model].write(place, file_format, id_adapter=True, show_progress=show_progress)
+        _write_configs(directory, source.config, models)
+        written = sorted(path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return tuple(output / path for path in written)
+
+
+@dataclass(frozen=True)
+class _Export:
+    """One model on its way out."""
+
+    source: CheckpointSource
+    model: str
+    assignments: dict[str, Assignment]
+    """By dotted parameter name, in the order in which the checkpoint gives them."""
+    counters: tuple[str, ...]
+    """Keys that torch's batch norms have beside what this project keeps: how many steps they were trained."""
+
+    @classmethod
+    def plan(cls, source: CheckpointSource, model: str) -> "_Export":
+        table = tables(source.config)[model]
+        if source.path is None:
+            abstract = blueprint(source.config, model).abstract_params()
+        else:
+            abstract = stored_params(source.path, model)
+        plan = plan_export(table, abstract)
+        means = (a.key.removesuffix("running_mean") for a in plan if a.key.endswith(".running_mean"))
+        return cls(source, model, {dotted(a.path): a for a in plan}, tuple(f"{m}num_batches_tracked" for m in means))
+
+    @property
+    def bytes(self) -> int:
+        return sum(4 * int(np.prod(a.source_shape)) for a in self.assignments.values())
+
+    def write(self, path: Path, file_format: FileFormat, *, id_adapter: bool, show_progress: bool) -> None:
+        chosen = {n: a for n, a in self.assignments.items() if id_adapter or not is_id_adapter_key(a.key)}
+        counter: tuple[Shape, str] = ((), "int64")
+        layout = {a.key: (a.source_shape, "float32") for a in chosen.values()} | dict.fromkeys(self.counters, counter)
+        tensors = self._tensors(chosen)
+        title = "/".join(path.parts[-2:])
+        with tqdm(tensors, title, len(layout), unit=" tensors", disable=not show_progress) as bar:
+            if file_format == "safetensors":
+                write_safetensors(path, layout, bar)
+            else:
+                write_pth(path, bar)
+
+    def _tensors(self, chosen: dict[str, Assignment]) -> Iterator[tuple[str, np.ndarray]]:
+        for name, array in _parameters(self.source, self.model):
+            if name in chosen:
+                a = chosen[name]
+                yield a.key, np.array(a.transform.inverse(array), np.float32, order="C")
+        for key in self.counters:
+            yield key, np.zeros((), np.int64)
+
+
+def _parameters(source: CheckpointSource, model: str) -> Iterator[tuple[str, np.ndarray]]:
+    if source.path is not None:
+        yield from stream_params(source.path, model)
+        return
+    abstract = blueprint(source.config, model).abstract_params()
+    params = flatten(random_params(abstract, seed=0))
+    for path in flatten(abstract):  # the plan's order
+        yield dotted(path), params[path]
+
+
+def _write_configs(directory: Path, config: StableAnimatorConfig, models: tuple[str, ...]) -> None:
+    whole_pipeline = set(_SVD_FILES) <= set(models)
+    for name, content in svd_configs(config).items():
+        if whole_pipeline or name.split("/")[0] in models:
+            _write_json(directory / "SVD" / name, content)
+    if set(_NETWORK_FILES) & set(models):
+        _write_json(directory / "Animation" / "config.json", config.to_dict())
+
+
+def _write_json(path: Path, content: object) -> None:
+    _made(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _require_space(output: Path, exports: dict[str, _Export]) -> None:
+    needed = sum(e.bytes * ((m in _SVD_FILES) + (m in _NETWORK_FILES)) for m, e in exports.items())
+    free = shutil.disk_usage(output.resolve().parent).free
+    if free < needed:
+        raise InputError(
+            f"{output} needs {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free there: make room, or choose "
+            "another --output"
+        )
+
+
+@contextmanager
+def _whole_directory(output: Path) -> Iterator[Path]:
+    """A directory beside `output` that becomes it when the block ends well, and is removed otherwise."""
+    place = output.resolve()
+    unfinished = place.with_name(f".{place.name}.unfinished")
+    try:
+        if place.exists() and not place.is_dir():
+            raise InputError(f"cannot export to {output}: it is a file; name a directory")
+        if place.exists() and any(place.iterdir()):
+            raise InputError(f"will not export into {output}, which is not empty; choose another --output")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if place.exists():
+            place.rmdir()
+        unfinished.rename(place)
+    except OSError as e:
+        raise InputError(f"cannot write {output}: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

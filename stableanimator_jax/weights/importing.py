@@ -1,0 +1,312 @@
+"""PyTorch's files to a checkpoint of this project.
+
+Everything that names and shapes can tell is checked before a tensor is read, and all problems are told at once. Then
+the tensors stream through, one at a time, into a directory beside the checkpoint's place, which takes it when whole.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from stableanimator_jax.config import FaceEncoderConfig, PoseNetConfig, StableAnimatorConfig
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.weights.blueprints import Dtype, blueprint
+from stableanimator_jax.weights.checkpoint import MODELS, require_replaceable, save_checkpoint
+from stableanimator_jax.weights.onnx_arcface import infer_arcface_config, read_onnx_arcface
+from stableanimator_jax.weights.published_files import NetworkFiles, SvdFiles, find_arcface, find_networks, find_svd
+from stableanimator_jax.weights.rules import (
+    Assignment,
+    Shape,
+    WeightsError,
+    flatten,
+    plan_export,
+    plan_import,
+    stream,
+)
+from stableanimator_jax.weights.rules import Path as ParameterPath
+from stableanimator_jax.weights.state_dict_files import open_state_dict
+from stableanimator_jax.weights.tables import add_id_adapter, tables
+
+_SHOWN = 20
+
+
+class Weights(Protocol):
+    """What one model of the new checkpoint is made from."""
+
+    def check(self) -> None:
+        """Raise `InputError` if names or shapes do not fit the model."""
+        ...
+
+    def size(self) -> int:
+        """Bytes that its parameters take."""
+        ...
+
+    def origin(self, show_progress: bool) -> dict[str, Any]:
+        """Where it comes from, for the checkpoint's `source`. Reads every file once."""
+        ...
+
+    def stream(self, show_progress: bool) -> Iterator[tuple[ParameterPath, np.ndarray]]:
+        """The parameters one after the other. Raises `InputError` where values are not finite."""
+        ...
+
+
+@dataclass
+class FileWeights:
+    """Weights read from PyTorch's or ONNX's files."""
+
+    model: str
+    config: StableAnimatorConfig
+    dtype: Dtype
+    state_dict: Mapping[str, np.ndarray]
+    shapes: Mapping[str, Shape]
+    files: tuple[Path, ...]
+    note: str = ""
+    _plan: list[Assignment] = field(default_factory=list)
+
+    @property
+    def _where(self) -> str:
+        return str(self.files[0])
+
+    def check(self) -> None:
+        table = tables(self.config)[self.model]
+        try:
+            self._plan = plan_import(table, self.shapes, blueprint(self.config, self.model).abstract_params())
+        except WeightsError as e:
+            looks_like = _looks_like(self.shapes, self.config)
+            if looks_like not in (None, self.model):
+                raise InputError(
+                    f"{self._where} holds the weights of {looks_like}, not of {self.model}: were files swapped?"
+                ) from e
+            raise InputError(f"{self._where}: {e}{_hint(e)}") from e
+        stored = flatten(blueprint(self.config, self.model, self.dtype).abstract_params())
+        self._plan = [replace(a, dtype=stored[a.path].dtype) for a in self._plan]
+
+    def size(self) -> int:
+        return sum(int(np.prod(a.source_shape)) * a.dtype.itemsize for a in self._plan)
+
+    def origin(self, show_progress: bool) -> dict[str, Any]:
+        files = [_fingerprint(file, show_progress) for file in self.files]
+        return {"files": files} | ({"note": self.note} if self.note else {})
+
+    def stream(self, show_progress: bool) -> Iterator[tuple[ParameterPath, np.ndarray]]:
+        keys = {a.path: a.key for a in self._plan}
+        bad = []
+        tensors = stream(tables(self.config)[self.model], self._plan, self.state_dict)
+        for path, array in tqdm(tensors, self.model, len(self._plan), unit=" tensors", disable=not show_progress):
+            if not np.isfinite(array).all():
+                bad.append(keys[path])
+            yield path, array
+        if bad:
+            more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+            raise InputError(f"{self._where} has values that are NaN or infinite, in {', '.join(bad[:_SHOWN])}{more}")
+
+
+@dataclass
+class FreshWeights:
+    """Weights as training starts from them, by the module's own initialisers."""
+
+    model: str
+    config: StableAnimatorConfig
+    dtype: Dtype
+    seed: int
+
+    def check(self) -> None:
+        pass
+
+    def size(self) -> int:
+        leaves = jax.tree.leaves(blueprint(self.config, self.model, self.dtype).abstract_params())
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+    def origin(self, show_progress: bool) -> dict[str, Any]:
+        del show_progress
+        return {"initialised": f"as training starts, with seed {self.seed}"}
+
+    def stream(self, show_progress: bool) -> Iterator[tuple[ParameterPath, np.ndarray]]:
+        del show_progress  # seconds
+        plan = blueprint(self.config, self.model, self.dtype)
+        module = plan.kind(plan.config, precision=plan.precision, rngs=nnx.Rngs(self.seed))
+        for path, array in flatten(nnx.to_pure_dict(nnx.state(module))).items():
+            yield path, np.asarray(array)
+
+
+def import_weights(
+    output: Path,
+    *,
+    svd: str | None = None,
+    stableanimator: str | None = None,
+    arcface: str | None = None,
+    dtype: Dtype = "float32",
+    seed: int = 0,
+    show_progress: bool = False,
+) -> tuple[str, ...]:
+    """Make a checkpoint of published files. Any part alone will do.
+
+    Args:
+        output: the checkpoint directory to make. A checkpoint that is there is replaced, nothing else is.
+        svd: SVD-XT's folder in diffusers' layout. Without `stableanimator`, its UNet gets an ID adapter that copies
+            its own cross-attention, and PoseNet and Face Encoder are initialised as training starts.
+        stableanimator: the folder of unet, pose_net and face_encoder. Without `svd` they must have the published
+            sizes, or a `config.json` of this project's beside them.
+        arcface: ArcFace's `.pth`, `.safetensors` or `.onnx` file, or a folder with one.
+        dtype: of kernels and biases. Norms and scales are float32 always, and so are the VAE and ArcFace.
+        seed: of what is initialised.
+        show_progress: bars on stderr.
+
+        Folders may be `hf://OWNER/REPOSITORY`.
+
+    Returns:
+        the names of the models in the checkpoint.
+
+    Raises:
+        InputError: files are missing, damaged, do not fit, or hold values that are not finite; or `output` cannot be
+            written. Then nothing is left of it, and a checkpoint that was there is as it was.
+    """
+    if svd is None and stableanimator is None and arcface is None:
+        raise InputError("nothing to import: give --svd, --stableanimator or --arcface (or several)")
+    require_replaceable(output)
+    networks = find_networks(stableanimator) if stableanimator is not None else None
+    svd_files = find_svd(svd, with_unet=networks is None) if svd is not None else None
+    arcface_weights = _open_arcface(find_arcface(arcface)) if arcface is not None else None
+    config = _configuration(svd_files, networks, arcface_weights)
+
+    weights: dict[str, Weights] = {}
+    files = (svd_files.weights if svd_files else {}) | (networks.weights if networks else {})
+    for model, path in files.items():
+        weights[model] = _from_file(model, path, config, dtype, from_svd=networks is None)
+    if svd_files and not networks:
+        weights |= {model: FreshWeights(model, config, dtype, seed) for model in ("pose_net", "face_encoder")}
+    if arcface_weights:
+        weights["arcface"] = replace(arcface_weights, config=config)
+    weights = {model: weights[model] for model in MODELS if model in weights}
+
+    _check_all(weights)
+    _require_space(output, sum(w.size() for w in weights.values()))
+    source = {model: w.origin(show_progress) for model, w in weights.items()}
+    parameters = {model: w.stream(show_progress) for model, w in weights.items()}
+    save_checkpoint(output, config, parameters, source)
+    return tuple(weights)
+
+
+def _from_file(model: str, path: Path, config: StableAnimatorConfig, dtype: Dtype, *, from_svd: bool) -> FileWeights:
+    opened = open_state_dict(path)
+    if model != "unet" or not from_svd:
+        return FileWeights(model, config, dtype, opened, opened.shapes, opened.files)
+    try:
+        tensors, shapes = add_id_adapter(opened), add_id_adapter(opened.shapes)
+    except WeightsError as e:
+        raise InputError(f"{path} has an ID adapter, so it is not SVD's own UNet; give it as --stableanimator") from e
+    note = "SVD's own UNet; the ID adapter starts as a copy of its to_k and to_v"
+    return FileWeights(model, config, dtype, tensors, shapes, opened.files, note)
+
+
+def _open_arcface(path: Path) -> FileWeights:
+    if path.suffix == ".onnx":
+        tensors = read_onnx_arcface(path)
+        shapes, files = {key: array.shape for key, array in tensors.items()}, (path,)
+    else:
+        tensors = open_state_dict(path)
+        shapes, files = tensors.shapes, tensors.files
+    try:
+        inferred = infer_arcface_config(shapes)
+    except InputError as e:
+        looks_like = _looks_like(shapes, StableAnimatorConfig())
+        raise InputError(f"{path}: {e}" + (f"; it holds the weights of {looks_like}" if looks_like else "")) from e
+    config = StableAnimatorConfig()
+    fitting = replace(config.face_encoder, id_embedding_dim=inferred.embedding_dim)
+    return FileWeights(
+        "arcface", replace(config, face_encoder=fitting, arcface=inferred), "float32", tensors, shapes, files
+    )
+
+
+def _configuration(
+    svd: SvdFiles | None, networks: NetworkFiles | None, arcface: FileWeights | None
+) -> StableAnimatorConfig:
+    """What all the files together describe."""
+    known = networks.config if networks else None
+    if known is not None and networks is not None and svd is not None:
+        for name, found in (
+            ("unet", replace(svd.unet_config, id_injection=known.unet.id_injection)),
+            ("vae", svd.vae_config),
+            ("image_encoder", svd.image_encoder_config),
+        ):
+            if getattr(known, name) != found:
+                raise InputError(
+                    f"{networks.config_file} describes another {name} than --svd does: {getattr(known, name)}, "
+                    f"not {found}"
+                )
+    elif svd is not None:
+        context = svd.unet_config.cross_attention_dim
+        known = StableAnimatorConfig(
+            unet=svd.unet_config,
+            vae=svd.vae_config,
+            image_encoder=svd.image_encoder_config,
+            face_encoder=FaceEncoderConfig(cross_attention_dim=context, image_embedding_dim=context),
+            pose_net=PoseNetConfig(svd.unet_config.block_out_channels[0]),
+        )
+    if arcface is None:
+        return known or StableAnimatorConfig()
+    if known is None:
+        return arcface.config if networks is None else replace(StableAnimatorConfig(), arcface=arcface.config.arcface)
+    return replace(known, arcface=arcface.config.arcface)
+
+
+def _check_all(weights: Mapping[str, Weights]) -> None:
+    problems = []
+    for w in weights.values():
+        try:
+            w.check()
+        except InputError as e:
+            problems.append(str(e))
+    if problems:
+        raise InputError("; and ".join(problems))
+
+
+def _looks_like(shapes: Mapping[str, Shape], config: StableAnimatorConfig) -> str | None:
+    """The model that most of these keys are of, if they are mostly of one."""
+    shares = {}
+    for model, table in tables(config).items():
+        expected = {a.key for a in plan_export(table, blueprint(config, model).abstract_params())}
+        shares[model] = len(expected & set(shapes)) / len(expected | set(shapes))
+    best = max(shares, key=lambda model: shares[model])
+    return best if shares[best] > 0.5 else None
+
+
+def _hint(error: WeightsError) -> str:
+    unfilled = error.problems.get("unfilled", [])
+    if error.problems.keys() == {"unfilled"} and all(".id_to_" in line for line in unfilled):
+        return " (these weights have no ID adapter, as SVD's own UNet: to start from SVD, give --svd alone)"
+    return ""
+
+
+def _require_space(output: Path, needed: int) -> None:
+    place = output.resolve().parent
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"{output} needs up to {needed / 1e9:.1f} GB, but {place} has {free / 1e9:.1f} GB free: "
+            "make room, or choose another --output"
+        )
+
+
+def _fingerprint(file: Path, show_progress: bool) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    size = file.stat().st_size
+    with (
+        file.open("rb") as data,
+        tqdm(total=size, desc=f"sha256 of {file.name}", unit="B", unit_scale=True, disable=not show_progress) as bar,
+    ):
+        while block := data.read(2**22):
+            digest.update(block)
+            bar.update(len(block))
+    # Under two folders, as in SVD/unet/diffusion_pytorch_model.safetensors.
+    return {"name": "/".join(file.absolute().parts[-3:]), "bytes": size, "sha256": digest.hexdigest()}

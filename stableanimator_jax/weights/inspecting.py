@@ -1,0 +1,102 @@
+"""What is in a checkpoint, told for people."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from stableanimator_jax.sampling.models import random_params
+from stableanimator_jax.weights.blueprints import blueprint
+from stableanimator_jax.weights.checkpoint import MODELS, describe, stored_params, stream_params
+from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.rules import dotted, flatten
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """One model of a checkpoint."""
+
+    model: str
+    config: dict[str, Any]
+    parameters: int
+    dtypes: dict[str, int]
+    """How many parameters are stored in each dtype."""
+    bytes_on_disk: int
+    not_finite: tuple[str, ...]
+    """The names of those with a NaN or an infinite value."""
+    origin: Any
+    """Where it came from, as its `config.json` has it; None where that does not say."""
+
+    def lines(self) -> Iterator[str]:
+        dtypes = ", ".join(f"{count:,} in {dtype}" for dtype, count in sorted(self.dtypes.items()))
+        disk = f"{self.bytes_on_disk / 1e6:,.1f} MB on disk" if self.bytes_on_disk else "nothing on disk"
+        yield f"{self.model}: {self.parameters:,} parameters ({dtypes}), {disk}"
+        if self.not_finite:
+            more = f" and {len(self.not_finite) - _SHOWN} more" if len(self.not_finite) > _SHOWN else ""
+            yield f"  NOT FINITE: {', '.join(self.not_finite[:_SHOWN])}{more}"
+        else:
+            yield "  every value is finite"
+        yield f"  configuration: {json.dumps(self.config)}"
+        yield from (f"  {line}" for line in _origin_lines(self.origin))
+
+
+def inspect_checkpoint(checkpoint: str, *, show_progress: bool = False) -> tuple[ModelReport, ...]:
+    """Read a whole checkpoint, few parameters at a time, and report on each model in it.
+
+    Args:
+        checkpoint: a checkpoint directory, or "embedded".
+        show_progress: bars on stderr.
+
+    Raises:
+        InputError: it is no checkpoint, or is damaged.
+    """
+    source = open_checkpoint(checkpoint)
+    if source.path is None:
+        names, origins, files = MODELS, dict.fromkeys(MODELS, "random weights, drawn anew at every start"), {}
+    else:
+        description = describe(source.path)
+        names, origins, files = description.models, description.source, description.files
+    reports = []
+    for model in names:
+        if source.path is None:
+            params = flatten(random_params(blueprint(source.config, model).abstract_params(), seed=0))
+            tensors: Iterable[tuple[str, np.ndarray]] = ((dotted(path), array) for path, array in params.items())
+            count = len(params)
+        else:
+            tensors, count = stream_params(source.path, model), len(stored_params(source.path, model))
+        dtypes: Counter[str] = Counter()
+        not_finite = []
+        for name, array in tqdm(tensors, model, count, unit=" tensors", disable=not show_progress, leave=False):
+            dtypes[array.dtype.name] += array.size
+            if not np.isfinite(array).all():
+                not_finite.append(name)
+        reports.append(
+            ModelReport(
+                model=model,
+                config=asdict(getattr(source.config, model)),
+                parameters=dtypes.total(),
+                dtypes=dict(dtypes),
+                bytes_on_disk=sum(size for file, size in files.items() if file.split("/")[0] == model),
+                not_finite=tuple(not_finite),
+                origin=origins.get(model),
+            )
+        )
+    return tuple(reports)
+
+
+def _origin_lines(origin: Any) -> Iterator[str]:
+    if isinstance(origin, dict) and isinstance(files := origin.get("files"), list):
+        for file in files:
+            yield f"from {file['name']}, {file['bytes']:,} bytes, sha256 {file['sha256']}"
+        if "note" in origin:
+            yield f"({origin['note']})"
+    elif origin is None:
+        yield "origin not recorded"
+    else:
+        yield f"origin: {origin if isinstance(origin, str) else json.dumps(origin)}"
