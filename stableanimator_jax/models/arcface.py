@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from stableanimator_jax.config import ArcFaceConfig
-from stableanimator_jax.models.layers import Precision, conv, linear
+from stableanimator_jax.models.layers import Conv, Precision, linear
 
 FACE_SIZE = 112
 
@@ -24,7 +24,7 @@ class ArcFace(nnx.Module):
         kw = {"precision": precision, "rngs": rngs}
         first, *_, last = config.widths
         side = FACE_SIZE // 2**4
-        self.conv1 = conv(3, first, 3, bias=False, **kw)
+        self.conv1 = Conv(3, first, 3, bias=False, **kw)
         self.bn1 = BatchNorm(first, **kw)
         self.prelu = PReLU(first)
         widths_in = (first, *config.widths[:-1])
@@ -59,10 +59,10 @@ class Block(nnx.Module):
     def __init__(self, width_in: int, width: int, *, stride: int, precision: Precision, rngs: nnx.Rngs):
         kw = {"precision": precision, "rngs": rngs}
         self.bn1 = BatchNorm(width_in, **kw)
-        self.conv1 = conv(width_in, width, 3, bias=False, **kw)
+        self.conv1 = Conv(width_in, width, 3, bias=False, **kw)
         self.bn2 = BatchNorm(width, **kw)
         self.prelu = PReLU(width)
-        self.conv2 = conv(width, width, 3, stride=stride, bias=False, **kw)
+        self.conv2 = Conv(width, width, 3, stride=stride, bias=False, **kw)
         self.bn3 = BatchNorm(width, **kw)
         # Only a stage's first block changes the shape, and it is the one with a stride.
         self.downsample = Shortcut(width_in, width, stride=stride, **kw) if stride > 1 else None
@@ -77,7 +77,7 @@ class Shortcut(nnx.Module):
     """The residual path of a block that changes shape."""
 
     def __init__(self, width_in: int, width: int, *, stride: int, precision: Precision, rngs: nnx.Rngs):
-        self.conv = conv(width_in, width, 1, stride=stride, bias=False, precision=precision, rngs=rngs)
+        self.conv = Conv(width_in, width, 1, stride=stride, bias=False, precision=precision, rngs=rngs)
         self.bn = BatchNorm(width, precision=precision, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from stableanimator_jax.config import ImageEncoderConfig
 from stableanimator_jax.models.attention import attention
-from stableanimator_jax.models.layers import LayerNorm, Precision, conv, linear
+from stableanimator_jax.models.layers import Conv, LayerNorm, Precision, linear
 
 
 def _activation(name: str) -> Callable[[jax.Array], jax.Array]:
@@ -45,13 +45,13 @@ class Embeddings(nnx.Module):
         start = nnx.initializers.normal(0.02)
         self.dtype = precision.compute
         self.class_embedding = nnx.Param(start(rngs.params(), (width,), precision.params))
-        self.patch_embedding = conv(
-            3, width, patch, stride=patch, padding=0, bias=False, precision=precision, rngs=rngs
+        self.patch_embedding = Conv(
+            3, width, patch, stride=patch, padding=(0, 0), bias=False, precision=precision, rngs=rngs
         )
         self.position_embedding = nnx.Param(start(rngs.params(), (positions, width), precision.params))
 
     def __call__(self, pixels: Float[Array, "b size size 3"]) -> Float[Array, "b t c"]:
-        patches = self.patch_embedding(pixels)  # [b, rows, columns, c]
+        patches = self.patch_embedding(pixels).astype(self.dtype)  # [b, rows, columns, c]
         b, _, _, c = patches.shape
         first = jnp.broadcast_to(self.class_embedding[...].astype(self.dtype), (b, 1, c))
         x = jnp.concatenate([first, patches.reshape(b, -1, c)], axis=1)

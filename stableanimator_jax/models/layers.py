@@ -42,38 +42,44 @@ def linear(features_in: int, features_out: int, *, bias: bool = True, precision:
     )
 
 
-def conv(
-    features_in: int,
-    features_out: int,
-    kernel_size: int | tuple[int, ...],
-    *,
-    stride: int = 1,
-    padding: int | tuple[tuple[int, int], ...] | None = None,
-    bias: bool = True,
-    precision: Precision,
-    rngs: nnx.Rngs,
-):
-    """torch's convolution over the last spatial axes; leading axes are all batch.
+class Conv(nnx.Module):
+    """torch's `Conv2d` with a square kernel, stored `[k, k, features_in, features_out]`; leading axes are all batch.
 
-    `kernel_size` of an int is square, two-dimensional. `padding` defaults to half the kernel on both
-    sides ("same" for odd kernels at stride 1); numbers are explicit because XLA's "SAME" is not torch's.
+    The convolution runs in the compute dtype; the bias is added, and the sum returned, in float32: XLA fuses both
+    into whatever reads them, and a norm sees the sum before it is rounded.
     """
-    size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-    if padding is None:
-        padding = tuple((k // 2, k // 2) for k in size)
-    elif isinstance(padding, int):
-        padding = ((padding, padding),) * len(size)
-    return nnx.Conv(
-        features_in,
-        features_out,
-        size,
-        strides=(stride,) * len(size),
-        padding=padding,
-        use_bias=bias,
-        dtype=precision.compute,
-        param_dtype=precision.params,
-        rngs=rngs,
-    )
+
+    def __init__(
+        self,
+        features_in: int,
+        features_out: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: tuple[int, int] | None = None,
+        bias: bool = True,
+        kernel_init: nnx.Initializer = nnx.initializers.lecun_normal(),  # noqa: B008 (a pure function)
+        precision: Precision,
+        rngs: nnx.Rngs,
+    ):
+        """`padding` is (before, after) along both axes, by default half the kernel (XLA's "SAME" is not torch's)."""
+        shape = (kernel_size, kernel_size, features_in, features_out)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, precision.params))
+        self.bias = nnx.Param(jnp.zeros((features_out,), precision.params)) if bias else None
+        self.stride = stride
+        self.padding = (kernel_size // 2, kernel_size // 2) if padding is None else padding
+        self.dtype = precision.compute
+
+    def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 d"]:
+        y = jax.lax.conv_general_dilated(
+            x.reshape(-1, *x.shape[-3:]).astype(self.dtype),
+            self.kernel[...].astype(self.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=(self.padding, self.padding),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        y = y.reshape(*x.shape[:-3], *y.shape[1:]).astype(jnp.float32)
+        return y if self.bias is None else y + _along_last(self.bias[...].astype(jnp.float32), y.ndim)
 
 
 class LayerNorm(nnx.Module):
@@ -165,7 +171,7 @@ class Downsample(nnx.Module):
     """Stride-2 convolution over height and width. The VAE's encoder pads after only, the UNet on both sides."""
 
     def __init__(self, channels: int, *, pad: tuple[int, int], precision: Precision, rngs: nnx.Rngs):
-        self.conv = conv(channels, channels, 3, stride=2, padding=(pad, pad), precision=precision, rngs=rngs)
+        self.conv = Conv(channels, channels, 3, stride=2, padding=pad, precision=precision, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 c"]:
         return self.conv(x)
@@ -175,7 +181,7 @@ class Upsample(nnx.Module):
     """Nearest-neighbour doubling of height and width, then a 3x3 convolution."""
 
     def __init__(self, channels: int, *, precision: Precision, rngs: nnx.Rngs):
-        self.conv = conv(channels, channels, 3, precision=precision, rngs=rngs)
+        self.conv = Conv(channels, channels, 3, precision=precision, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 c"]:
         return self.conv(jnp.repeat(jnp.repeat(x, 2, axis=-3), 2, axis=-2))

@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from stableanimator_jax.config import PoseNetConfig
-from stableanimator_jax.models.layers import Precision, conv
+from stableanimator_jax.models.layers import Conv, Precision
 
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -32,12 +32,14 @@ class PoseNet(nnx.Module):
     def __init__(self, config: PoseNetConfig, *, precision: Precision, rngs: nnx.Rngs):
         kw = {"precision": precision, "rngs": rngs}
         self.conv_layers = nnx.List(
-            [conv(c_in, c_out, k, stride=s, padding=1, **kw) for c_in, c_out, k, s in _CONVOLUTIONS]
+            [
+                Conv(c_in, c_out, k, stride=s, padding=(1, 1), kernel_init=_he_normal, **kw)
+                for c_in, c_out, k, s in _CONVOLUTIONS
+            ]
         )
-        for layer in self.conv_layers:
-            layer.kernel[...] = _he_normal(rngs.params(), layer.kernel.shape, layer.kernel.dtype)
-        self.final_proj = conv(_CONVOLUTIONS[-1][1], config.out_channels, 1, **kw)
-        self.final_proj.kernel[...] = jnp.zeros_like(self.final_proj.kernel[...])
+        self.final_proj = Conv(
+            _CONVOLUTIONS[-1][1], config.out_channels, 1, kernel_init=nnx.initializers.zeros_init(), **kw
+        )
         self.scale = nnx.Param(jnp.full((1,), 2.0, jnp.float32))
 
     def __call__(self, poses: Float[Array, "*batch h w 3"]) -> Float[Array, "*batch h//8 w//8 c"]:
@@ -45,5 +47,5 @@ class PoseNet(nnx.Module):
         x = poses
         for layer in self.conv_layers:
             x = jax.nn.silu(layer(x))
-        x = self.final_proj(x)
-        return x * self.scale[0].astype(x.dtype)
+        x = self.final_proj(x) * self.scale[0]
+        return x.astype(self.final_proj.dtype)

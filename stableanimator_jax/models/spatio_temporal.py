@@ -1,7 +1,7 @@
 """SVD's spatio-temporal blocks: a spatial layer, a temporal layer, and a learned mix of the two.
 
 Activations are `[b, f, h, w, c]` throughout: batch and frames stay apart, so that a mesh can shard either.
-Hidden states are float32 between layers; convolutions, linear layers and attention run in the compute dtype.
+Hidden states are float32 from layer to layer; convolutions, linear layers and attention run in the compute dtype.
 """
 
 import jax
@@ -15,12 +15,12 @@ from stableanimator_jax.models.attention import attention
 from stableanimator_jax.models.id_adapter import IdCrossAttention
 from stableanimator_jax.models.layers import (
     GEGLU,
+    Conv,
     GroupNorm,
     LayerKwargs,
     LayerNorm,
     Precision,
     TimestepEmbedding,
-    conv,
     linear,
     residual,
     sinusoidal_embedding,
@@ -53,7 +53,8 @@ class TemporalConv(nnx.Module):
             padding=((1, 1), (0, 0)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return y.reshape(b, f, h, w, -1) + self.bias[...].astype(self.dtype).reshape(1, 1, 1, 1, -1)
+        y = y.reshape(b, f, h, w, -1).astype(jnp.float32)  # as in `Conv`
+        return y + self.bias[...].astype(jnp.float32).reshape(1, 1, 1, 1, -1)
 
 
 class ResBlock(nnx.Module):
@@ -71,18 +72,18 @@ class ResBlock(nnx.Module):
     ):
         kw: LayerKwargs = {"precision": precision, "rngs": rngs}
         self.norm1 = GroupNorm(features_in, eps=eps, **kw)
-        self.conv1 = conv(features_in, features_out, 3, **kw)
+        self.conv1 = Conv(features_in, features_out, 3, **kw)
         if time_features is not None:
             self.time_emb_proj = linear(time_features, features_out, **kw)
         self.norm2 = GroupNorm(features_out, eps=eps, **kw)
-        self.conv2 = conv(features_out, features_out, 3, **kw)
+        self.conv2 = Conv(features_out, features_out, 3, **kw)
         if features_in != features_out:
-            self.conv_shortcut = conv(features_in, features_out, 1, **kw)
+            self.conv_shortcut = Conv(features_in, features_out, 1, **kw)
 
     def __call__(self, x: Video, time: Float[Array, "b e"] | None = None) -> Float[Array, "b f h w d"]:
         y = self.conv1(jax.nn.silu(self.norm1(x, OVER_SPACE)))
         if time is not None:
-            y = y + self.time_emb_proj(jax.nn.silu(time))[:, None, None, None]
+            y = residual(y, self.time_emb_proj(jax.nn.silu(time))[:, None, None, None])
         y = self.conv2(jax.nn.silu(self.norm2(y, OVER_SPACE)))
         return residual(self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x, y)
 
@@ -102,7 +103,7 @@ class TemporalResBlock(nnx.Module):
     def __call__(self, x: Video, time: Float[Array, "b e"] | None = None) -> Video:
         y = self.conv1(jax.nn.silu(self.norm1(x, OVER_SPACE_AND_TIME)))
         if time is not None:
-            y = y + self.time_emb_proj(jax.nn.silu(time))[:, None, None, None]
+            y = residual(y, self.time_emb_proj(jax.nn.silu(time))[:, None, None, None])
         return residual(x, self.conv2(jax.nn.silu(self.norm2(y, OVER_SPACE_AND_TIME))))
 
 

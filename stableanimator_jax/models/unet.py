@@ -7,13 +7,13 @@ from jaxtyping import Array, Float
 
 from stableanimator_jax.config import UNetConfig
 from stableanimator_jax.models.layers import (
+    Conv,
     Downsample,
     GroupNorm,
     LayerKwargs,
     Precision,
     TimestepEmbedding,
     Upsample,
-    conv,
     residual,
     sinusoidal_embedding,
 )
@@ -48,7 +48,7 @@ class UNet(nnx.Module):
                 **kw,
             )
 
-        self.conv_in = conv(config.in_channels, channels[0], 3, **kw)
+        self.conv_in = Conv(config.in_channels, channels[0], 3, **kw)
         self.time_embedding = TimestepEmbedding(channels[0], time_features, **kw)
         self.add_embedding = TimestepEmbedding(config.projection_class_embeddings_input_dim, time_features, **kw)
 
@@ -85,7 +85,7 @@ class UNet(nnx.Module):
         self.up_blocks = nnx.List(up_blocks)
 
         self.conv_norm_out = GroupNorm(channels[0], eps=1e-5, **kw)
-        self.conv_out = conv(channels[0], config.out_channels, 3, **kw)
+        self.conv_out = Conv(channels[0], config.out_channels, 3, **kw)
 
     def __call__(
         self,
@@ -108,7 +108,7 @@ class UNet(nnx.Module):
             pose_features: PoseNet's output, added after the first convolution; None adds nothing.
 
         Returns:
-            The v-prediction, in the compute dtype.
+            The v-prediction, float32.
         """
         time = self._time_embedding(timestep, added_time_ids)
         image_embedding = image_embedding.astype(self.dtype)
@@ -117,10 +117,10 @@ class UNet(nnx.Module):
         x = self.conv_in(sample)
         if pose_features is not None:
             x = residual(x, pose_features)
-        skips = [x]
+        skips = [x.astype(self.dtype)]  # many are kept for long: in the compute dtype they take half the memory
         for block in self.down_blocks:
             x, outputs = block(x, time, image_embedding, face_tokens)
-            skips += outputs
+            skips += [output.astype(self.dtype) for output in outputs]
         x = self.mid_block(x, time, image_embedding, face_tokens)
         for block in self.up_blocks:
             count = len(block.resnets)
@@ -202,7 +202,7 @@ class UpBlock(nnx.Module):
         face_tokens: jax.Array | None,
     ) -> Video:
         for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
-            x = resnet(jnp.concatenate([x.astype(jnp.float32), skip.astype(jnp.float32)], axis=-1), time)
+            x = resnet(jnp.concatenate([x, skip.astype(x.dtype)], axis=-1), time)
             if hasattr(self, "attentions"):
                 x = self.attentions[i](x, image_embedding, face_tokens)
         return self.upsampler(x) if hasattr(self, "upsampler") else x

@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from stableanimator_jax.config import VAEConfig
-from stableanimator_jax.models.layers import Downsample, GroupNorm, LayerKwargs, Precision, Upsample, conv, residual
+from stableanimator_jax.models.layers import Conv, Downsample, GroupNorm, LayerKwargs, Precision, Upsample, residual
 from stableanimator_jax.models.spatio_temporal import (
     OVER_SPACE,
     ResBlock,
@@ -29,7 +29,7 @@ class VAE(nnx.Module):
         kw: LayerKwargs = {"precision": precision, "rngs": rngs}
         self.config = config
         self.encoder = Encoder(config, **kw)
-        self.quant_conv = conv(2 * config.latent_channels, 2 * config.latent_channels, 1, **kw)
+        self.quant_conv = Conv(2 * config.latent_channels, 2 * config.latent_channels, 1, **kw)
         self.decoder = TemporalDecoder(config, **kw)
 
     def encode(
@@ -50,7 +50,7 @@ class Encoder(nnx.Module):
     def __init__(self, config: VAEConfig, *, precision: Precision, rngs: nnx.Rngs):
         kw: LayerKwargs = {"precision": precision, "rngs": rngs}
         channels = config.block_out_channels
-        self.conv_in = conv(config.in_channels, channels[0], 3, **kw)
+        self.conv_in = Conv(config.in_channels, channels[0], 3, **kw)
         down_blocks = []
         for level, features in enumerate(channels):
             features_in = [channels[max(level - 1, 0)]] + [features] * (config.layers_per_block - 1)
@@ -63,7 +63,7 @@ class Encoder(nnx.Module):
             ImageAttention(channels[-1], **kw),
         )
         self.conv_norm_out = GroupNorm(channels[-1], eps=EPS, **kw)
-        self.conv_out = conv(channels[-1], 2 * config.latent_channels, 3, **kw)
+        self.conv_out = Conv(channels[-1], 2 * config.latent_channels, 3, **kw)
 
     def __call__(self, images: Float[Array, "*batch H W 3"]) -> Float[Array, "*batch h w c"]:
         x = self.conv_in(images)
@@ -129,7 +129,7 @@ class TemporalDecoder(nnx.Module):
                 features_in, features_out, None, eps=EPS, temporal_eps=1e-5, decoder=True, **kw
             )
 
-        self.conv_in = conv(config.latent_channels, channels[0], 3, **kw)
+        self.conv_in = Conv(config.latent_channels, channels[0], 3, **kw)
         self.mid_block = MidBlock(
             [resnet(channels[0], channels[0]) for _ in range(config.layers_per_block)],
             ImageAttention(channels[0], **kw),
@@ -142,7 +142,7 @@ class TemporalDecoder(nnx.Module):
             up_blocks.append(DecoderBlock(resnets, None if last else Upsample(features, **kw)))
         self.up_blocks = nnx.List(up_blocks)
         self.conv_norm_out = GroupNorm(channels[-1], eps=EPS, **kw)
-        self.conv_out = conv(channels[-1], config.out_channels, 3, **kw)
+        self.conv_out = Conv(channels[-1], config.out_channels, 3, **kw)
         self.time_conv_out = TemporalConv(config.out_channels, config.out_channels, **kw)
 
     def __call__(self, latents: Float[Array, "b f h w 4"]) -> Float[Array, "b f H W 3"]:
