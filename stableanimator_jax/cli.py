@@ -2,13 +2,13 @@
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import runpy
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -30,6 +30,9 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
     status 130, a reader of our output that went away (`sample.py | head`) status 141. Anything else is a bug in
     this program and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be in letters that it cannot show
     try:
         with _sigterm_as_interrupt():
             with contextlib.suppress(_HelpPrinted):
@@ -113,7 +116,7 @@ def parse_flags(argv: Sequence[str], default: T, *, prog: str, description: str)
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:
     """The value given for `flag` (as "--from-json"), before the whole line is parsed; None where there is none."""
-    for argument, following in zip_longest(argv, argv[1:]):
+    for argument, following in itertools.zip_longest(argv, argv[1:]):
         name, equals, value = argument.partition("=")
         if name.replace("_", "-") == flag:
             return value if equals else following
@@ -141,12 +144,15 @@ def _validation_error(error: BaseException) -> str | None:
 def _unboxed(box: str) -> str:
     """tyro's boxed complaint as one line: what is wrong, then the flags that may have been meant."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    inner = [line.strip()[1:-1].strip() for line in text.splitlines() if line.lstrip().startswith("│")]
-    rules = [i for i, line in enumerate(inner) if line and set(line) == {"─"}]
-    message = " ".join(inner[: rules[0]] if rules else inner) or _one_line(text)
-    meant = []
-    if any(line.startswith(("Perhaps you meant", "Arguments similar to")) for line in inner):
-        meant = [line.split()[0].rstrip(",") for line in inner if line.startswith("--")]
+    # A title, then sections between rules; drawn with "│" and "─", or plainly where the output is not UTF-8.
+    lines = [line.strip(" │╭╮╰╯") for line in text.splitlines()[1:]]
+    runs = itertools.groupby(lines, lambda line: re.fullmatch("─{4,}|-{4,}", line) is not None)
+    sections = [list(run) for is_rule, run in runs if not is_rule]
+    if not sections:
+        return _one_line(text)
+    message = " ".join(sections[0]).strip()
+    alike = [s for s in sections[1:] if s[0].startswith(("Perhaps you meant", "Arguments similar to"))]
+    meant = [line.split()[0].rstrip(",") for section in alike for line in section if line.startswith("--")]
     return message[:1].lower() + message[1:] + (f"; did you mean {' or '.join(meant[:3])}?" if meant else "")
 
 

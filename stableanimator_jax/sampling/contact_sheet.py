@@ -79,6 +79,8 @@ def _cell(picture: np.ndarray, width: int, height: int) -> Image.Image:
     image = Image.fromarray(picture)
     scale = min(width / image.width, height / image.height)
     fitted = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    if abs(fitted[0] - width) <= 1 and abs(fitted[1] - height) <= 1:
+        fitted = width, height  # of the cell's aspect but for rounding: no black sliver
     image = image.resize(fitted, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
     cell = Image.new("RGB", (width, height), (0, 0, 0))
     cell.paste(image, ((width - fitted[0]) // 2, (height - fitted[1]) // 2))

@@ -1,0 +1,115 @@
+"""Config files and flags, and how scripts end."""
+
+import io
+import runpy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from stableanimator_jax.cli import config_file, flag_value, parse, run_script
+from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.sampling.run_config import SampleConfig
+from tests.sample_script import ROOT
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of it."""
+
+    learning_rate: float = 1e-5
+    """How fast."""
+    names: tuple[str, ...] = ("a",)
+
+
+@dataclass(frozen=True)
+class Whole:
+    kind: Literal["small", "large"] = "small"
+    folder: Path | None = None
+    part: Part = field(default_factory=Part)
+
+    def __post_init__(self):
+        if self.part.learning_rate <= 0:
+            raise InputError("learning-rate must be positive,\nand small")
+
+
+def parsed(*argv: str, default: Whole = Whole()) -> Whole:
+    return parse(argv, default, prog="test.py", description="Test.")
+
+
+def test_flags_override_the_default():
+    default = Whole(kind="large", folder=Path("x"))
+    assert parsed(default=default) == default
+    assert parsed("--part.learning-rate", "3", "--part.names", "b", "c", default=default) == Whole(
+        "large", Path("x"), Part(3.0, ("b", "c"))
+    )
+
+
+def test_config_file_then_flags(tmp_path):
+    file = tmp_path / "large.py"
+    file.write_text(
+        "from tests.test_cli import Part, Whole\n"
+        "def get_config():\n"
+        "    return Whole(kind='large', part=Part(learning_rate=0.5))\n"
+    )
+    assert parsed(str(file), "--part.names", "z") == Whole("large", None, Part(0.5, ("z",)))
+    assert config_file([str(file), "--kind", "small"], Whole())[1] == ["--kind", "small"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--part.learning-rat", "3"], "unrecognized options: .*; did you mean --part.learning-rate"),
+        (["--kind", "medium"], r"invalid choice 'medium' for argument '--kind'. Expected one of \('small', 'large'\)"),
+        (["--part.learning-rate", "fast"], "error parsing --part.learning-rate: could not convert string to float"),
+        (["stray"], "unrecognized options: stray"),
+        (["--part.learning-rate", "0"], "^learning-rate must be positive,\nand small$"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_wrong_flags(monkeypatch, argv, message, encoding):
+    """Whichever way tyro draws its box: it goes by the encoding of stdout."""
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    with pytest.raises(InputError, match=message) as error:
+        parsed(*argv)
+    assert not set(str(error.value)) & set("│─╭╰")
+    assert "----" not in str(error.value)
+
+
+def test_help_is_no_error(capsys):
+    assert run_script(lambda argv: print(parsed(*argv)), ["--help"]) == 0
+    said = capsys.readouterr()
+    assert "--part.learning-rate FLOAT" in said.out
+    assert "How fast." in said.out
+    assert said.err == ""
+
+
+def test_flag_value():
+    assert flag_value(["--a", "1", "--from-json", "x"], "--from-json") == "x"
+    assert flag_value(["--from_json=x=y", "--a"], "--from-json") == "x=y"
+    assert flag_value(["--a", "--from-json"], "--from-json") is None
+    assert flag_value([], "--from-json") is None
+
+
+def test_ends(capsys):
+    assert run_script(lambda argv: print(*argv), ["a", "b"]) == 0
+    assert capsys.readouterr() == ("a b\n", "")
+    assert run_script(lambda argv: print(parsed("--part.learning-rate", "0")), []) == 2
+    assert capsys.readouterr() == ("", "error: learning-rate must be positive, and small\n")  # one line
+    with pytest.raises(ZeroDivisionError):
+        run_script(lambda argv: print(1 / 0), [])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_configs(path):
+    """Each is of use as it is, for models of the published sizes and the tiny one alike; and says how to run it."""
+    config, rest = config_file([str(path)], SampleConfig())
+    assert not rest
+    assert isinstance(config, SampleConfig)
+    multiple = StableAnimatorConfig().size_multiple
+    assert config.width is not None
+    assert config.height is not None
+    assert config.width % multiple == config.height % multiple == 0
+    assert f"python sample.py configs/{path.name}" in runpy.run_path(str(path))["__doc__"]
