@@ -58,9 +58,11 @@ def _download(name: str, patterns: Sequence[str], without: Sequence[str]) -> Pat
         raise InputError(f"{name}: the hub has no such repository, or it is private and needs HF_TOKEN") from e
     except errors.RevisionNotFoundError as e:
         raise InputError(f"{name}: the repository has no revision {revision!r}") from e
-    except (errors.HfHubHTTPError, OSError, ValueError) as e:
-        # LocalEntryNotFoundError (offline and not in the cache) is an OSError and a ValueError, as are network errors.
+    except (
+        Exception
+    ) as e:  # LocalEntryNotFoundError (offline, not in the cache), a full disk, or the HTTP library's own
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else type(e).__name__
         raise InputError(
-            f"{name} cannot be downloaded ({type(e).__name__}) and is not in the cache: go online, unset "
-            "HF_HUB_OFFLINE, or download it elsewhere and give the directory"
+            f"{name} cannot be downloaded ({reason}) and is not in the cache: go online, unset HF_HUB_OFFLINE, or "
+            "download it elsewhere and give the directory"
         ) from e

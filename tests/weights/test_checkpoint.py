@@ -24,6 +24,8 @@ from stableanimator_jax.weights.checkpoint import (
     models_in,
     require_config,
     save_checkpoint,
+    stored_params,
+    stream_params,
 )
 
 CONFIG = StableAnimatorConfig.tiny()
@@ -314,3 +316,44 @@ def test_two_processes_save_and_load_one_checkpoint(tmp_path: Path):
     np.testing.assert_array_equal(loaded["w"][0], np.arange(8 * 24, dtype=np.float32).reshape(8, 24))
     assert models_in(tmp_path / "c") == ("unet", "vae")
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_large_models_are_cut_into_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("stableanimator_jax.weights.checkpoint._PART_BYTES", 5000)
+    params = parameters()  # of 1728, 64, 9216, 64 and 4 bytes
+    save_checkpoint(tmp_path / "c", CONFIG, {"pose_net": params, "vae": {"x": np.ones(3, np.float32)}})
+    assert sorted(p.name for p in (tmp_path / "c" / "pose_net").iterdir()) == ["part_000", "part_001", "part_002"]
+    assert_trees_equal(load_params(tmp_path / "c", "pose_net", like(params)), params)
+    flat = {"conv_layers.0.bias", "conv_layers.0.kernel", "conv_layers.1.bias", "conv_layers.1.kernel", "scale"}
+    assert set(stored_params(tmp_path / "c", "pose_net")) == flat
+    wanted = params | {"conv_layers": params["conv_layers"] | {1: {"kernel": np.zeros(2), "bias": np.ones(16)}}}
+    with pytest.raises(InputError, match=r"its conv_layers.1.kernel is \[3, 3, 16, 16\], not \[2\]"):
+        load_params(tmp_path / "c", "pose_net", like(wanted))
+
+
+def test_parameters_stream_in_and_out_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("stableanimator_jax.weights.checkpoint._PART_BYTES", 100)
+    values = {name: np.full((5, 4), i, np.float32) for i, name in enumerate("abcde")}
+    save_checkpoint(tmp_path / "c", CONFIG, {"unet": ((("w", name), array) for name, array in values.items())})
+    streamed = list(stream_params(tmp_path / "c", "unet"))
+    assert [name for name, _ in streamed] == list(stored_params(tmp_path / "c", "unet"))
+    assert {name for name, _ in streamed} == {f"w.{name}" for name in values}
+    for name, array in streamed:
+        np.testing.assert_array_equal(array, values[name.removeprefix("w.")], strict=True)
+
+
+def test_what_goes_wrong_while_parameters_are_made_goes_through(checkpoint: Path):
+    def stops():
+        yield ("x",), np.ones(2, np.float32)
+        raise InputError("the file is damaged")
+
+    with pytest.raises(InputError, match=r"^the file is damaged$"):
+        save_checkpoint(checkpoint, CONFIG, {"vae": stops()})
+    assert_trees_equal(load_params(checkpoint, "pose_net", like(parameters())), parameters())
+    assert [p.name for p in checkpoint.parent.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize("read", [stored_params, lambda path, model: list(stream_params(path, model))])
+def test_an_absent_model_cannot_be_streamed(checkpoint: Path, read: Callable):
+    with pytest.raises(InputError, match=r"checkpoint .* has no unet; it has pose_net"):
+        read(checkpoint, "unet")

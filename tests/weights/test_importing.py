@@ -20,7 +20,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights import importing
 from stableanimator_jax.weights.checkpoint import describe, load_params, stored_params, stream_params
 from stableanimator_jax.weights.importing import import_weights
-from stableanimator_jax.weights.rules import export, flatten, unflatten
+from stableanimator_jax.weights.rules import export, flatten
 from stableanimator_jax.weights.tables import tables
 from tools.make_stand_ins import make_stand_ins
 
@@ -54,8 +54,7 @@ def import_all(root: Path, output: Path, **kwargs) -> Path:
 
 
 def state_dict(checkpoint: Path, model: str) -> dict[str, np.ndarray]:
-    params = {tuple(name.split(".")): array for name, array in stream_params(checkpoint, model)}
-    return export(tables(describe(checkpoint).config)[model], unflatten(params))
+    return export(tables(describe(checkpoint).config)[model], dict(stream_params(checkpoint, model)))
 
 
 def assert_holds(checkpoint: Path, model: str, file: Path) -> None:
@@ -228,7 +227,10 @@ def _truncate(file: str) -> Callable[[Path], object]:
 
 POSE, FACE, NET = (f"Animation/{name}.safetensors" for name in ("pose_net", "face_encoder", "unet"))
 BAD = {
-    "missing key": (_tensors(POSE, lambda t: t.pop("scale")), r"pose_net.safetensors: .* 1 unfilled\s+unfilled: scale \[1\], from"),
+    "missing key": (
+        _tensors(POSE, lambda t: t.pop("scale")),
+        r"pose_net.safetensors: .* 1 unfilled\s+unfilled: scale \[1\], from",
+    ),
     "extra key": (_tensors(VAE, lambda t: t.update(x=np.ones(1))), r"vae/.*1 unmapped\s+unmapped: x \[1\]: no rule"),
     "wrong shape": (
         _tensors(FACE, lambda t: t.update({"norm.bias": np.ones(3)})),

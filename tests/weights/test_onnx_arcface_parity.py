@@ -74,6 +74,11 @@ def operators(path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(str(path)).graph.node]
 
 
+def onnxruntimes_embeddings(path: Path, faces: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"input": faces})[0])
+
+
 def embed(checkpoint: Path, faces: np.ndarray) -> np.ndarray:
     blueprint = Blueprint(ArcFace, load_config(checkpoint).arcface, Precision())
     model = Model(load_params(checkpoint, "arcface", blueprint.abstract_params()), blueprint)
@@ -93,8 +98,7 @@ def test_embeddings_equal_onnxruntimes(config: ArcFaceConfig, folded: bool, tmp_
     import_weights(tmp_path / "checkpoint", arcface=str(path))
     assert load_config(tmp_path / "checkpoint").arcface == config
     faces = np.random.default_rng(0).uniform(-1, 1, (3, 3, 112, 112)).astype(np.float32)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (expected,) = session.run(None, {"input": faces})
+    expected = onnxruntimes_embeddings(path, faces)
     found = embed(tmp_path / "checkpoint", faces)
     assert np.linalg.norm(found - expected) <= 1e-4 * np.linalg.norm(expected)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
@@ -179,6 +183,5 @@ def test_a_last_batch_norm_folded_into_the_linear_layer(tmp_path: Path):
     assert operators(path)[-1] == "Gemm"
     import_weights(tmp_path / "checkpoint", arcface=str(path))
     faces = np.random.default_rng(0).uniform(-1, 1, (2, 3, 112, 112)).astype(np.float32)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (expected,) = session.run(None, {"input": faces})
+    expected = onnxruntimes_embeddings(path, faces)
     assert np.linalg.norm(embed(tmp_path / "checkpoint", faces) - expected) <= 1e-4 * np.linalg.norm(expected)
