@@ -61,14 +61,16 @@ def open_state_dict(path: Path) -> StateDictFile:
 
 
 class SafetensorsFile(StateDictFile):
-    """One `.safetensors` file."""
+    """One `.safetensors` file. As a shard its keys are the index's, so that prefixes stay."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, is_shard: bool = False):
         self._path = path
         self.files = (path,)
         self._open()
         with _explained(path):
-            self.shapes = {key: tuple(self._file.get_slice(key).get_shape()) for key in self._file.keys()}  # noqa: SIM118
+            keys = list(self._file.keys())
+            self._key = dict(zip(keys if is_shard else _without_prefixes(keys), keys, strict=True))
+            self.shapes = {name: tuple(self._file.get_slice(key).get_shape()) for name, key in self._key.items()}
 
     def _open(self) -> None:
         from safetensors import safe_open
@@ -78,12 +80,11 @@ class SafetensorsFile(StateDictFile):
         self._read = 0
 
     def __getitem__(self, key: str) -> np.ndarray:
-        if key not in self.shapes:
-            raise KeyError(key)
+        stored = self._key[key]
         if self._read > _REOPEN_AFTER:
             self._open()
         with _explained(self._path):
-            array = self._file.get_tensor(key)
+            array = self._file.get_tensor(stored)
         self._read += array.nbytes
         return array
 
@@ -111,7 +112,7 @@ def _index(path: Path) -> ShardedFiles:
             raise InputError(f"{path} names the file {name!r}, which is not beside it")
         if not (path.parent / name).is_file():
             raise InputError(f"{path} names {name}, which is missing: copy or download it")
-    shards = [SafetensorsFile(path.parent / name) for name in names]
+    shards = [SafetensorsFile(path.parent / name, is_shard=True) for name in names]
     problems = []
     for name, shard in zip(names, shards, strict=True):
         meant = {key for key, file in weight_map.items() if file == name}
@@ -191,10 +192,14 @@ def _state_dict(data: Any, where: str) -> dict[str, Any]:
         if not isinstance(key, str) or not isinstance(value, torch.Tensor) or value.layout != torch.strided:
             kind = "a sparse tensor" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
             raise InputError(f"{where} is not a dictionary of tensors: {key!r:.80} is {kind}")
+    return dict(zip(_without_prefixes(list(data)), data.values(), strict=True))
+
+
+def _without_prefixes(keys: list[str]) -> list[str]:
     for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in data):
-            return _state_dict({key.removeprefix(prefix): value for key, value in data.items()}, where)
-    return data
+        if keys and all(key.startswith(prefix) for key in keys):
+            return _without_prefixes([key.removeprefix(prefix) for key in keys])
+    return keys
 
 
 @contextmanager

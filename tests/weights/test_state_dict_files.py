@@ -41,6 +41,15 @@ def test_one_file(tmp_path: Path):
         opened["c"]
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_prefixes_come_off_where_every_key_has_them(prefix: str, tmp_path: Path):
+    save_file({prefix + key: array for key, array in tensors().items()}, tmp_path / "x.safetensors")
+    assert_same(open_state_dict(tmp_path / "x.safetensors"), tensors())
+    mixed = {"module.a": np.ones(1, np.float32), "b": np.ones(2, np.float32)}
+    save_file(mixed, tmp_path / "x.safetensors")
+    assert_same(open_state_dict(tmp_path / "x.safetensors"), mixed)
+
+
 def test_a_file_is_opened_anew_after_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(state_dict_files, "_REOPEN_AFTER", 10)
     save_file(tensors(), tmp_path / "x.safetensors")
