@@ -2,7 +2,7 @@
 
 `.safetensors` files (one, or several behind an index) are opened by safetensors; `.pth` files by torch, which runs
 nothing that is in them (`weights_only=True`). Both libraries map the file into memory, and pages once read count as
-this process's; so a file is opened anew after every GiB, which gives them back.
+this process's; so a file is opened anew after every half GiB, which gives them back.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ from stableanimator_jax.data.files import require_file
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.rules import Shape
 
-_REOPEN_AFTER = 2**30
+_REOPEN_AFTER = 2**29
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 _PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
 

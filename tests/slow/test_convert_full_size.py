@@ -1,6 +1,6 @@
 """The converter at the published size: stand-ins with exactly the published files' names, shapes and dtypes.
 
-Needs 40 GB of disk under the temporary directory and 16 GB of memory, and takes tens of minutes on two cores. Prints
+Needs 45 GB of disk under the temporary directory and 16 GB of memory, and takes tens of minutes on two cores. Prints
 the time and peak memory of every step; run with `-s` to see them:
 
     pytest -m slow -s tests/slow/test_convert_full_size.py
@@ -62,7 +62,7 @@ def checkpoint(stand_ins: Path, place: Path) -> Path:
         *("--arcface", str(stand_ins / "Animation/glintr100_torch.pth"), "--output", str(place / "checkpoint")),
     )
     # No model is ever held whole.
-    assert peak < 4 * GB
+    assert peak < 5 * GB
     assert len(describe(place / "checkpoint").models) == 6
     return place / "checkpoint"
 
@@ -89,7 +89,7 @@ def test_loading_onto_eight_devices_holds_no_second_copy(checkpoint: Path):
 
 
 def test_inspect(checkpoint: Path):
-    assert measured("inspect", str(ROOT / "convert_weights.py"), "inspect", str(checkpoint)) < 4 * GB
+    assert measured("inspect", str(ROOT / "convert_weights.py"), "inspect", str(checkpoint)) < 5 * GB
 
 
 def test_sampling_from_it(checkpoint: Path, place: Path):
