@@ -12,6 +12,8 @@ The sizes are there because Orbax, given a file cut short, fills the terminal wi
 import json
 import logging
 import shutil
+import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -91,7 +93,7 @@ def save_checkpoint(
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
         _wait_for_all("checkpoint begun")
-        with _orbax_silenced(), ocp.StandardCheckpointer() as checkpointer:
+        with _orbax_silenced(), _removed_on_failure(unfinished), ocp.StandardCheckpointer() as checkpointer:
             for model, parameters in params.items():
                 for number, part in enumerate(_parts(parameters)):
                     checkpointer.save(unfinished / model / f"part_{number:03}", part)
@@ -327,6 +329,27 @@ def _orbax_silenced() -> Iterator[None]:
     finally:
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled
+
+
+@contextmanager
+def _removed_on_failure(directory: Path) -> Iterator[None]:
+    """Where the block fails, remove `directory` once Orbax's threads have left off.
+
+    They go on writing for a moment, which brings removed directories back, and each of them that fails too has
+    Python print a traceback through `sys.unraisablehook`.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda *_: None
+    try:
+        yield
+    except BaseException:
+        quiet = 0
+        while quiet < 5:
+            shutil.rmtree(directory, ignore_errors=True)
+            time.sleep(0.1)
+            quiet = 0 if directory.exists() else quiet + 1
+        raise
+    finally:
+        sys.unraisablehook = hook
 
 
 def _first_line(error: Exception) -> str:

@@ -20,6 +20,7 @@ from stableanimator_jax.sampling.models import random_params
 from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import MODELS, models_in, stored_params, stream_params
 from stableanimator_jax.weights.embedded import CheckpointSource, open_checkpoint
+from stableanimator_jax.weights.room import require_room
 from stableanimator_jax.weights.rules import Assignment, Shape, dotted, flatten, plan_export
 from stableanimator_jax.weights.state_dict_writers import FileFormat, require_writer, write_pth, write_safetensors
 from stableanimator_jax.weights.svd_configs import svd_configs
@@ -59,9 +60,9 @@ def export_weights(
     source = open_checkpoint(checkpoint)
     require_writer(file_format)
     models = MODELS if source.path is None else models_in(source.path)
+    exports = {model: _Export.plan(source, model) for model in models}
+    require_room(output, sum(e.bytes * ((m in _SVD_FILES) + (m in _NETWORK_FILES)) for m, e in exports.items()))
     with _whole_directory(output) as directory:
-        exports = {model: _Export.plan(source, model) for model in models}
-        _require_space(output, exports)
         for model, stem in _SVD_FILES.items():
             if model in models:
                 place = _made(directory / f"{stem}.safetensors")
@@ -148,16 +149,6 @@ def _write_json(path: Path, content: object) -> None:
 def _made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _require_space(output: Path, exports: dict[str, _Export]) -> None:
-    needed = sum(e.bytes * ((m in _SVD_FILES) + (m in _NETWORK_FILES)) for m, e in exports.items())
-    free = shutil.disk_usage(output.resolve().parent).free
-    if free < needed:
-        raise InputError(
-            f"{output} needs {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free there: make room, or choose "
-            "another --output"
-        )
 
 
 @contextmanager

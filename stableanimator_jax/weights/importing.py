@@ -5,7 +5,6 @@ the tensors stream through, one at a time, into a directory beside the checkpoin
 """
 
 import hashlib
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from stableanimator_jax.weights.blueprints import Dtype, blueprint
 from stableanimator_jax.weights.checkpoint import MODELS, require_replaceable, save_checkpoint
 from stableanimator_jax.weights.onnx_arcface import infer_arcface_config, read_onnx_arcface
 from stableanimator_jax.weights.published_files import NetworkFiles, SvdFiles, find_arcface, find_networks, find_svd
+from stableanimator_jax.weights.room import require_room
 from stableanimator_jax.weights.rules import (
     Assignment,
     Shape,
@@ -188,7 +188,7 @@ def import_weights(
     weights = {model: weights[model] for model in MODELS if model in weights}
 
     _check_all(weights)
-    _require_space(output, sum(w.size() for w in weights.values()))
+    require_room(output, sum(w.size() for w in weights.values()))
     source = {model: w.origin(show_progress) for model, w in weights.items()}
     parameters = {model: w.stream(show_progress) for model, w in weights.items()}
     save_checkpoint(output, config, parameters, source)
@@ -284,18 +284,6 @@ def _hint(error: WeightsError) -> str:
     if error.problems.keys() == {"unfilled"} and all(".id_to_" in line for line in unfilled):
         return " (these weights have no ID adapter, as SVD's own UNet: to start from SVD, give --svd alone)"
     return ""
-
-
-def _require_space(output: Path, needed: int) -> None:
-    place = output.resolve().parent
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise InputError(
-            f"{output} needs up to {needed / 1e9:.1f} GB, but {place} has {free / 1e9:.1f} GB free: "
-            "make room, or choose another --output"
-        )
 
 
 def _fingerprint(file: Path, show_progress: bool) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def test_sampling_from_it(checkpoint: Path, place: Path):
         str(ROOT / "sample.py"),
         *("--checkpoint", str(checkpoint), "--reference", str(example / "reference.jpg"), "--poses", str(poses)),
         *("--width", "64", "--height", "64", "--steps", "2", "--window", "2", "--overlap", "1", "--rows-at-once", "1"),
-        *("--output", str(place / "animation.mp4")),
+        *("--dtype", "bfloat16", "--output", str(place / "animation.mp4")),
     )
     assert (place / "animation.mp4").stat().st_size > 0
 

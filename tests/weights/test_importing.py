@@ -328,11 +328,11 @@ def test_a_failed_import_leaves_the_old_checkpoint(files: Path, tmp_path: Path):
 def test_places_that_cannot_be_written(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(InputError, match=r"will not replace .*SVD, which is not a whole checkpoint"):
         import_all(files, files / "SVD")
-    with pytest.raises(InputError, match="cannot write the checkpoint"):
+    with pytest.raises(InputError, match=r"cannot write .*deeper: .* is not a directory that can be written"):
         import_all(files, files / UNET / "deeper")
     usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match=r"c needs up to 0.0 GB, but .* has 0.0 GB free: make room"):
+    with pytest.raises(InputError, match=r"c needs up to \d+ MB, but .* has 1 MB free: make room"):
         import_all(files, tmp_path / "c")
     assert [p.name for p in tmp_path.iterdir()] == ["files"]
 
@@ -362,6 +362,7 @@ def test_a_disk_that_fills_up(files: Path, tmp_path: Path):
     out, err = process.communicate(timeout=240)
     assert out.startswith(f"cannot write the checkpoint {tmp_path / 'c'}: "), err
     assert len(out.splitlines()) == 1
+    assert err == ""  # Orbax's threads fail by the hundred, each with a traceback
     assert [p.name for p in tmp_path.iterdir()] == ["files"]
 
 
