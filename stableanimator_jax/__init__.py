@@ -1,10 +1,11 @@
 """StableAnimator (CVPR 2025) in JAX/Flax: animate the person of a photo along a pose sequence, keeping their face.
 
-from stableanimator_jax import Animator, load_image, load_poses
+from stableanimator_jax import Animator, fit_aspect, load_image, load_poses
 
 animator = Animator.load("path/to/checkpoint")
 poses = load_poses("path/to/poses", width=512, height=512).frames
-video = animator.animate(load_image("person.jpg"), poses)  # uint8 [frames, height, width, 3]
+person = fit_aspect(load_image("person.jpg"), 512, 512, "crop")
+video = animator.animate(person, poses)  # uint8 [frames, height, width, 3]
 """
 
 from importlib import import_module

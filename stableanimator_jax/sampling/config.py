@@ -18,7 +18,8 @@ class SamplingConfig:
     window: int = 16
     """Frames that the UNet sees at once (the published tile size)."""
     overlap: int = 4
-    """Frames that neighbouring windows share. Every window also begins with the video's first frame."""
+    """Frames by which a window begins before the last one ends, at least 1, because every window's first place is
+    taken by the video's first frame."""
     rows_at_once: int = 2
     """(window, guidance branch) rows in one call of the UNet: 1 takes the least memory, 2 is one guided window."""
     decode_chunk: int = 4
@@ -28,35 +29,32 @@ class SamplingConfig:
     fps: int = 7
     """Frames a second that the model is told (it is conditioned on fps - 1)."""
     motion_bucket: int = 127
-    """SVD's motion bucket id, 1 (still) to 255."""
+    """SVD's motion bucket id: it was trained with 1 (still) to 255."""
     seed: int = 0
     """Same seed, same inputs, same device: same video."""
 
     def __post_init__(self):
-        for name, least in (
-            ("steps", 1),
-            ("window", 2),
-            ("overlap", 0),
-            ("rows_at_once", 1),
-            ("decode_chunk", 1),
-            ("fps", 1),
-            ("motion_bucket", 0),
-            ("seed", 0),
+        for name, least, most in (
+            ("steps", 1, 1000),
+            ("window", 2, 1024),
+            ("overlap", 1, 1023),
+            ("rows_at_once", 1, 1024),
+            ("decode_chunk", 1, 1024),
+            ("fps", 1, 1000),
+            ("motion_bucket", 0, 1023),
+            ("seed", 0, 2**32 - 1),
+            ("guidance_min", 0, 1000),
+            ("guidance_max", 0, 1000),
+            ("noise_augmentation", 0, 1000),
         ):
-            if getattr(self, name) < least:
-                raise InputError(f"{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not least <= value <= most:  # which NaN is not
+                raise InputError(f"{name.replace('_', '-')} must be from {least} to {most}, got {value}")
         if self.overlap > self.window - 1:
             raise InputError(
                 f"overlap must be smaller than the window ({self.window} frames, the first of them always "
                 f"frame 0), got {self.overlap}"
             )
-        if not 0 <= self.noise_augmentation < float("inf"):
-            raise InputError(f"noise-augmentation must be a number from 0 up, got {self.noise_augmentation}")
-        for name in ("guidance_min", "guidance_max"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"{name.replace('_', '-')} must be a number from 0 up, got {getattr(self, name)}")
-        if self.seed >= 2**32:
-            raise InputError(f"seed must be below 2^32, got {self.seed}")
 
     @property
     def guided(self) -> bool:

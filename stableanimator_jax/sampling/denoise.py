@@ -197,21 +197,24 @@ def _denoise(
         total = jnp.zeros((branches, *latents.shape), jnp.float32, device=replicated(mesh))
         for i, batch in enumerate(batches):
             indices = plan.indices[batch.window]
-            features = tuple(features_of(k) for k in batch.window)
-            rows = shard_batch(_take_rows(latents, features, indices, batch.branch, branches), mesh)
+            features = {k: features_of(k) for k in set(batch.window.tolist())}  # a window's branches share them
+            pose_features = tuple(features[k] for k in batch.window.tolist())
+            rows = shard_batch(_take_rows(latents, pose_features, indices, batch.branch, branches), mesh)
             prediction = predict(unet, rows, condition, sigma, added_time_ids)
             total = _add_rows(total, prediction, indices, batch.branch, batch.weight[:, None] * plan.weights[None])
-            if on_progress:
-                # Wait, or the bar would show how fast work is queued.
-                total.block_until_ready()
+            if on_progress and i + 1 < len(batches):
+                total.block_until_ready()  # or the bar would show how fast work is queued
                 on_progress(step * len(batches) + i + 1, sampling.steps * len(batches))
         clean = _clean(total, counts, latents, scales, sigma)
         latents, finite = _step(clean, latents, sigma, sigma_next)
         if not finite:
+            reduced = unet.blueprint.precision.compute != np.float32
             raise SamplingError(
                 f"the latents are no longer finite after step {step + 1} of {sampling.steps}: "
-                "try --dtype float32, or check the checkpoint"
+                + ("try --dtype float32" if reduced else "check the checkpoint's weights and the face embedding")
             )
+        if on_progress:
+            on_progress((step + 1) * len(batches), sampling.steps * len(batches))
     return latents[: len(poses)]
 
 

@@ -139,6 +139,8 @@ class Animator:
                     f"the face embedding has shape {list(embedding.shape)}, "
                     f"must be [{self.config.face_encoder.id_embedding_dim}]"
                 )
+            if not np.isfinite(embedding).all():
+                raise InputError("the face embedding holds NaN or infinite values")
         height, width = poses.shape[1:3]
         augmentation_key, noise_key = jax.random.split(jax.random.key(sampling.seed))
         condition = self.encode(

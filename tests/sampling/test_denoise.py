@@ -124,3 +124,53 @@ def test_rows_spread_over_a_mesh_give_the_same_video(models):
     devices, *values = printed.split()
     assert devices == "8"
     np.testing.assert_allclose(np.float32(values).reshape(expected.shape), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 15, 16, 17, 29, 100])
+def test_averaging_guidance_and_steps_at_any_length(frames, monkeypatch):
+    """The loop around the UNet, restated in float64, with a stand-in for the UNet that tells rows and places apart."""
+    window, overlap, low, high = 16, 4, 1.5, 4.0
+    rng = np.random.default_rng(frames)
+    noise = rng.standard_normal((window, 2, 2, 4))
+    by_place = rng.standard_normal((window, 1, 1, 1))
+
+    def stand_in(latents, poses, conditional):
+        return 0.3 * np.tanh(latents) + by_place + poses * conditional + 0.5 * conditional
+
+    def predict_stand_in(unet, rows, condition, sigma, added_time_ids):
+        flags = np.asarray(rows.conditional).reshape(-1, 1, 1, 1, 1)
+        return jnp.asarray(stand_in(np.asarray(rows.latents), np.asarray(rows.pose_features), flags), jnp.float32)
+
+    monkeypatch.setattr(module, "predict", predict_stand_in)
+    monkeypatch.setattr(
+        module, "encode_poses", lambda pose_net, poses: jnp.asarray(poses[:, :1, :1, :1], jnp.float32) / 255
+    )
+    poses = np.broadcast_to(rng.integers(0, 256, (frames, 1, 1, 1), np.uint8), (frames, 16, 16, 3))
+    sampling = SamplingConfig(steps=2, guidance_min=low, guidance_max=high)
+    out = denoise(None, None, inputs(1)[0], poses, jnp.asarray(noise, jnp.float32), sampling)
+
+    padded = max(frames, window)
+    windows, s = [], 0
+    while s + window <= padded:
+        windows.append([0, *range(s + 1, s + window)])
+        s += window - overlap
+    if padded - 1 not in {i for w in windows for i in w}:
+        windows.append([0, *range(padded - window + 1, padded)])
+    scale = np.concatenate([np.linspace(low, high, frames), np.full(padded - frames, high if frames > 1 else low)])
+    pose = np.array([poses[min(i, frames - 1), 0, 0, 0] / 255 for i in range(padded)]).reshape(-1, 1, 1, 1)
+    latents = np.array([noise[i % window] for i in range(padded)]) * np.sqrt(700.0**2 + 1)
+    for sigma, following in ((700.0, 0.002), (0.002, 0.0)):
+        means = []
+        for conditional in (1, 0):
+            total, count = np.zeros_like(latents), np.zeros(padded)
+            for w in windows:
+                prediction = stand_in(latents[w], pose[w], conditional)
+                for place, frame in enumerate(w):
+                    weight = min((place + 0.5) * 2 / window, 2 - (place + 0.5) * 2 / window)
+                    total[frame] += weight * prediction[place]
+                    count[frame] += weight
+            means.append(total / count.reshape(-1, 1, 1, 1))
+        prediction = means[1] + scale.reshape(-1, 1, 1, 1) * (means[0] - means[1])
+        clean = -sigma / np.sqrt(sigma**2 + 1) * prediction + latents / (sigma**2 + 1)
+        latents = latents + (latents - clean) / sigma * (following - sigma)
+    np.testing.assert_allclose(out, latents[:frames], atol=2e-3)

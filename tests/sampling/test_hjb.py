@@ -1,6 +1,5 @@
 """The face optimisation against the published code, and its own promises."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -89,6 +89,7 @@ def test_a_checkpoint_without_a_model_is_refused(animator, tmp_path):
         ({"reference": np.zeros((64, 64), np.uint8)}, "reference must be uint8"),
         ({"poses": np.zeros((2, 64, 100, 3), np.uint8)}, "the nearest is 128x64"),
         ({"id_embedding": np.zeros(511, np.float32)}, r"must be \[512\]"),
+        ({"id_embedding": np.full(512, np.nan, np.float32)}, "NaN"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(animator, reference, poses, change, message):
@@ -111,7 +112,8 @@ def test_the_nearest_size_that_works_is_named(size, nearest):
         {"steps": 0},
         {"window": 1},
         {"overlap": 16},
-        {"overlap": -1},
+        {"overlap": 0},
+        {"steps": 10**12},
         {"decode_chunk": 0},
         {"rows_at_once": 0},
         {"noise_augmentation": float("nan")},
