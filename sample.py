@@ -41,7 +41,10 @@ def main(argv: Sequence[str]) -> None:
         if len(flags) < len(argv):
             raise InputError("give a config file or --from-json, not both: each sets everything")
         record = read_record(Path(source))
-        config = SampleConfig.from_dict(record.configuration)
+        try:
+            config = SampleConfig.from_dict(record.configuration)
+        except InputError as e:
+            raise InputError(f"{source}: {e}") from e
     config = parse_flags(flags, Arguments(config=config), prog="sample.py", description=__doc__ or "").config
 
     from stableanimator_jax.sampling.inputs import verify_inputs  # OpenCV and others: slow, and not for --help

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from stableanimator_jax.config import checked
 from stableanimator_jax.errors import InputError
 
 T = TypeVar("T")
@@ -26,9 +27,9 @@ class _HelpPrinted(Exception):
 def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
     """Run a script's `main(argv)` and return its exit status.
 
-    Bad input (`InputError`) becomes one line on stderr and status 2, an interrupt (Ctrl-C, SIGTERM) one line and
-    status 130, a reader of our output that went away (`sample.py | head`) status 141. Anything else is a bug in
-    this program and keeps its traceback.
+    Bad input (`InputError`), or too much of it (`MemoryError`), becomes one line on stderr and status 2, an interrupt
+    (Ctrl-C, SIGTERM) one line and status 130, a reader of our output that went away (`sample.py | head`) status 141.
+    Anything else is a bug in this program and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -40,6 +41,9 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
             sys.stdout.flush()  # here, where a reader that went away is still handled
     except InputError as e:
         print(f"error: {_one_line(str(e))}", file=sys.stderr)
+        return 2
+    except MemoryError as e:
+        print(f"error: {_one_line(f'not enough memory for this: {e}').rstrip(': ')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: nothing half-written is left", file=sys.stderr)
@@ -84,14 +88,17 @@ def config_file(argv: Sequence[str], default: T) -> tuple[T, Sequence[str]]:
         config = get_config()
     except InputError as e:
         raise InputError(f"config file {path}: {e}") from e
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise InputError(f"config file {path}: get_config() failed: {type(e).__name__}: {e}") from e
     if not isinstance(config, type(default)):
         raise InputError(
-            f"config file {path} is for another script: its get_config() gives a {type(config).__name__}, "
-            f"this one takes a {type(default).__name__}"
+            f"config file {path} is for another script: what its get_config() gives is of type "
+            f"{type(config).__name__}, not {type(default).__name__}"
         )
-    return config, argv[1:]
+    try:
+        return checked(config), argv[1:]
+    except InputError as e:
+        raise InputError(f"config file {path}: {e}") from e
 
 
 def parse_flags(argv: Sequence[str], default: T, *, prog: str, description: str) -> T:
@@ -115,21 +122,24 @@ def parse_flags(argv: Sequence[str], default: T, *, prog: str, description: str)
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:
-    """The value given for `flag` (as "--from-json"), before the whole line is parsed; None where there is none."""
+    """The last value given for `flag` (as "--from-json"), before the whole line is parsed; None where there is none."""
+    value = None
     for argument, following in itertools.zip_longest(argv, argv[1:]):
-        name, equals, value = argument.partition("=")
+        name, equals, attached = argument.partition("=")
         if name.replace("_", "-") == flag:
-            return value if equals else following
-    return None
+            value = attached if equals else following
+    return value
 
 
 def _load(path: Path) -> dict[str, Any]:
     """The names that a Python file defines."""
-    if not path.is_file():
-        raise InputError(f"config file {path} does not exist")
     try:
+        if not path.is_file():
+            raise InputError(f"config file {path} does not exist")
         return runpy.run_path(str(path))
-    except Exception as e:
+    except InputError:
+        raise
+    except (Exception, SystemExit) as e:
         raise InputError(f"config file {path} cannot be loaded: {type(e).__name__}: {e}") from e
 
 

@@ -6,6 +6,8 @@ Every default is the published StableAnimator (SVD-XT 1.1 sizes). Field names ar
 
 import dataclasses
 import json
+import os
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -21,6 +23,16 @@ IdInjection = Literal["distribution_aware", "addition"]
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise InputError(message)
+
+
+def _require_sizes(config: Any) -> None:
+    """Every whole number in a model's configuration is a size or a count, of 1 or more."""
+    label = type(config).__name__
+    for field_ in dataclasses.fields(config):
+        value = getattr(config, field_.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and not isinstance(number, bool):
+                _require(1 <= number <= 2**20, f"{label}: {field_.name} must be from 1 to {2**20}, got {number}")
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,7 @@ class UNetConfig:
     """How face tokens enter: the paper's distribution-aware alignment, or plain addition (IP-Adapter)."""
 
     def __post_init__(self):
+        _require_sizes(self)
         _require(
             len(self.block_out_channels) == len(self.num_attention_heads) >= 2,
             f"the UNet needs one head count a level, for at least 2 levels: block_out_channels "
@@ -80,6 +93,7 @@ class VAEConfig:
     scaling_factor: float = 0.18215
 
     def __post_init__(self):
+        _require_sizes(self)
         for channels in self.block_out_channels:
             _require(channels % 32 == 0, f"VAE level of {channels} channels: GroupNorm needs a multiple of 32")
         _require(self.scaling_factor > 0, f"VAE scaling_factor must be positive, got {self.scaling_factor}")
@@ -105,6 +119,7 @@ class ImageEncoderConfig:
     layer_norm_eps: float = 1e-5
 
     def __post_init__(self):
+        _require_sizes(self)
         _require(
             self.hidden_size % self.num_attention_heads == 0,
             f"CLIP hidden_size {self.hidden_size} cannot be split into {self.num_attention_heads} heads",
@@ -133,11 +148,11 @@ class FaceEncoderConfig:
     """Refine the ID tokens with the image embedding. Off is the paper's ablation: projected ArcFace only."""
 
     def __post_init__(self):
+        _require_sizes(self)
         _require(
             self.cross_attention_dim % self.head_dim == 0,
             f"face encoder dimension {self.cross_attention_dim} is not a multiple of its head size {self.head_dim}",
         )
-        _require(self.num_tokens >= 1 and self.depth >= 1, "the face encoder needs at least 1 token and 1 layer")
 
 
 @dataclass(frozen=True)
@@ -145,6 +160,9 @@ class PoseNetConfig:
     """StableAnimator's PoseNet: skeleton images to features at the UNet's `conv_in` output."""
 
     out_channels: int = 320
+
+    def __post_init__(self):
+        _require_sizes(self)
 
 
 @dataclass(frozen=True)
@@ -156,9 +174,10 @@ class ArcFaceConfig:
     embedding_dim: int = 512
 
     def __post_init__(self):
+        _require_sizes(self)
         _require(
-            len(self.layers) == len(self.widths) == 4 and min(self.layers) >= 1,
-            f"IResNet needs 4 stages of at least 1 block: layers {self.layers}, widths {self.widths}",
+            len(self.layers) == len(self.widths) == 4,
+            f"IResNet needs 4 stages: layers {self.layers}, widths {self.widths}",
         )
 
 
@@ -229,6 +248,11 @@ class StableAnimatorConfig:
         return dataclasses.asdict(self)
 
 
+def checked(config: T) -> T:
+    """A (nested) dataclass that Python code made, with its fields checked against their types as `from_dict` does."""
+    return from_dict(type(config), config)
+
+
 def from_dict(cls: type[T], data: Any, where: str = "") -> T:
     """Build the (nested) dataclass `cls` from plain data as read from JSON.
 
@@ -236,6 +260,8 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
         InputError: a field is unknown or has a value of another type; the message names it.
     """
     label = where or cls.__name__
+    if isinstance(data, cls):
+        data = vars(data)
     _require(isinstance(data, dict), f"{label}: expected an object with fields, got {data!r}")
     hints = typing.get_type_hints(cls)
     fields = {f.name for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
@@ -259,12 +285,23 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return None
         return _convert(next(a for a in args if a is not type(None)), value, where)
     if hint is Path:
-        _require(isinstance(value, str), f"{where}: expected a path, got {value!r}")
-        return Path(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        _require(isinstance(value, str | Path), f"{where}: expected a path, got {value!r}")
+        return Path(_convert(str, str(value), where))
+    if hint is float:
+        _require(type(value) in (int, float), f"{where}: expected float, got {value!r}")
+        _require(abs(value) <= sys.float_info.max, f"{where}: expected a finite number that a float can hold")
         return float(value)
     _require(type(value) is hint, f"{where}: expected {hint.__name__}, got {value!r}")
+    if hint is str:
+        _require(_nameable(value), f"{where}: {value!r} has a character that no name of a file can have")
     return value
+
+
+def _nameable(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def read_json(path: Path) -> Any:
@@ -273,5 +310,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror}") from e
-    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+    except (ValueError, RecursionError) as e:  # also nested too deep, or with thousands of digits
         raise InputError(f"{path} is not a JSON file: {e}") from e

@@ -58,6 +58,12 @@ def test_config_file_then_flags(tmp_path):
     assert config_file([str(file), "--kind", "small"], Whole())[1] == ["--kind", "small"]
 
 
+def test_config_file_may_give_text_for_a_path(tmp_path):
+    file = tmp_path / "config.py"
+    file.write_text("from tests.test_cli import Whole\nget_config = lambda: Whole(folder='x')")
+    assert config_file([str(file)], Whole())[0] == Whole(folder=Path("x"))
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -89,6 +95,7 @@ def test_help_is_no_error(capsys):
 def test_flag_value():
     assert flag_value(["--a", "1", "--from-json", "x"], "--from-json") == "x"
     assert flag_value(["--from_json=x=y", "--a"], "--from-json") == "x=y"
+    assert flag_value(["--from-json", "x", "--from-json", "y"], "--from-json") == "y"
     assert flag_value(["--a", "--from-json"], "--from-json") is None
     assert flag_value([], "--from-json") is None
 
@@ -98,6 +105,8 @@ def test_ends(capsys):
     assert capsys.readouterr() == ("a b\n", "")
     assert run_script(lambda argv: print(parsed("--part.learning-rate", "0")), []) == 2
     assert capsys.readouterr() == ("", "error: learning-rate must be positive, and small\n")  # one line
+    assert run_script(lambda argv: print(bytearray(2**62)), []) == 2
+    assert capsys.readouterr() == ("", "error: not enough memory for this\n")
     with pytest.raises(ZeroDivisionError):
         run_script(lambda argv: print(1 / 0), [])
 

@@ -1,6 +1,7 @@
 """`sample.py` on bad input: one clear line on stderr, exit status 2, and nothing left behind."""
 
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -68,8 +69,27 @@ BAD = {
     "reference empty": (lambda: ["--reference", bytes_file("a.jpg", b"")], r"a.jpg is empty"),
     "reference no image": (lambda: ["--reference", bytes_file("a.jpg", b"hello")], r"a.jpg is not an image"),
     "reference truncated": (lambda: ["--reference", truncated("a.jpg", "photo.jpg")], r"a.jpg.*damaged"),
+    "reference name too long": (lambda: ["--reference", "a" * 300], r"cannot read reference image .*too long"),
+    "reference loop": (
+        lambda: ["--reference", (Path("a.jpg").symlink_to("a.jpg"), "a.jpg")[1]],
+        r"cannot read reference image .*a.jpg: Too many levels of symbolic links",
+    ),
+    "reference a pipe": (
+        lambda: ["--reference", (os.mkfifo("a.jpg"), "a.jpg")[1]],
+        r"a.jpg is a pipe or a device",
+    ),
+    "reference absurdly narrow": (
+        lambda: ["--reference", photo(Path("a.png"), (60000, 1)), "--fit", "pad"],
+        r"reference image .*a.png: an image of 60000x1 pixels would be 60000x60000 when padded",
+    ),
     "reference directory": (lambda: ["--reference", "poses"], r"poses is a directory"),
     "poses missing": (lambda: ["--poses", "nothing"], r"poses .*nothing does not exist"),
+    "poses name too long": (lambda: ["--poses", "a" * 300], r"cannot read poses .*too long"),
+    "poses absurdly narrow": (
+        lambda: ["--poses", changed_poses(lambda d: [photo(d / f"frame_{i}.png", (1, 60000)) for i in range(3)]),
+                 "--fit", "pad"],
+        r"pose 0: an image of 1x60000",
+    ),
     "poses none": (lambda: ["--poses", changed_poses(lambda d: [f.unlink() for f in d.iterdir()])], r"no frame_0.png"),
     "poses gap": (lambda: ["--poses", changed_poses(lambda d: (d / "frame_1.png").unlink())], r"missing frame_1.png"),
     "poses mixed": (lambda: ["--poses", changed_poses(lambda d: photo(d / "frame_2.png"))], r"frame_2.png is 80x96"),
@@ -81,13 +101,38 @@ BAD = {
     "poses video truncated": (lambda: ["--poses", truncated("a.mp4", video())], r"a.mp4.*cut short"),
     "size not a multiple": (lambda: ["--width", 100, "--height", 64], r"multiples of 64; the nearest is 128x64"),
     "size negative": (lambda: ["--width", -64, "--height", 64], r"multiples of 64"),
+    "size absurd": (lambda: ["--width", 64 * 10**15, "--height", 64], r"at most 16384 pixels"),
     "size half given": (lambda: ["--from-json", json_file(RECORD), "--width", 64], r"both --width and --height"),
     "checkpoint missing": (lambda: ["--checkpoint", "weights"], r"checkpoint .*weights does not exist"),
+    "checkpoint name too long": (lambda: ["--checkpoint", "a" * 300], r"cannot read checkpoint .*too long"),
     "checkpoint no checkpoint": (lambda: ["--checkpoint", "poses"], r"poses is not a checkpoint"),
+    "output loop": (
+        lambda: ["--output", (Path("a.mp4").symlink_to("a.mp4"), "a.mp4")[1] + "/b.mp4"],
+        r"cannot write .*a.mp4",
+    ),
     "output suffix": (lambda: ["--output", "a.mov"], r"a.mov: the suffix .mov is not one of"),
     "output not empty": (lambda: ["--output", "poses"], r"poses: it is an input too"),
+    "output name too long": (lambda: ["--output", "a" * 300 + ".mp4"], r"cannot write .*too long"),
+    "output name too long with what follows": (lambda: ["--output", "a" * 240 + ".mp4"], r"cannot write .*too long"),
+    "output here": (lambda: ["--output", "."], r"it is the current directory"),
+    "output nameless": (lambda: ["--output", ""], r"it is the current directory"),
+    "output above": (lambda: ["--output", "new/../.."], r"it is the current directory or holds an input"),
+    "output above, with a name": (lambda: ["--output", Path("..").resolve()], r"current directory or holds an input"),
     "output below a file": (lambda: ["--output", "photo.jpg/a.mp4"], r"cannot write .*photo.jpg/a.mp4"),
     "output is an input": (lambda: ["--poses", video(), "--output", "video.mp4"], r"video.mp4: it is an input too"),
+    "sheet is an input": (
+        lambda: ["--reference", photo(Path("a.mp4.contact_sheet.png")), "--output", "new/../a.mp4"],
+        r"a.mp4.contact_sheet.png: it is an input too",
+    ),
+    "sheet is an input by another path": (
+        lambda: ["--reference", Path("poses/..") / photo(Path("a.mp4.contact_sheet.png")), "--output", "a.mp4"],
+        r"a.mp4.contact_sheet.png: it is an input too",
+    ),
+    "record is an input by a link": (
+        lambda: ["--reference", (Path("l").symlink_to("a.mp4.json"), photo(Path("a.png")).rename("a.mp4.json"), "l")[2],
+                 "--output", "a.mp4"],
+        r"a.mp4.json: it is an input too",
+    ),
     "sheet a directory": (
         lambda: ["--output", (Path("a.mp4.json").mkdir(), "a.mp4")[1]],
         r"cannot write .*a.mp4.json: it is a directory",
@@ -108,18 +153,38 @@ BAD = {
     "flag without value": (lambda: ["--seed"], r"missing value for argument '--seed'"),
     "value of another type": (lambda: ["--steps", "many"], r"--steps: invalid literal.*'many'"),
     "value no choice": (lambda: ["--fit", "stretch"], r"invalid choice 'stretch'.*'crop', 'pad'"),
-    "steps": (lambda: ["--steps", 0], r"steps must be at least 1, got 0"),
-    "window": (lambda: ["--window", 1], r"window must be at least 2"),
+    "steps": (lambda: ["--steps", 0], r"steps must be from 1 to 1000, got 0"),
+    "window": (lambda: ["--window", 1], r"window must be from 2 to 1024"),
     "overlap": (lambda: ["--overlap", 4], r"overlap must be smaller than the window"),
-    "guidance": (lambda: ["--guidance-max", "nan"], r"guidance-max must be a number"),
+    "guidance": (lambda: ["--guidance-max", "nan"], r"guidance-max must be from 0 to 1000, got nan"),
     "output fps": (lambda: ["--output-fps", "0"], r"output-fps must lie between"),
     "record missing": (lambda: ["--from-json", "run.json"], r"cannot read run.json"),
     "record no JSON": (lambda: ["--from-json", bytes_file("run.json", b"{")], r"run.json is not a JSON file"),
+    "record nested too deep": (
+        lambda: ["--from-json", bytes_file("run.json", b"[" * 100000 + b"]" * 100000)],
+        r"run.json is not",
+    ),
+    "record of an endless number": (
+        lambda: ["--from-json", bytes_file("run.json", b"[" + b"9" * 5000 + b"]")],
+        r"run.json is not a JSON file",
+    ),
+    "record of a number too large": (
+        lambda: ["--from-json", json_file(RECORD | {"configuration": {"output_fps": 10**400}})],
+        r"run.json: output_fps: expected a finite number",
+    ),
+    "record of an impossible path": (
+        lambda: ["--from-json", json_file(RECORD | {"configuration": {"poses": "a\0b"}})],
+        r"run.json: poses: 'a\\x00b' has a character",
+    ),
+    "record of an impossible checkpoint": (
+        lambda: ["--from-json", json_file(RECORD | {"configuration": {"checkpoint": "a\ud800"}})],
+        r"run.json: checkpoint: 'a\\ud800' has a character",
+    ),
     "record of something else": (lambda: ["--from-json", json_file({"a": 1})], r"not the record of a sampling run"),
     "record damaged": (lambda: ["--from-json", json_file(RECORD | {"inputs": 3})], r"run.json is damaged"),
     "record of unknown settings": (
         lambda: ["--from-json", json_file(RECORD | {"configuration": {"stepps": 3}})],
-        r"unknown field\(s\) stepps",
+        r"run.json: .*unknown field\(s\) stepps",
     ),
 }  # fmt: skip
 
@@ -143,11 +208,23 @@ def test_bad_input(place, capsys, case):
         ("config = 3", r"config.py has no get_config\(\)"),
         ("def get_config(: pass", r"config.py cannot be loaded: SyntaxError"),
         ("import nothing_of_this_name", r"config.py cannot be loaded: ModuleNotFoundError"),
+        ("raise SystemExit(3)", r"config.py cannot be loaded: SystemExit: 3"),
+        ("def get_config(): raise SystemExit(3)", r"get_config\(\) failed: SystemExit: 3"),
+        (
+            "from stableanimator_jax.sampling.run_config import SampleConfig\n"
+            "def get_config(): return SampleConfig(sampling=3)",
+            r"config file config.py: sampling: expected an object with fields, got 3",
+        ),
+        (
+            "from stableanimator_jax.sampling.run_config import SampleConfig\n"
+            "def get_config(): return SampleConfig(reference=3)",
+            r"config file config.py: reference: expected a path, got 3",
+        ),
         ("def get_config(): return 1 / 0", r"get_config\(\) failed: ZeroDivisionError"),
-        ("def get_config(): return {'steps': 3}", r"gives a dict, this one takes a SampleConfig"),
+        ("def get_config(): return {'steps': 3}", r"gives is of type dict, not SampleConfig"),
         (
             "from stableanimator_jax import SamplingConfig\ndef get_config(): return SamplingConfig(steps=0)",
-            r"config file config.py: steps must be at least 1",
+            r"config file config.py: steps must be from 1",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """Images: any file to 8-bit RGB as a person sees it, and fitting to a size without stretching."""
 
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +19,12 @@ ImageArray = UInt8[np.ndarray, "h w 3"]
 WHITE: Colour = (255, 255, 255)
 BLACK: Colour = (0, 0, 0)
 
+_MOST_PADDED_PIXELS = 2**28  # 0.8 GB; photos stay well below
+
 _FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC}
 
 
-def load_image(path: Path, *, what: str = "image", background: Colour = WHITE) -> UInt8[np.ndarray, "h w 3"]:
+def load_image(path: Path | str, *, what: str = "image", background: Colour = WHITE) -> UInt8[np.ndarray, "h w 3"]:
     """Read an image file as 8-bit RGB, upright.
 
     Rotation by EXIF is applied. Transparency is laid over `background`: white, as viewers and browsers show a
@@ -36,17 +39,22 @@ def load_image(path: Path, *, what: str = "image", background: Colour = WHITE) -
     Raises:
         InputError: the file is missing, empty, a directory, no image, damaged, or too large to be a photo.
     """
+    path = Path(path)
     require_file(path, what)
     try:
-        with Image.open(path) as image:
+        # A large photo is welcome; from twice as large on, Pillow raises an error.
+        quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
+        with quiet, Image.open(path) as image:
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image), background)
     except Image.UnidentifiedImageError:
         raise InputError(f"{what} {path} is not an image, or of a kind that Pillow cannot read") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise InputError(f"{what} {path} is far too large for a photo; scale it down first") from None
     except InputError as e:
         raise InputError(f"{what} {path}: {e}") from None
+    except MemoryError as e:
+        raise InputError(f"not enough memory for {what} {path}; scale it down first") from e
     except Exception as e:  # Pillow's decoders raise all kinds of exceptions for damaged files
         raise InputError(f"cannot read {what} {path}, it may be damaged: {e}") from e
 
@@ -84,6 +92,9 @@ def fit_aspect(image: ImageArray, width: int, height: int, mode: FitMode, *, fil
 
     "crop" cuts the centre out; "pad" centres the image between bars of the RGB colour `fill`. An image that has the
     aspect already is returned as it is, so that fitting it is then exactly the published resize.
+
+    Raises:
+        InputError: with its bars the image would be absurdly large.
     """
     image_height, image_width = image.shape[:2]
     by_height, by_width = max(1, round(image_height * width / height)), max(1, round(image_width * height / width))
@@ -97,6 +108,11 @@ def fit_aspect(image: ImageArray, width: int, height: int, mode: FitMode, *, fil
     left, top = (image_width - new_width) // 2, (image_height - new_height) // 2
     if mode == "crop":
         return image[top : top + new_height, left : left + new_width]
+    if new_width * new_height > _MOST_PADDED_PIXELS:
+        raise InputError(
+            f"an image of {image_width}x{image_height} pixels would be {new_width}x{new_height} when padded to the "
+            f"aspect {width}:{height}, which is too large; crop it instead, or scale it down first"
+        )
     padded = np.full((new_height, new_width, 3), fill, np.uint8)
     padded[-top : image_height - top, -left : image_width - left] = image
     return padded

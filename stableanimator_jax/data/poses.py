@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from stableanimator_jax.data.files import require_file
+from stableanimator_jax.data.files import is_directory, require_file
 from stableanimator_jax.data.images import BLACK, FitMode, fit, load_image
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.errors import InputError
@@ -25,7 +25,7 @@ class Poses:
     """Frames a second of the video they came from; None for a directory, which has no speed."""
 
 
-def load_poses(path: Path, width: int, height: int, mode: FitMode, *, limit: int | None = None) -> Poses:
+def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop", *, limit: int | None = None) -> Poses:
     """Read skeletons and fit each to the output size as it is read (bicubic, as published).
 
     Args:
@@ -42,7 +42,8 @@ def load_poses(path: Path, width: int, height: int, mode: FitMode, *, limit: int
     """
     if limit is not None and limit < 1:
         raise InputError(f"the number of frames must be at least 1, got {limit}")
-    if path.is_dir():
+    path = Path(path)
+    if is_directory(path):
         files = _numbered_frames(path, limit)
         return Poses(_fill(_read_all(files), width, height, mode, expected=len(files)), fps=None)
     with read_frames(path, what="poses") as (info, frames):
@@ -56,7 +57,7 @@ def pose_files(path: Path) -> list[Path]:
     Raises:
         InputError: as `load_poses`, but for what is inside of the files.
     """
-    if path.is_dir():
+    if is_directory(path):
         return _numbered_frames(path, None)
     require_file(path, "poses")
     return [path]
@@ -64,7 +65,7 @@ def pose_files(path: Path) -> list[Path]:
 
 def pose_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels of a pose sequence as it is stored. Raises `InputError` as `load_poses`."""
-    if path.is_dir():
+    if is_directory(path):
         height, width = load_image(pose_files(path)[0], what="pose").shape[:2]
         return width, height
     with read_frames(path, what="poses") as (info, _):
@@ -78,7 +79,10 @@ def _fill(images: Iterator[np.ndarray], width: int, height: int, mode: FitMode, 
     for image in images:
         if count == len(frames):
             frames.resize((count + count // 4 + 1, height, width, 3), refcheck=False)
-        frames[count] = fit(image, width, height, mode, filter="bicubic", fill=BLACK)
+        try:
+            frames[count] = fit(image, width, height, mode, filter="bicubic", fill=BLACK)
+        except InputError as e:
+            raise InputError(f"pose {count}: {e}") from e
         count += 1
     frames.resize((count, height, width, 3), refcheck=False)
     return frames

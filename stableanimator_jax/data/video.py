@@ -4,6 +4,7 @@ Memory does not grow with a video's length: one frame (and the codec's few) is h
 the library keeps all frames until the end, compressed, and joins equal ones into one of their whole time.
 """
 
+import os
 import shutil
 import tempfile
 import uuid
@@ -26,12 +27,13 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from jaxtyping import UInt8
 from PIL import Image
 
-from stableanimator_jax.data.files import require_file
+from stableanimator_jax.data.files import real_path, require_file
 from stableanimator_jax.errors import InputError
 
 Frame = UInt8[np.ndarray, "h w 3"]
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # and none, for a directory
+LOWEST_FPS, HIGHEST_FPS = 0.01, 1000
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,17 @@ def _decode(container: InputContainer, stream: av.VideoStream, label: str) -> It
         raise InputError(f"{label} is damaged or cut short at frame {count}: {e.strerror}") from e
 
 
-def check_writable(output: Path, inputs: Iterable[Path] = ()) -> None:
+def check_writable(output: Path | str, inputs: Iterable[Path] = ()) -> None:
     """Find out before any computing that `open_writer(output)` will work. Leaves nothing behind.
 
     An existing file will be replaced, but none of `inputs`; missing parent directories will be made.
 
     Raises:
         InputError: an unknown suffix, one of the inputs, a directory where a file is to be or the reverse, a
-            directory that is not empty (whose frames may be somebody's), or a place that cannot be written to.
+            directory that is not empty (whose frames may be somebody's) or that holds an input or the current
+            directory, or a place that cannot be written to.
     """
+    output = Path(output)
     suffix = output.suffix.lower()
     if suffix and suffix not in SUFFIXES:
         raise InputError(
@@ -109,8 +113,12 @@ def check_writable(output: Path, inputs: Iterable[Path] = ()) -> None:
             " (or none, for a directory of PNGs)"
         )
     try:
-        if any(output.resolve() == path.resolve() for path in inputs):
+        place, read = real_path(output), [real_path(path) for path in inputs]
+        if place in read:
             raise InputError(f"cannot write {output}: it is an input too; name another output")
+        here = Path.cwd()
+        if place == here or any(place in path.parents for path in (here, *read)):
+            raise InputError(f"cannot write {output}: it is the current directory or holds an input; name a new one")
         if suffix and output.is_dir():
             raise InputError(f"cannot write {output}: it is a directory")
         if not suffix and output.exists():
@@ -118,15 +126,17 @@ def check_writable(output: Path, inputs: Iterable[Path] = ()) -> None:
                 raise InputError(f"cannot write {output}: it is a file; without a suffix the output is a directory")
             if any(output.iterdir()):
                 raise InputError(f"cannot write {output}: the directory is not empty; name a new one")
-        ancestor = next(p for p in output.absolute().parents if p.exists())
+        ancestor = next(p for p in output.absolute().parents if os.path.lexists(p))  # not exists: a broken link counts
         with tempfile.TemporaryFile(dir=ancestor):
             pass
-    except OSError as e:
-        raise InputError(f"cannot write {output}: {e.strerror}") from e
+    except InputError:
+        raise
+    except (OSError, ValueError) as e:  # a ValueError: a name with a null character
+        raise InputError(f"cannot write {output}: {getattr(e, 'strerror', None) or e}") from e
 
 
 @contextmanager
-def open_writer(output: Path, width: int, height: int, fps: float) -> Iterator["VideoWriter"]:
+def open_writer(output: Path | str, width: int, height: int, fps: float) -> Iterator["VideoWriter"]:
     """Write a video frame by frame: `with open_writer(...) as video: video.write(frame)`.
 
     The kind is the suffix's: `.mp4` (H.264, plays everywhere), `.gif` (a palette of 256 colours for each frame, times
@@ -144,9 +154,10 @@ def open_writer(output: Path, width: int, height: int, fps: float) -> Iterator["
         InputError: as `check_writable`; `fps` is out of range; or writing fails, as on a full disk.
         ValueError: no frame was written, or one of another shape or type.
     """
+    output = Path(output)
     check_writable(output)
-    if not 0.01 <= fps <= 1000:  # NaN fails too
-        raise InputError(f"fps must lie between 0.01 and 1000, got {fps}")
+    if not LOWEST_FPS <= fps <= HIGHEST_FPS:  # NaN fails too
+        raise InputError(f"fps must lie between {LOWEST_FPS} and {HIGHEST_FPS}, got {fps}")
     temporary = output.with_name(f".{output.stem[:60]}-{uuid.uuid4().hex[:8]}.tmp")
     made = [p for p in output.absolute().parents if not p.exists()]
     try:
@@ -331,4 +342,5 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that had it removed is the one to tell
+            path.unlink()

@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from stableanimator_jax.data.files import is_directory, real_path
 from stableanimator_jax.data.images import fit_aspect, load_image
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
-from stableanimator_jax.data.video import check_writable
+from stableanimator_jax.data.video import HIGHEST_FPS, LOWEST_FPS, check_writable
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
 from stableanimator_jax.sampling.record import InputFile, Record, sha256_of
 from stableanimator_jax.sampling.run_config import EMBEDDED, SampleConfig
 
 EMBEDDED_SIZE = 128
+_MODELS = ("unet", "pose_net", "vae", "image_encoder", "face_encoder")
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,21 @@ def read_inputs(config: SampleConfig) -> Inputs:
     # The quick checks first: opening a checkpoint takes seconds, InsightFace too.
     reference = load_image(reference_path, what="reference image")
     pose_files(poses_path)
+    if config.insightface_root is not None and not is_directory(config.insightface_root):
+        raise InputError(f"--insightface-root {config.insightface_root} is not a directory")
     embedding = None if config.face_embedding is None else load_face_embedding(config.face_embedding)
     width, height = _output_size(config, poses_path)
+    try:
+        fitted = fit_aspect(reference, width, height, config.fit)
+    except InputError as e:
+        raise InputError(f"reference image {reference_path}: {e}") from e
     poses = load_poses(poses_path, width, height, config.fit)
+    fps = config.output_fps or poses.fps or float(config.sampling.fps)
+    if not LOWEST_FPS <= fps <= HIGHEST_FPS:
+        raise InputError(
+            f"poses {poses_path} play at {fps:g} frames a second, at which no video can be written; give "
+            "another speed by --output-fps"
+        )
     if embedding is not None:
         identity = Identity(embedding, f"the embedding in {config.face_embedding}")
     elif config.insightface_root is not None:
@@ -62,9 +76,9 @@ def read_inputs(config: SampleConfig) -> Inputs:
     else:
         identity = Identity(None, "none (no --insightface-root or --face-embedding), the reference image alone")
     return Inputs(
-        reference=fit_aspect(reference, width, height, config.fit),
+        reference=fitted,
         poses=poses.frames,
-        fps=config.output_fps or poses.fps or float(config.sampling.fps),
+        fps=fps,
         identity=identity,
     )
 
@@ -95,13 +109,20 @@ def verify_inputs(record: Record, config: SampleConfig) -> None:
         if name not in paths or _shown(paths[name]) != then.path:
             continue
         flag = f"--{name.replace('_', '-')}"
-        if not paths[name].exists():
+        if not _exists(paths[name]):
             raise InputError(f"the recorded run's {flag} {paths[name]} is no longer there; give another by {flag}")
         if _hash(name, paths[name]).sha256 != then.sha256:
             raise InputError(
                 f"the recorded run's {flag} {paths[name]} has changed since (its sha256 is another): restore it, "
                 f"or give another by {flag}"
             )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name too long
+        return False
 
 
 def _reference(config: SampleConfig) -> Path:
@@ -123,16 +144,27 @@ def _example() -> Path:
 def _check_outputs(config: SampleConfig) -> None:
     inputs = [path for path in (config.reference, config.poses, config.face_embedding) if path is not None]
     check_writable(config.output, inputs)
+    read = {real_path(path) for path in inputs}
     for path in (config.contact_sheet_path, config.record_path):
-        if path.is_dir() or path in inputs:
-            raise InputError(f"cannot write {path}: it is {'a directory' if path.is_dir() else 'an input too'}")
+        try:
+            taken = path.is_dir()
+        except OSError as e:
+            raise InputError(f"cannot write {path}: {e.strerror}") from e
+        if taken or real_path(path) in read:
+            raise InputError(f"cannot write {path}: it is {'a directory' if taken else 'an input too'}")
+    if config.checkpoint != EMBEDDED and real_path(config.output).is_relative_to(real_path(Path(config.checkpoint))):
+        raise InputError(f"cannot write {config.output}: it is inside the checkpoint; name another output")
 
 
 def _output_size(config: SampleConfig, poses: Path) -> tuple[int, int]:
     from stableanimator_jax.sampling.pipeline import check_size  # imports JAX
+    from stableanimator_jax.weights.checkpoint import require_models
     from stableanimator_jax.weights.embedded import open_checkpoint
 
-    models = open_checkpoint(config.checkpoint).config
+    source = open_checkpoint(config.checkpoint)
+    if source.path is not None:
+        require_models(source.path, _MODELS)
+    models = source.config
     if config.width is not None and config.height is not None:
         check_size(models, width=config.width, height=config.height)
         return config.width, config.height

@@ -16,7 +16,19 @@ from stableanimator_jax.config import read_json
 from stableanimator_jax.errors import InputError
 
 _FORMAT = "stableanimator-jax sampling run"
-_PACKAGES = ("stableanimator-jax", "jax", "jaxlib", "flax", "numpy", "pillow", "av")
+_PACKAGES = (
+    "stableanimator-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "orbax-checkpoint",
+    "numpy",
+    "pillow",
+    "av",
+    "insightface",
+    "onnxruntime",
+    "opencv-python",
+)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def run(config: SampleConfig) -> Record:
     config = config.absolute()
     inputs = read_inputs(config)
     print(f"reference: {config.reference or 'the example in this package'}")
-    print(f"poses: {config.poses or 'the example in this package'}, {len(inputs.poses)} frames")
+    print(f"poses: {config.poses or 'the example in this package'}, {_frame_count(len(inputs.poses))}")
     print(f"identity: {inputs.identity.source}")
 
     from stableanimator_jax.runtime import choose_device, keep_compiled_programs  # imports JAX, slow to start
@@ -61,12 +61,14 @@ def run(config: SampleConfig) -> Record:
             for frame in _frames(animator, inputs, config, watch):
                 video.write(frame)
                 sheet.add(frame)
+            # Before the video takes its place: were an input unreadable now, it would be left without a record.
+            hashed = hashes.result()
         watch.lap("decode")
         # With what "auto" and the defaults became, here and today.
         resolved = replace(config, width=width, height=height, output_fps=inputs.fps, dtype=dtype)
         record = Record(
             configuration=resolved.to_dict(),
-            inputs=hashes.result(),
+            inputs=hashed,
             versions=versions(),
             result={
                 "started": started.isoformat(timespec="seconds"),
@@ -83,10 +85,15 @@ def run(config: SampleConfig) -> Record:
         write_record(path, record)
     sampling = watch.laps["denoise"] + watch.laps["decode"]
     print(
-        f"wrote {config.output} (with .contact_sheet.png and .json beside it): {frames} frames of {width}x{height} "
-        f"sampled in {sampling:.1f} s, {frames / sampling:.2f} frames per second; {watch.total():.1f} s in all"
+        f"wrote {config.output} (with .contact_sheet.png and .json beside it): {_frame_count(frames)} of "
+        f"{width}x{height} sampled in {sampling:.1f} s, {frames / sampling:.2f} frames per second; "
+        f"{watch.total():.1f} s in all"
     )
     return record
+
+
+def _frame_count(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"
 
 
 def _frames(

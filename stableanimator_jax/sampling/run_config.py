@@ -1,6 +1,7 @@
 """What a run of `sample.py` can be told: its flags, and its record's `configuration`."""
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,6 +14,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.config import SamplingConfig
 
 EMBEDDED = "embedded"
+_LARGEST_SIDE = 16384  # of H.264 and WebP, and far above what any accelerator holds
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class SampleConfig:
     def __post_init__(self):
         if (self.width is None) != (self.height is None):
             raise InputError("give both --width and --height, or neither")
+        if max(self.width or 0, self.height or 0) > _LARGEST_SIDE:
+            raise InputError(
+                f"width and height must be at most {_LARGEST_SIDE} pixels, got {self.width} and {self.height}"
+            )
         if self.output_fps is not None and not 0.01 <= self.output_fps <= 1000:
             raise InputError(f"output-fps must lie between 0.01 and 1000, got {self.output_fps}")
         if self.insightface_root is not None and self.face_embedding is not None:
@@ -61,15 +67,19 @@ class SampleConfig:
 
     @property
     def contact_sheet_path(self) -> Path:
-        return self.output.with_name(f"{self.output.name}.contact_sheet.png")
+        return self.output.parent / f"{self.output.name}.contact_sheet.png"
 
     @property
     def record_path(self) -> Path:
-        return self.output.with_name(f"{self.output.name}.json")
+        return self.output.parent / f"{self.output.name}.json"
 
     def absolute(self) -> Self:
-        """With every path absolute, so that it means the same from another directory."""
+        """With every path absolute, so that it means the same from another directory.
+
+        Of the output's path `..` is worked out too, because its last part names the files beside it.
+        """
         paths = {f.name: v.absolute() for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), Path)}
+        paths["output"] = Path(os.path.normpath(paths["output"]))
         if self.checkpoint != EMBEDDED:
             paths["checkpoint"] = str(Path(self.checkpoint).absolute())  # pyright: ignore[reportArgumentType]
         return dataclasses.replace(self, **paths)

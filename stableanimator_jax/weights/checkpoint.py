@@ -139,7 +139,16 @@ def describe(path: Path | str) -> Description:
     Raises:
         InputError: `path` is not a directory, not a checkpoint, of a newer format, or half-written.
     """
-    place = Path(path).resolve()
+    try:
+        return _describe(Path(path).resolve())
+    except InputError:
+        raise
+    # A name too long, or a loop of symbolic links (a RuntimeError up to Python 3.12).
+    except (OSError, RuntimeError, ValueError) as e:
+        raise InputError(f"cannot read checkpoint {path}: {getattr(e, 'strerror', None) or e}") from e
+
+
+def _describe(place: Path) -> Description:
     if not place.exists():
         raise InputError(f"checkpoint {place} does not exist")
     if not place.is_dir():
@@ -184,6 +193,15 @@ def models_in(path: Path | str) -> tuple[str, ...]:
     return describe(path).models
 
 
+def require_models(path: Path | str, models: Iterable[str]) -> None:
+    """Raise `InputError` unless a checkpoint holds all of `models`, or as `describe` does."""
+    held = models_in(path)
+    missing = [model for model in models if model not in held]
+    if missing:
+        has = f"it has {', '.join(held)}" if held else "it has no models at all"
+        raise InputError(f"checkpoint {Path(path).resolve()} has no {', '.join(missing)}; {has}")
+
+
 def require_config(path: Path | str, config: StableAnimatorConfig) -> None:
     """Check that a checkpoint is of the configuration wanted.
 
@@ -213,9 +231,6 @@ def load_params(path: Path | str, model: str, abstract: Mapping[Any, Any]) -> di
             parameter that differs), or is damaged. Or as `describe`.
     """
     place = Path(path).resolve()
-    models = models_in(place)
-    if model not in models:
-        raise InputError(f"checkpoint {place} has no {model}; it has {', '.join(models)}")
     leaves = flatten(abstract)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = {
@@ -260,9 +275,7 @@ def stream_params(path: Path | str, model: str) -> Iterator[tuple[str, np.ndarra
 @contextmanager
 def _reading(place: Path, model: str) -> Iterator[list[tuple[Path, dict[str, jax.ShapeDtypeStruct]]]]:
     """A model's parts, each with what it holds; errors while they are read become an `InputError`."""
-    models = models_in(place)
-    if model not in models:
-        raise InputError(f"checkpoint {place} has no {model}; it has {', '.join(models)}")
+    require_models(place, [model])
     with _orbax_silenced():
         try:
             with ocp.StandardCheckpointer() as checkpointer:
