@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.sampling import inputs, run
 from stableanimator_jax.sampling.pipeline import Animator
+from stableanimator_jax.weights.checkpoint import save_checkpoint
 from tests.data.clips import clip, encode
 from tests.sample_script import QUICK, ROOT, call, photo, poses, save_embedded, start, tree
 
@@ -278,6 +282,40 @@ def test_checkpoints(place, capsys):
     before = tree(place)
     assert call(*good, *QUICK) == 2
     assert_one_line(capsys.readouterr(), r"face_encoder of checkpoint .*weights is of another configuration")
+    assert tree(place) == before
+
+
+def test_checkpoint_without_the_models_for_sampling(place, capsys):
+    animator = Animator.load("embedded", dtype="float32")
+    save_checkpoint(Path("weights"), animator.config, {"pose_net": animator.pose_net.params})
+    good = ["--reference", "photo.jpg", "--poses", "poses", "--output", "weights2/a.mp4", *QUICK]
+    assert call(*good, "--checkpoint", "weights") == 2
+    said = capsys.readouterr()
+    assert said.out == ""  # nothing was begun
+    assert_one_line(said, r"weights has no unet, vae, image_encoder, face_encoder; it has pose_net")
+
+    before = tree(place)
+    assert call(*good, "--checkpoint", "weights", "--output", "weights/config") == 2  # would be its config.json
+    assert_one_line(capsys.readouterr(), r"it is inside the checkpoint")
+    assert tree(place) == before
+
+
+def test_poses_too_fast(place, capsys, monkeypatch):
+    load = inputs.load_poses
+    monkeypatch.setattr(inputs, "load_poses", lambda *given: replace(load(*given), fps=2000.0))
+    assert call("--poses", video(), *QUICK) == 2
+    assert_one_line(capsys.readouterr(), r"video.mp4 play at 2000 frames a second.*--output-fps")
+
+
+def test_an_input_that_cannot_be_hashed_leaves_no_video(place, capsys, monkeypatch):
+    def fail(config):
+        raise InputError("cannot read photo.jpg")
+
+    monkeypatch.setattr(Animator, "stream", lambda *_, **__: iter([np.zeros((2, 64, 64, 3), np.uint8)]))
+    monkeypatch.setattr(run, "hash_inputs", fail)
+    before = tree(place)
+    assert call("--output", "out/a", *QUICK) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: cannot read photo.jpg"
     assert tree(place) == before
 
 

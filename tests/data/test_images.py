@@ -258,3 +258,17 @@ def test_filters(gradient):
         expected = np.asarray(Image.fromarray(gradient).resize((128, 64), method))
         np.testing.assert_array_equal(resize(gradient, 128, 64, name), expected)
     assert (resize(gradient, 128, 64, "lanczos") != resize(gradient, 128, 64, "bicubic")).any()
+
+
+def test_a_large_photo_is_no_warning_and_a_path_may_be_text(tmp_path, monkeypatch):
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # 600 is more, and not twice as many
+    assert load_image(str(tmp_path / "a.png")).shape == (20, 30, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    with pytest.raises(InputError, match="far too large"):
+        load_image(tmp_path / "a.png")
+
+
+def test_bars_larger_than_any_photo_are_refused():
+    with pytest.raises(InputError, match=r"60000x1 pixels would be 60000x60000 .* crop it instead"):
+        fit_aspect(np.zeros((1, 60000, 3), np.uint8), 64, 64, "pad")

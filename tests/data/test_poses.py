@@ -168,3 +168,9 @@ def test_a_directory_without_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "iterdir", refuse)  # as chmod would, but for root
     with pytest.raises(InputError, match=r"cannot read poses .*: Permission denied"):
         load_poses(tmp_path, 96, 64, "crop")
+
+
+def test_path_as_text_and_crop_unless_told(tmp_path):
+    save(tmp_path / "poses", range(2))
+    cropped = load_poses(tmp_path / "poses", 64, 64, "crop").frames
+    np.testing.assert_array_equal(load_poses(str(tmp_path / "poses"), 64, 64).frames, cropped)

@@ -279,3 +279,9 @@ def test_check_writable_without_permission(tmp_path, monkeypatch):
 def test_check_writable_where_nobody_may_write():
     with pytest.raises(InputError, match=r"cannot write /proc/a\.mp4"):
         check_writable(Path("/proc/a.mp4"))
+
+
+def test_path_as_text(tmp_path):
+    with open_writer(str(tmp_path / "a.gif"), 16, 16, 5) as video:
+        video.write(np.zeros((16, 16, 3), np.uint8))
+    assert (tmp_path / "a.gif").is_file()

@@ -23,6 +23,7 @@ from stableanimator_jax.weights.checkpoint import (
     load_params,
     models_in,
     require_config,
+    require_models,
     save_checkpoint,
     stored_params,
     stream_params,
@@ -173,6 +174,9 @@ def _edit(**changes) -> Callable[[Path], None]:
         (lambda path: (shutil.rmtree(path), path.write_text("x")), "is not a directory"),
         (lambda path: (shutil.rmtree(path), path.mkdir()), "is not a checkpoint: it has no config.json"),
         (lambda path: (path / "config.json").unlink(), "incomplete: it has pose_net but no config.json"),
+        (_edit(files={"a" * 300: 1}), "cannot read checkpoint .*too long"),
+        (_edit(files={"a\0": 1}), "incomplete: a.* is missing"),
+        (_edit(config={"pose_net": {"out_channels": 0}}), "PoseNetConfig: out_channels must be"),
         (lambda path: (path / "config.json").write_text("{"), "config.json is not a JSON file"),
         (lambda path: (path / "config.json").write_text("[]"), "is not a checkpoint of this project"),
         (_edit(format="diffusers"), "is not a checkpoint of this project"),
@@ -190,6 +194,18 @@ def test_damage_is_told_in_one_line(checkpoint: Path, damage: Callable[[Path], o
             read(checkpoint)
         assert len(str(caught.value).splitlines()) == 1
     assert capfd.readouterr() == ("", "")
+
+
+def test_links_in_a_loop(tmp_path: Path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"checkpoint .*loop"):
+        describe(tmp_path / "loop")
+
+
+def test_a_checkpoint_without_models(checkpoint: Path):
+    _edit(files={})(checkpoint)
+    with pytest.raises(InputError, match="has no unet, vae; it has no models at all"):
+        require_models(checkpoint, ["unet", "vae"])
 
 
 def test_an_absent_model_is_named(checkpoint: Path):
