@@ -32,7 +32,16 @@ _EXPORTS = {
     "load_poses": "data.poses",
     "open_writer": "data.video",
 }
-__all__ = sorted(_EXPORTS)
+__all__ = [
+    "Animator",
+    "InputError",
+    "SamplingConfig",
+    "StableAnimatorConfig",
+    "fit_aspect",
+    "load_image",
+    "load_poses",
+    "open_writer",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """The `config.json` files that diffusers and transformers publish, as this project's configurations."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -91,7 +92,8 @@ def _vae(data: dict[str, Any]) -> VAEConfig:
 
 
 def _image_encoder(data: dict[str, Any]) -> ImageEncoderConfig:
-    # Imported here because it takes seconds.
+    # Imported here because it takes seconds. Without torch it would say on stderr that it can do little.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CLIPVisionConfig
 

@@ -8,7 +8,7 @@ from flax import nnx
 from benchmarks._flops import matmul_flops
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.models.attention import attention, xla_attention
-from stableanimator_jax.models.layers import Precision, conv
+from stableanimator_jax.models.layers import Conv, Precision
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.sampling.models import Blueprint
 
@@ -18,7 +18,7 @@ def shape(*sizes: int) -> jax.ShapeDtypeStruct:
 
 
 def test_products_and_convolutions_count_as_by_hand():
-    layer = conv(6, 10, 3, precision=Precision(), rngs=nnx.Rngs(0))
+    layer = Conv(6, 10, 3, precision=Precision(), rngs=nnx.Rngs(0))
 
     def program(a, b, images):
         return jnp.einsum("bij,bjk->bik", a, b), jax.checkpoint(layer)(images), a + 1
