@@ -40,7 +40,7 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
                 main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()  # here, where a reader that went away is still handled
     except InputError as e:
-        print(f"error: {_one_line(str(e))}", file=sys.stderr)
+        print(f"error: {_joined(str(e))}", file=sys.stderr)
         return 2
     except MemoryError as e:
         print(f"error: {_one_line(f'not enough memory for this: {e}').rstrip(': ')}", file=sys.stderr)
@@ -164,6 +164,11 @@ def _unboxed(box: str) -> str:
     alike = [s for s in sections[1:] if s[0].startswith(("Perhaps you meant", "Arguments similar to"))]
     meant = [line.split()[0].rstrip(",") for section in alike for line in section if line.startswith("--")]
     return message[:1].lower() + message[1:] + (f"; did you mean {' or '.join(meant[:3])}?" if meant else "")
+
+
+def _joined(message: str) -> str:
+    """A message of several lines, one a problem, as one line."""
+    return "; ".join(line for part in message.splitlines() if (line := _one_line(part)))
 
 
 def _one_line(text: str) -> str:

@@ -32,7 +32,7 @@ class Whole:
 
     def __post_init__(self):
         if self.part.learning_rate <= 0:
-            raise InputError("learning-rate must be positive,\nand small")
+            raise InputError("learning-rate must be positive\nand small")
 
 
 def parsed(*argv: str, default: Whole = Whole()) -> Whole:
@@ -71,7 +71,7 @@ def test_config_file_may_give_text_for_a_path(tmp_path):
         (["--kind", "medium"], r"invalid choice 'medium' for argument '--kind'. Expected one of \('small', 'large'\)"),
         (["--part.learning-rate", "fast"], "error parsing --part.learning-rate: could not convert string to float"),
         (["stray"], "unrecognized options: stray"),
-        (["--part.learning-rate", "0"], "^learning-rate must be positive,\nand small$"),
+        (["--part.learning-rate", "0"], "^learning-rate must be positive\nand small$"),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
@@ -104,7 +104,7 @@ def test_ends(capsys):
     assert run_script(lambda argv: print(*argv), ["a", "b"]) == 0
     assert capsys.readouterr() == ("a b\n", "")
     assert run_script(lambda argv: print(parsed("--part.learning-rate", "0")), []) == 2
-    assert capsys.readouterr() == ("", "error: learning-rate must be positive, and small\n")  # one line
+    assert capsys.readouterr() == ("", "error: learning-rate must be positive; and small\n")  # one line
     assert run_script(lambda argv: print(bytearray(2**62)), []) == 2
     assert capsys.readouterr() == ("", "error: not enough memory for this\n")
     with pytest.raises(ZeroDivisionError):
