@@ -42,7 +42,7 @@ def test_bad_options_are_refused_in_one_line():
         (("--width", "60"), "the output size 60x512 does not work"),
         (("--height", "0"), "the output size 512x0 does not work"),
         (("--window", "1"), "window must be from 2 to 1024"),
-        (("--rows-at-once", "0"), "rows-at-once must be at least 1"),
+        (("--rows-at-once", "0"), "rows-at-once must be from 1 to 1024"),
         (("--steps", "0"), "steps must be at least 1"),
         (("--config", "tiny", "--against", "torch"), "--against torch needs"),
     ):
