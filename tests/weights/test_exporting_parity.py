@@ -85,6 +85,7 @@ def test_the_vae_in_diffusers(exported: Path):
     assert_close(np.moveaxis(np.asarray(found), -1, -3), expected, 1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # torch and NumPy, in diffusers
 def test_the_whole_pipeline_in_diffusers(exported: Path):
     pipeline = diffusers.StableVideoDiffusionPipeline.from_pretrained(exported / "SVD")
     assert pipeline.vae.config.scaling_factor == TINY.vae.scaling_factor
