@@ -1,6 +1,6 @@
 """The whole sampler as one object: a checkpoint in, videos out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -175,7 +175,7 @@ class Animator:
         poses: UInt8[np.ndarray, "f H W 3"],
         noise: Float[Array, "w h w2 c"],
         sampling: SamplingConfig,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Progress | None = None,
     ) -> Float[Array, "f h w2 c"]:
         """The latents of a video; see `sampling.denoise.denoise`."""
         return denoise(
