@@ -1,15 +1,14 @@
 """Pose sequences: a directory of numbered skeleton images, or a video of skeletons, at the size of the output."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from stableanimator_jax.data.files import is_directory, require_file
+from stableanimator_jax.data.files import is_directory, numbered_frames, require_file
 from stableanimator_jax.data.images import BLACK, FitMode, fit, load_image
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.errors import InputError
@@ -44,7 +43,7 @@ def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop"
         raise InputError(f"the number of frames must be at least 1, got {limit}")
     path = Path(path)
     if is_directory(path):
-        files = _numbered_frames(path, limit)
+        files = numbered_frames(path, "poses", limit)
         return Poses(_fill(_read_all(files), width, height, mode, expected=len(files)), fps=None)
     with read_frames(path, what="poses") as (info, frames):
         expected = min(info.frame_count or 64, limit or 1000, 1000)  # no trust in what a broken header states
@@ -58,7 +57,7 @@ def pose_files(path: Path) -> list[Path]:
         InputError: as `load_poses`, but for what is inside of the files.
     """
     if is_directory(path):
-        return _numbered_frames(path, None)
+        return numbered_frames(path, "poses")
     require_file(path, "poses")
     return [path]
 
@@ -86,29 +85,6 @@ def _fill(images: Iterator[np.ndarray], width: int, height: int, mode: FitMode, 
         count += 1
     frames.resize((count, height, width, 3), refcheck=False)
     return frames
-
-
-def _numbered_frames(directory: Path, limit: int | None) -> list[Path]:
-    try:
-        paths = sorted(directory.iterdir())
-    except OSError as e:
-        raise InputError(f"cannot read poses {directory}: {e.strerror}") from e
-    files: dict[int, Path] = {}
-    for path in paths:
-        if match := re.fullmatch(r"frame_(\d+)\.png", path.name, re.IGNORECASE):
-            number = int(match[1])
-            if number in files:
-                raise InputError(f"poses {directory}: {files[number].name} and {path.name} are the same frame")
-            files[number] = path
-    if not files:
-        raise InputError(f"poses {directory}: there is no frame_0.png, frame_1.png, … in this directory")
-    numbers = sorted(files)[:limit]
-    gaps = [(a + 1, b - 1) for a, b in pairwise(numbers) if b > a + 1]
-    if gaps:
-        names = [f"frame_{a}.png" if a == b else f"frame_{a}.png to frame_{b}.png" for a, b in gaps]
-        more = f" and {len(gaps) - 3} more gaps" if len(gaps) > 3 else ""
-        raise InputError(f"poses {directory}: missing {', '.join(names[:3])}{more}")
-    return [files[n] for n in numbers]
 
 
 def _read_all(files: list[Path]) -> Iterator[np.ndarray]:

@@ -5,10 +5,8 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +51,9 @@ class Record:
     """Of Python and the packages that compute."""
     result: dict[str, Any]
     """What the run made, on which device, in how many seconds. Not needed to run it again."""
+    hjb: list[dict[str, Any]] = field(default_factory=list)
+    """What the face optimisation did at each denoising step that it ran at: the step (from 0), the mean cosine of the
+    faces to the reference before and after (null where no frame has a face), and the frames with a face."""
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -124,20 +125,3 @@ def version_changes(record: Record) -> str:
     return ", ".join(
         f"{name} {then} then, {now[name]} now" for name, then in record.versions.items() if now.get(name, then) != then
     )
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary neighbour of `path`, to be written in the `with` block, that takes its name when the block ends well.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name[:60]}-{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as e:
-        raise InputError(f"cannot write {path}: {e.strerror or e}") from e
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from stableanimator_jax.data.files import replacing
 from stableanimator_jax.data.video import open_writer
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.contact_sheet import ContactSheet
 from stableanimator_jax.sampling.inputs import Inputs, hash_inputs, read_inputs
 from stableanimator_jax.sampling.progress import ProgressBars, Stopwatch
-from stableanimator_jax.sampling.record import Record, replacing, versions, write_record
+from stableanimator_jax.sampling.record import Record, versions, write_record
 from stableanimator_jax.sampling.run_config import SampleConfig
 
 if TYPE_CHECKING:

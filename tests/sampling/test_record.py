@@ -5,13 +5,13 @@ import json
 
 import pytest
 
+from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.record import (
     InputFile,
     Record,
     read_record,
-    replacing,
     sha256_of,
     version_changes,
     versions,
