@@ -5,6 +5,7 @@ the latents towards the reference's identity. Chunks of frames are decoded apart
 by element, so optimising chunk after chunk gives what optimising the whole video would, in one chunk's memory.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -12,14 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Float
 
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.sampling.face_crop import crop_boxes, warp_aligned
+from stableanimator_jax.sampling.face_region import face_regions, shifted, whole_frames
 from stableanimator_jax.sampling.models import Model
 
 ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+SMALLEST_NORM = 1e-8  # torch's cosine_similarity guards against zero vectors with it
 
 
 class Faces(NamedTuple):
@@ -28,11 +32,11 @@ class Faces(NamedTuple):
     place: Float[np.ndarray, "f 4"] | Float[np.ndarray, "f 2 3"]
     """Boxes (y0, y1, x0, x1), inclusive, for `crop_boxes`, or transforms for `warp_aligned`."""
     valid: Bool[np.ndarray, "f"]
-    """False where a frame shows no face: it contributes nothing and stays as it is."""
+    """False where a frame shows no face: it contributes nothing and stays as it is, whatever its place says."""
 
 
 class Refinement(NamedTuple):
-    """What one optimised step gives."""
+    """What one optimised step gives. Nothing here is checked: not finite numbers in a frame make these so too."""
 
     latents: Float[Array, "f h w c"]
     losses: Float[np.ndarray, "iterations"]
@@ -47,56 +51,83 @@ def refine(
     arcface: Model[ArcFace],
     latents: Float[Array, "f h w c"],
     faces: Faces,
-    reference: Float[Array, "512"],
+    reference: Float[Array, "d"],
     learning_rate: float,
     *,
     iterations: int,
     chunk: int,
+    margin: float | None = None,
+    on_chunk: Callable[[int, int], None] | None = None,
 ) -> Refinement:
     """Move predicted clean latents towards the reference's identity by Adam, a fresh optimiser each time.
 
+    Adam acts almost like a sign: each iteration moves every latent by about the learning rate, however little the
+    face depends on it. With whole frames that is the background too. With a margin, only the latents around the faces
+    are decoded and moved, and all others stay as they are. That is quicker, and approximate: the decoder's group
+    norms and its attention see the region alone, and the convolutions its edge.
+
     Args:
-        vae, arcface: the models.
-        latents: the predicted clean sample as the UNet sees it (multiplied by the VAE's scaling factor).
+        vae, arcface: the models; float32 is the published precision. One of the same parameters whose blueprint
+            computes in bfloat16 decodes faster; latents, Adam and the similarity are float32 always.
+        latents: the predicted clean sample as the UNet sees it (multiplied by the VAE's scaling factor), float32.
         faces: where the faces are.
         reference: the reference face's raw ArcFace embedding.
         learning_rate: Adam's; published: 0.1 * (1 - step / steps).
-        iterations: of Adam.
-        chunk: frames decoded at once.
+        iterations: of Adam, at least 1.
+        chunk: frames decoded at once; they see each other.
+        margin: around the faces of a chunk, in lengths of the longer side of what they fill together (see
+            `face_regions`); None decodes whole frames.
+        on_chunk: called with the frames that are done and all frames, after each chunk. Waits for the chunk.
 
     Returns:
         the refined latents with what they did. Without a face anywhere the latents come back as they are, with
         no losses and similarities of NaN.
     """
-    counted = int(np.sum(faces.valid))
+    total, counted = len(latents), int(np.sum(faces.valid))
     if counted == 0:
+        if on_chunk:
+            on_chunk(total, total)
         return Refinement(latents, np.zeros(0, np.float32), float("nan"), float("nan"))
+    # Gradients pass through a masked frame's crop all the same: its place must be one that gives finite numbers.
+    keep = faces.valid.reshape(-1, *(1,) * (faces.place.ndim - 1))
+    place = np.where(keep, faces.place, faces.place[faces.valid][:1]).astype(np.float32)
+    frame, downscale = (latents.shape[1], latents.shape[2]), vae.blueprint.config.downscale
+    if margin is None:
+        regions = whole_frames(frame, -(-total // chunk))
+    else:
+        regions = face_regions(place, faces.valid, chunk=chunk, frame=frame, downscale=downscale, margin=margin)
+
     refined, reports = [], []
-    for start in range(0, len(latents), chunk):
-        part = slice(start, start + chunk)
-        if not faces.valid[part].any():
-            refined.append(latents[part])
-            continue
-        moved, report = _refine_chunk(
-            vae,
-            arcface,
-            latents[part],
-            faces.place[part],
-            faces.valid[part],
-            reference,
-            np.float32(learning_rate),
-            np.float32(counted),
-            iterations=iterations,
-        )
+    for first, start in zip(range(0, total, chunk), regions.starts, strict=True):
+        part = slice(first, first + chunk)
+        if faces.valid[part].any():
+            moved, report = refine_chunk(
+                vae,
+                arcface,
+                latents[part],
+                shifted(place[part], downscale * start),
+                faces.valid[part],
+                reference,
+                np.float32(learning_rate),
+                np.float32(counted),
+                start,
+                size=regions.size,
+                iterations=iterations,
+            )
+            reports.append(report)
+        else:
+            moved = latents[part]
         refined.append(moved)
-        reports.append(report)
+        if on_chunk:
+            jax.block_until_ready(moved)
+            on_chunk(min(first + chunk, total), total)
     # Each chunk's numbers are its share of the mean over all frames with a face.
     losses, before, after = (np.sum([np.asarray(r[i]) for r in reports], axis=0) for i in range(3))
     return Refinement(jnp.concatenate(refined), losses, float(before), float(after))
 
 
-@partial(jax.jit, static_argnames="iterations")
-def _refine_chunk(
+@partial(jax.jit, static_argnames=("size", "iterations"))
+def refine_chunk(
     vae: Model[VAE],
     arcface: Model[ArcFace],
     latents: Array,
@@ -105,9 +136,23 @@ def _refine_chunk(
     reference: Array,
     learning_rate: Array,
     counted: Array,
+    start: Array,
     *,
+    size: tuple[int, int],
     iterations: int,
 ) -> tuple[Array, tuple[Array, Array, Array]]:
+    """The one program of `refine`: all iterations of one chunk. See `lower_chunk` for its memory and cost.
+
+    Args:
+        place: in pixels of the region.
+        counted: frames of the whole video with a face.
+        start: first row and column of the region, in latent cells.
+        size: its height and width.
+        The others are `refine`'s, one chunk of them.
+
+    Returns:
+        the chunk's latents, and its share of the losses and of the similarity before and after.
+    """
     decoder, recogniser = vae.module(), arcface.module()
 
     def mean(values: Array) -> Array:
@@ -128,12 +173,59 @@ def _refine_chunk(
         update = jnp.where(valid[:, None, None, None], update, 0)
         return (x - learning_rate * update, state), (value, similarity)
 
-    (refined, _), (losses, similarities) = jax.lax.scan(iterate, (latents, ADAM.init(latents)), length=iterations)
-    return refined, (losses, similarities[0], loss(refined)[1])
+    corner = (0, start[0], start[1], 0)
+    region = jax.lax.dynamic_slice(latents, corner, (len(latents), *size, latents.shape[-1]))
+    (refined, _), (losses, similarities) = jax.lax.scan(iterate, (region, ADAM.init(region)), length=iterations)
+    moved = jax.lax.dynamic_update_slice(latents, refined, corner)
+    return moved, (losses, similarities[0], loss(refined)[1])
+
+
+def lower_chunk(
+    vae: Model[VAE],
+    arcface: Model[ArcFace],
+    *,
+    frames: int,
+    latent_size: tuple[int, int],
+    iterations: int,
+    region: tuple[int, int] | None = None,
+    aligned: bool = False,
+    sharding: Sharding | None = None,
+) -> jax.stages.Lowered:
+    """The program that `refine` runs for every chunk, for its memory and cost; nothing is allocated.
+
+    `lower_chunk(...).compile().memory_analysis()` is the memory of videos of any length.
+
+    Args:
+        vae, arcface: the models; `Model(blueprint.abstract_params(), blueprint)` will do.
+        frames: in the chunk.
+        latent_size: height and width of the latents.
+        iterations: of Adam.
+        region: height and width of the region in latent cells, as `face_regions` finds it; None is whole frames.
+        aligned: faces are aligned, not boxes.
+        sharding: where everything lies, if not on the default device; compiles for that.
+    """
+    vae_config, arcface_config = vae.blueprint.config, arcface.blueprint.config
+
+    def array(*shape: int, dtype: type = np.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    arguments = (
+        vae,
+        arcface,
+        array(frames, *latent_size, vae_config.latent_channels),
+        array(frames, 2, 3) if aligned else array(frames, 4),
+        array(frames, dtype=np.bool_),
+        array(arcface_config.embedding_dim),
+        array(),
+        array(),
+        array(2, dtype=np.int32),
+    )
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments)
+    return refine_chunk.lower(*abstract, size=region or latent_size, iterations=iterations)
 
 
 def face_similarities(vae: VAE, arcface: ArcFace, latents: Array, place: Array, reference: Array) -> Float[Array, "f"]:
-    """Cosine between each frame's face and the reference embedding.
+    """Cosine between each frame's face and the reference embedding, in float32.
 
     Args:
         latents: one chunk's clean latents as the UNet sees them, decoded together.
@@ -144,6 +236,10 @@ def face_similarities(vae: VAE, arcface: ArcFace, latents: Array, place: Array, 
     frames = jnp.clip(frames / 2 + 0.5, 0, 1)
     faces = crop_boxes(frames, place) if place.ndim == 2 else warp_aligned(frames, place)
     embeddings = arcface(faces * 2 - 1).astype(jnp.float32)
-    # torch's cosine_similarity, down to the guard against zero vectors.
-    norms = jnp.maximum(jnp.linalg.norm(embeddings, axis=-1) * jnp.linalg.norm(reference), 1e-8)
-    return embeddings @ reference / norms
+    # Not a matrix product, which TPUs would take in bfloat16.
+    return (_unit(embeddings) * _unit(reference)[None]).sum(-1)
+
+
+def _unit(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    """Vectors of length 1; the gradient is finite at a zero vector too (`jnp.linalg.norm`'s is NaN)."""
+    return x / jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), SMALLEST_NORM**2))
