@@ -1,4 +1,5 @@
-"""Make the example that ships in the package: a photo, and a pose sequence of its person who turns and waves.
+"""Make the example that ships in the package: a photo, a pose sequence of its person who turns and waves, and where
+her face is.
 
     python tools/make_example.py [DIRECTORY]
 
@@ -15,6 +16,8 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
+from stableanimator_jax.data.face_track import FaceTrack, ReferenceFace, save_face_boxes
+from stableanimator_jax.perception.face_points import track_from_keypoints
 from stableanimator_jax.perception.skeleton import draw_skeletons
 
 SIZE = 512
@@ -55,6 +58,9 @@ LOWER_LIP = [(0.0, 1.06, 0.18), (-0.10, 1.05, 0.17), (-0.27, 1.00, 0.12)]
 INNER_UPPER_LIP = [(-0.35, 0.89, 0.04), (-0.12, 0.89, 0.17), (0.0, 0.895, 0.18)]
 INNER_LOWER_LIP = [(0.0, 0.98, 0.16), (-0.12, 0.97, 0.15)]
 PUPIL, EAR = (-0.51, 0.0, -0.06), (-1.12, 0.50, -1.15)
+
+# Read off the photo: eyes, nose, mouth corners.
+PHOTO_LANDMARKS = np.array([(201.5, 101.5), (247.5, 103.5), (223.5, 125), (206, 142.5), (243, 143.5)], np.float32)
 
 # Fingers in hand lengths: where each leaves the wrist's plane (along the hand, towards the thumb), the angle at
 # which it spreads, and its three bones. The thumb's first joint is its base in the palm.
@@ -198,12 +204,17 @@ def main(directory: Path) -> None:
     poses.mkdir(parents=True, exist_ok=True)
     photo = Image.fromarray(skimage.data.astronaut()).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     photo.save(directory / "reference.jpg", quality=90, optimize=True)
+    points, scores = map(np.stack, zip(*(person(i / FRAMES) for i in range(FRAMES)), strict=True))
     for i in range(FRAMES):
-        pixels, scores = person(i / FRAMES)
-        image = draw_skeletons(pixels[None] / SIZE, scores[None], SIZE, SIZE)
+        image = draw_skeletons(points[i : i + 1] / SIZE, scores[i : i + 1], SIZE, SIZE)
         # Unfiltered rows: thin lines on black compress a fifth better so.
         png = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 9]
         cv2.imwrite(str(poses / f"frame_{i}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), png)
+    track = track_from_keypoints(points, scores)
+    assert track.landmarks is not None
+    track = FaceTrack(track.boxes, np.round(track.landmarks, 1), track.valid)
+    reference = ReferenceFace(track.boxes[0], PHOTO_LANDMARKS)  # she starts where the photo has her
+    save_face_boxes(directory / "face_boxes.json", track=track, size=(SIZE, SIZE), reference=reference)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -80,6 +80,28 @@ def _to_8_bit(deep: np.ndarray) -> np.ndarray:
     return np.round(deep * (255.0 / limit)).astype(np.uint8)
 
 
+class Window(NamedTuple):
+    """A part of an image in pixels, or, where it reaches beyond, the image with bars around it."""
+
+    left: int
+    """Column of the image where it begins; negative where there is a bar."""
+    top: int
+    width: int
+    height: int
+
+
+def aspect_window(image_width: int, image_height: int, width: int, height: int, mode: FitMode) -> Window:
+    """What `fit_aspect` makes of an image of this size: its centre, cut out or between bars, in the aspect
+    width:height (to the nearest pixel). `fit` then resizes it to width x height."""
+    by_height, by_width = max(1, round(image_height * width / height)), max(1, round(image_width * height / width))
+    too_wide = image_width * height > image_height * width
+    if too_wide == (mode == "crop"):
+        new_width, new_height = by_height, image_height
+    else:
+        new_width, new_height = image_width, by_width
+    return Window((image_width - new_width) // 2, (image_height - new_height) // 2, new_width, new_height)
+
+
 def fit(
     image: ImageArray, width: int, height: int, mode: FitMode, *, filter: Filter, fill: Colour = BLACK
 ) -> UInt8[np.ndarray, "height width 3"]:
@@ -97,15 +119,9 @@ def fit_aspect(image: ImageArray, width: int, height: int, mode: FitMode, *, fil
         InputError: with its bars the image would be absurdly large.
     """
     image_height, image_width = image.shape[:2]
-    by_height, by_width = max(1, round(image_height * width / height)), max(1, round(image_width * height / width))
-    too_wide = image_width * height > image_height * width
-    if too_wide == (mode == "crop"):
-        new_width, new_height = by_height, image_height
-    else:
-        new_width, new_height = image_width, by_width
+    left, top, new_width, new_height = aspect_window(image_width, image_height, width, height, mode)
     if (new_width, new_height) == (image_width, image_height):
         return image
-    left, top = (image_width - new_width) // 2, (image_height - new_height) // 2
     if mode == "crop":
         return image[top : top + new_height, left : left + new_width]
     if new_width * new_height > _MOST_PADDED_PIXELS:

@@ -18,17 +18,23 @@ EMBEDDING_DIM = 512
 
 
 @dataclass(frozen=True)
-class Face:
-    """One detected face, in pixels of the image it was found in."""
+class Detection:
+    """Where a face is, in pixels of the image it was found in."""
 
-    embedding: Float32[np.ndarray, "512"]
-    """ArcFace's raw output, not normalised: what the Face Encoder was trained on."""
     bbox: Float32[np.ndarray, "4"]
     """Left, top, right, bottom. May reach outside of the image."""
     kps: Float32[np.ndarray, "5 2"]
-    """(x, y) of the eyes, the nose and the corners of the mouth."""
+    """(x, y) of the eyes, the nose and the corners of the mouth; of an upright face, image-left ones first."""
     score: float
     """The detector's confidence in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Face(Detection):
+    """A detected face and whose it is."""
+
+    embedding: Float32[np.ndarray, "512"]
+    """ArcFace's raw output, not normalised: what the Face Encoder was trained on."""
 
 
 class FaceAnalyser:
@@ -74,23 +80,32 @@ class FaceAnalyser:
         self._detector = app.models["detection"]
         self._recogniser = app.models["recognition"]
 
+    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Detection | None:
+        """Where the largest face of an RGB image is, or None where no face is found."""
+        with _quiet():
+            boxes, points = self._detector.detect(_to_bgr(image))
+        if len(boxes) == 0:
+            return None
+        i = int(np.argmax((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])))
+        return Detection(
+            bbox=np.asarray(boxes[i, :4], np.float32), kps=np.asarray(points[i], np.float32), score=float(boxes[i, 4])
+        )
+
     def embedding(self, image: UInt8[np.ndarray, "h w 3"]) -> Face | None:
-        """The largest face of an RGB image, or None where no face is found."""
+        """The largest face of an RGB image with its ArcFace embedding, or None where no face is found."""
         from insightface.app.common import Face as InsightFace
 
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # InsightFace takes OpenCV's order, and turns it round itself
+        found = self.detect(image)
+        if found is None:
+            return None
         with _quiet():
-            boxes, points = self._detector.detect(bgr)
-            if len(boxes) == 0:
-                return None
-            i = int(np.argmax((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])))
-            embedding = self._recogniser.get(bgr, InsightFace(bbox=boxes[i, :4], kps=points[i]))
-        return Face(
-            embedding=np.asarray(embedding, np.float32),
-            bbox=np.asarray(boxes[i, :4], np.float32),
-            kps=np.asarray(points[i], np.float32),
-            score=float(boxes[i, 4]),
-        )
+            embedding = self._recogniser.get(_to_bgr(image), InsightFace(bbox=found.bbox, kps=found.kps))
+        return Face(found.bbox, found.kps, found.score, embedding=np.asarray(embedding, np.float32))
+
+
+def _to_bgr(image: np.ndarray) -> np.ndarray:
+    """InsightFace takes OpenCV's order, and turns it round itself."""
+    return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
 
 
 def load_face_embedding(path: Path) -> Float32[np.ndarray, "512"]:

@@ -1,0 +1,248 @@
+"""Where a person's face is in every frame of a video: boxes from a JSON file or from mask images.
+
+A box is (left, top, right, bottom) in whole pixels with its bounds inclusive, so [3, 3] is one pixel wide and covers
+the span from 3 to 4. Landmarks are points with pixel centres at whole numbers, as OpenCV and InsightFace count.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from stableanimator_jax.data.files import numbered_frames, replacing
+from stableanimator_jax.data.images import BLACK, FitMode, aspect_window, load_image
+from stableanimator_jax.data.json_files import (
+    plain_numbers,
+    read_numbers,
+    read_object,
+    read_size,
+    require_keys,
+    require_list,
+)
+from stableanimator_jax.errors import InputError
+
+_WHITE = 128  # masks are black and white, but for the edges that a resize has softened
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """One face through a video."""
+
+    boxes: Float32[np.ndarray, "f 4"]
+    """Left, top, right, bottom in whole pixels, inclusive. May reach outside of the frame until `fitted`."""
+    landmarks: Float32[np.ndarray, "f 5 2"] | None
+    """(x, y) of the eyes, the nose and the corners of the mouth, image-left ones first; None where not known."""
+    valid: Bool[np.ndarray, "f"]
+    """False where a frame shows no face; its box and landmarks then are zeros."""
+
+    def fitted(self, size: tuple[int, int], width: int, height: int, mode: FitMode) -> "FaceTrack":
+        """Where the faces are after `data.images.fit` has brought the frames to another size.
+
+        A box's span is mapped and its bounds rounded to whole pixels, one pixel at least; what is cropped away is
+        cut off. A face of which nothing is left becomes invalid. Landmarks may come to lie outside of the frame.
+
+        Args:
+            size: width and height of the frames that the track belongs to.
+            width, height: of the frames as fitted.
+            mode: as for `fit`.
+        """
+        window = aspect_window(*size, width, height, mode)
+        corner, extent = np.array(window[:2]), np.array(window[2:])
+        scale = np.array([width, height]) / extent
+        spans = self.boxes.reshape(-1, 2, 2).astype(np.float64) - corner + [[0], [1]]  # [f, low and high, x and y]
+        valid = self.valid & (spans[:, 0] < extent).all(axis=-1) & (spans[:, 1] > 0).all(axis=-1)
+        spans = np.clip(spans, 0, extent) * scale
+        low, high = np.floor(spans + 0.5).transpose(1, 0, 2)
+        middle = np.minimum(np.floor(spans.mean(axis=1)), [width - 1, height - 1])
+        thin = high <= low
+        boxes = np.concatenate([np.where(thin, middle, low), np.where(thin, middle, high - 1)], axis=-1)
+        landmarks = None
+        if self.landmarks is not None:
+            moved = (self.landmarks.astype(np.float64) + 0.5 - corner) * scale - 0.5
+            landmarks = np.where(valid[:, None, None], moved, 0).astype(np.float32)
+        return FaceTrack(np.where(valid[:, None], boxes, 0).astype(np.float32), landmarks, valid)
+
+
+class ReferenceFace(NamedTuple):
+    """The face in the reference image, in pixels of that image."""
+
+    box: Float32[np.ndarray, "4"]
+    """As in `FaceTrack`."""
+    landmarks: Float32[np.ndarray, "5 2"] | None
+
+
+@dataclass(frozen=True)
+class FaceBoxes:
+    """What a file of face boxes holds."""
+
+    track: FaceTrack | None
+    """In pixels of frames of `size`; None where the file has the reference only."""
+    size: tuple[int, int] | None
+    """Width and height of the frames; None where there is no track."""
+    reference: ReferenceFace | None
+
+
+def load_face_boxes(path: Path, frames: int, *, reference_size: tuple[int, int] | None = None) -> FaceBoxes:
+    """Read face boxes from JSON:
+
+        {"width": 512, "height": 512,
+         "frames": [{"box": [left, top, right, bottom], "landmarks": [[x, y], … 5]}, null, …],
+         "reference": {"box": […], "landmarks": […]}}
+
+    `frames` has one entry a frame of the poses, in pixels of the poses as they are stored, null where there is no
+    face; `width` and `height` are theirs. `reference` is in pixels of the reference image. One of the two may be
+    missing, and so may the landmarks, of all frames together. Boxes are rounded to whole pixels and cut to the image.
+
+    Args:
+        path: the file.
+        frames: how many there must be.
+        reference_size: width and height of the reference image, which its box must lie in.
+
+    Raises:
+        InputError: no such file, not this structure, not numbers, a box that is inverted or outside of its image,
+            landmarks in some frames only, or another number of frames. Frames are counted from 0.
+    """
+    what = f"face boxes {path}"
+    data = read_object(path, "face boxes")
+    require_keys(data, what, (), ("frames", "width", "height", "reference"))
+    if "frames" not in data and "reference" not in data:
+        raise InputError(f'{what}: there is neither "frames" nor "reference" in it')
+    reference = None
+    if "reference" in data:
+        reference = _read_face(data["reference"], f"{what}, reference", reference_size)
+    if "frames" not in data:
+        return FaceBoxes(None, None, reference)
+    size = read_size(data, what)
+    entries = require_list(data["frames"], f"{what}, frames")
+    if len(entries) != frames:
+        raise InputError(f"{what} has {len(entries)} frames, but the poses have {frames}")
+    found = [None if e is None else _read_face(e, f"{what}, frame {i}", size) for i, e in enumerate(entries)]
+    return FaceBoxes(_track(found, what), size, reference)
+
+
+def save_face_boxes(
+    path: Path,
+    *,
+    track: FaceTrack | None = None,
+    size: tuple[int, int] | None = None,
+    reference: ReferenceFace | None = None,
+) -> None:
+    """Write what `load_face_boxes` reads, whole or not at all.
+
+    Args:
+        path: the file; one that is there is replaced.
+        track: boxes inside of frames of `size`.
+        size: width and height of the frames.
+        reference: the face in the reference image.
+
+    Raises:
+        InputError: the file cannot be written.
+        ValueError: neither track nor reference, or a track without a size.
+    """
+    if track is None and reference is None:
+        raise ValueError("there is neither a track nor a reference to write")
+    parts = []
+    if track is not None:
+        if size is None:
+            raise ValueError("a track needs the size of its frames")
+        landmarks = [None] * len(track.valid) if track.landmarks is None else track.landmarks
+        faces = zip(track.valid, track.boxes, landmarks, strict=True)
+        lines = [json.dumps(_plain_face(box, points) if valid else None) for valid, box, points in faces]
+        parts += [f'"width": {size[0]}', f'"height": {size[1]}', '"frames": [\n  ' + ",\n  ".join(lines) + "\n ]"]
+    if reference is not None:
+        parts.append(f'"reference": {json.dumps(_plain_face(*reference))}')
+    with replacing(path) as temporary:
+        temporary.write_text("{\n " + ",\n ".join(parts) + "\n}\n", encoding="utf-8")
+
+
+def load_face_masks(directory: Path, frames: int) -> tuple[FaceTrack, tuple[int, int]]:
+    """Read face boxes from mask images, black with the faces' boxes filled white: `frame_N.png`, numbered as poses.
+
+    Of several faces the largest counts. A frame has no face where the mask is black; or white all over, which is
+    how the published training data marks that no face was found.
+
+    Args:
+        directory: of the masks.
+        frames: how many there must be.
+
+    Returns:
+        the boxes, without landmarks, and the masks' width and height.
+
+    Raises:
+        InputError: no masks, a gap in their numbers, another number of frames, masks of different sizes, an image
+            that cannot be read, or one that is neither black nor white.
+    """
+    files = numbered_frames(directory, "face masks")
+    if len(files) != frames:
+        raise InputError(f"face masks {directory}: there are {len(files)}, but the poses have {frames} frames")
+    boxes, valid = np.zeros((frames, 4), np.float32), np.zeros(frames, bool)
+    size = None
+    for i, path in enumerate(files):
+        image = load_image(path, what="face mask", background=BLACK)
+        height, width = image.shape[:2]
+        size = size or (width, height)
+        if (width, height) != size:
+            raise InputError(
+                f"face mask {path} is {width}x{height} pixels, but {files[0].name} is {size[0]}x{size[1]}: mixed sizes"
+            )
+        inside = np.asarray(image.min(axis=-1) >= _WHITE)
+        if not inside.any() and image.any():
+            raise InputError(
+                f"face mask {path} must be black with white (255) boxes, but its brightest is {image.max()}"
+            )
+        if inside.any() and not inside.all():
+            boxes[i], valid[i] = _largest_box(inside), True
+    assert size is not None  # there is a first file
+    return FaceTrack(boxes, None, valid), size
+
+
+def _largest_box(inside: np.ndarray) -> list[int]:
+    _, _, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8))
+    left, top, width, height, _ = max(stats[1:].tolist(), key=lambda row: row[cv2.CC_STAT_AREA])  # 0 is the black
+    return [left, top, left + width - 1, top + height - 1]
+
+
+def _read_face(data: Any, where: str, size: tuple[int, int] | None) -> ReferenceFace:
+    require_keys(data, where, ("box",), ("landmarks",))
+    box = read_numbers(data["box"], (4,), f"{where}, box")
+    shown = [f"{v:g}" for v in box]
+    if box[2] < box[0] or box[3] < box[1]:
+        raise InputError(f"{where}: the box [{', '.join(shown)}] is inverted; it must be left, top, right, bottom")
+    box = np.floor(box + 0.5)
+    far = np.array(size or (np.inf, np.inf), np.float32)
+    if (box[2:] < 0).any() or (box[:2] >= far).any():
+        of = f" of {size[0]}x{size[1]} pixels" if size else ""
+        raise InputError(f"{where}: the box [{', '.join(shown)}] lies outside of the image{of}")
+    box = np.concatenate([np.maximum(box[:2], 0), np.minimum(box[2:], far - 1)])
+    if "landmarks" not in data:
+        return ReferenceFace(box, None)
+    landmarks = read_numbers(data["landmarks"], (5, 2), f"{where}, landmarks")
+    if (landmarks == landmarks[0]).all():
+        raise InputError(f"{where}: all five landmarks are the same point")
+    return ReferenceFace(box, landmarks)
+
+
+def _track(found: list[ReferenceFace | None], what: str) -> FaceTrack:
+    boxes = np.zeros((len(found), 4), np.float32)
+    landmarks = np.zeros((len(found), 5, 2), np.float32)
+    faces = {i: face for i, face in enumerate(found) if face is not None}
+    marked = [i for i, face in faces.items() if face.landmarks is not None]
+    if marked and len(marked) < len(faces):
+        bare = next(i for i in faces if i not in marked)
+        raise InputError(
+            f"{what}: frame {marked[0]} has landmarks, but frame {bare} has none; give them for all faces or for none"
+        )
+    for i, (box, points) in faces.items():
+        boxes[i] = box
+        if points is not None:
+            landmarks[i] = points
+    return FaceTrack(boxes, landmarks if marked else None, np.array([face is not None for face in found]))
+
+
+def _plain_face(box: np.ndarray, landmarks: np.ndarray | None) -> dict[str, Any]:
+    face = {"box": plain_numbers(box)}
+    return face if landmarks is None else face | {"landmarks": plain_numbers(landmarks)}

@@ -1,0 +1,100 @@
+"""Whole-body keypoints of one person through a video: the numbers that skeletons are drawn from, as JSON."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from stableanimator_jax.data.files import is_directory, replacing
+from stableanimator_jax.data.json_files import (
+    plain_numbers,
+    read_numbers,
+    read_object,
+    read_size,
+    require_keys,
+    require_list,
+)
+from stableanimator_jax.errors import InputError
+
+POINTS = 134
+_FORMAT = "stableanimator-jax keypoints"
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """The person who is followed, in every frame."""
+
+    points: Float32[np.ndarray, "f 134 2"]
+    """(x, y) in pixels. Rows: 0 to 17 the body in OpenPose's order with the neck, 18 to 23 feet, 24 to 91 the face
+    (iBUG's 68), 92 to 112 and 113 to 133 the left and the right hand."""
+    scores: Float32[np.ndarray, "f 134"]
+    """The detector's confidence; all 0 in a frame where the person was not found."""
+    width: int
+    """Of the frames in pixels."""
+    height: int
+    fps: float | None
+    """Frames a second; None where they have no speed."""
+
+
+def save_keypoints(path: Path, keypoints: Keypoints) -> None:
+    """Write keypoints as JSON, whole or not at all; a file that is there is replaced.
+
+        {"format": "stableanimator-jax keypoints", "width": 512, "height": 512, "fps": 25,
+         "frames": [[[x, y, score], … 134], null, …]}
+
+    A frame where the person was not found is null: the points it may have are not kept.
+
+    Raises:
+        InputError: the file cannot be written.
+        ValueError: an array of another shape, or values that are not finite.
+    """
+    rows = np.concatenate([keypoints.points, keypoints.scores[..., None]], axis=-1)
+    if rows.shape[1:] != (POINTS, 3) or not np.isfinite(rows).all():
+        raise ValueError(f"expected finite keypoints [f, {POINTS}, 2] with scores, got {keypoints.points.shape}")
+    lines = [json.dumps(plain_numbers(row) if row[:, 2].any() else None) for row in rows]
+    head = {"format": _FORMAT, "width": keypoints.width, "height": keypoints.height, "fps": keypoints.fps}
+    text = json.dumps(head, allow_nan=False)[:-1] + ', "frames": [\n' + ",\n".join(lines) + "\n]}\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def load_keypoints(path: Path) -> Keypoints:
+    """Read what `save_keypoints` wrote. Points of a frame where the person was not found are zeros.
+
+    Raises:
+        InputError: no such file, or not this structure; names the frame, counted from 0.
+    """
+    what = f"keypoints {path}"
+    data = read_object(path, "keypoints")
+    if data.get("format") != _FORMAT:
+        raise InputError(f'{what} is not a file of keypoints: its "format" is not "{_FORMAT}"')
+    require_keys(data, what, ("format", "width", "height", "frames"), ("fps",))
+    width, height = read_size(data, what)
+    fps = data.get("fps")
+    if fps is not None:
+        read_numbers(fps, (), f"{what}, fps")
+        if fps <= 0:
+            raise InputError(f"{what}: fps must be above 0, got {fps:g}")
+        fps = float(fps)
+    frames = require_list(data["frames"], f"{what}, frames")
+    if not frames:
+        raise InputError(f"{what}: there are no frames in it")
+    rows = np.zeros((len(frames), POINTS, 3), np.float32)
+    for i, frame in enumerate(frames):
+        if frame is not None:
+            rows[i] = read_numbers(frame, (POINTS, 3), f"{what}, frame {i}")
+    return Keypoints(rows[..., :2], rows[..., 2], width, height, fps)
+
+
+def keypoints_beside(poses: Path) -> Path | None:
+    """The file of the keypoints that skeletons were drawn from, where it was kept beside them.
+
+    It is `DIR/keypoints.json` for a directory, `VIDEO.keypoints.json` (after the suffix) for a video.
+    """
+    path = poses / "keypoints.json" if is_directory(poses) else poses.parent / f"{poses.name}.keypoints.json"
+    try:
+        return path if path.is_file() else None
+    except OSError:  # such as a name too long
+        return None
