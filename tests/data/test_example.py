@@ -8,6 +8,7 @@ import pytest
 import skimage.data
 
 import stableanimator_jax
+from stableanimator_jax.data.face_track import load_face_boxes
 from stableanimator_jax.data.images import load_image
 from stableanimator_jax.data.poses import load_poses
 from stableanimator_jax.perception.skeleton import BODY, FACE, HANDS
@@ -56,6 +57,44 @@ def test_the_tool_makes_what_ships(tool, tmp_path):
     np.testing.assert_allclose(
         load_image(tmp_path / "reference.jpg").astype(int), load_image(EXAMPLE / "reference.jpg"), atol=8
     )
+
+
+def test_the_tool_makes_the_faces_that_ship(tool, tmp_path):
+    tool.main(tmp_path)
+    made, shipped = (load_face_boxes(path / "face_boxes.json", 32) for path in (tmp_path, EXAMPLE))
+    assert made.track is not None
+    assert shipped.track is not None
+    assert made.size == shipped.size == (512, 512)
+    assert shipped.track.valid.all()
+    np.testing.assert_allclose(made.track.boxes, shipped.track.boxes, atol=1)  # another NumPy may round otherwise
+    np.testing.assert_allclose(made.track.landmarks, shipped.track.landmarks, atol=0.11)
+    for a, b in zip(made.reference, shipped.reference, strict=True):
+        np.testing.assert_allclose(a, b, atol=1)
+
+
+def test_faces_are_where_the_pictures_have_them():
+    """In the poses the face's dots are grey; in the photo there is skin in the box, hair and backdrop around it."""
+    faces = load_face_boxes(EXAMPLE / "face_boxes.json", 32, reference_size=(512, 512))
+    assert faces.track is not None
+    frames = load_poses(EXAMPLE / "poses", 512, 512, "crop").frames
+    for frame, box in zip(frames, faces.track.boxes.astype(int), strict=True):
+        left, top, right, bottom = box
+        spread = frame.max(axis=-1).astype(int) - frame.min(axis=-1)
+        rows, columns = np.nonzero((frame.min(axis=-1) > 40) & (spread < 10))  # joints and hands are colourful
+        inside = (columns >= left - 1) & (columns <= right + 1) & (rows >= top - 1) & (rows <= bottom + 1)
+        assert inside.mean() > 0.98
+        # The faintest dots, which lie between pixels, are not counted.
+        assert abs(columns[inside].min() - left) <= 6
+        assert abs(columns[inside].max() - right) <= 6
+        assert abs(rows[inside].max() - bottom) <= 6
+    assert faces.reference is not None
+    photo = load_image(EXAMPLE / "reference.jpg").astype(int)
+    skin = (photo[..., 0] > 170) & (photo[..., 0] - photo[..., 2] > 40) & (photo[..., 1] > 110)
+    left, top, right, bottom = faces.reference.box.astype(int)
+    assert skin[top : bottom + 1, left : right + 1].mean() > 0.5
+    around = skin[top - 20 : bottom + 1, left - 30 : right + 31].copy()
+    around[20:, 30:-30] = False
+    assert around.mean() < 0.15
 
 
 def test_the_person_starts_where_the_photo_has_her(tool):

@@ -77,6 +77,33 @@ def test_the_largest_face_not_the_surest(analyser):
     assert alone.score > face.score + 0.05
 
 
+def test_detection_alone(analyser, monkeypatch):
+    """The same place as with the embedding, and the recogniser has nothing to do."""
+    image = scene((3, 3, 150), (12, 12, 250))
+    face = analyser.embedding(image)
+
+    def refuse(*_):
+        raise AssertionError("the recogniser was asked")
+
+    monkeypatch.setattr(analyser._recogniser, "get", refuse)
+    found = analyser.detect(image)
+    np.testing.assert_array_equal(found.bbox, face.bbox)
+    np.testing.assert_array_equal(found.kps, face.kps)
+    assert found.score == face.score
+    assert (found.bbox.dtype, found.kps.dtype) == (np.float32, np.float32)
+    assert analyser.detect(scene()) is None
+
+
+def test_landmarks_are_in_the_order_that_insightface_aligns_by(analyser):
+    from insightface.utils.face_align import arcface_dst
+
+    np.testing.assert_array_equal(arcface_dst, TEMPLATE)
+    left_eye, right_eye, nose, left_corner, right_corner = analyser.detect(scene((5, 8, 255))).kps
+    assert left_eye[0] < nose[0] < right_eye[0]
+    assert left_corner[0] < right_corner[0]
+    assert left_eye[1] < nose[1] < left_corner[1]
+
+
 def test_no_face(analyser):
     assert analyser.embedding(scene()) is None
 
