@@ -28,9 +28,7 @@ class Arguments:
 
     from_json: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
     """Repeat the run whose record this is (OUTPUT.json); its inputs must still be as they were. Flags override it."""
-    config: Annotated[SampleConfig, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes] = field(
-        default_factory=SampleConfig
-    )
+    config: Annotated[SampleConfig, tyro.conf.arg(name="")] = field(default_factory=SampleConfig)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ Every default is the published StableAnimator (SVD-XT 1.1 sizes). Field names ar
 `config.json` files of diffusers and transformers wherever such a file has the field.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -236,7 +237,7 @@ class StableAnimatorConfig:
             ),
             face_encoder=FaceEncoderConfig(cross_attention_dim=64, image_embedding_dim=64),
             pose_net=PoseNetConfig(out_channels=32),
-            arcface=ArcFaceConfig(layers=(1, 2, 2, 1)),
+            arcface=ArcFaceConfig(layers=(1, 2, 2, 1), widths=(16, 32, 64, 128)),
         )
 
     @classmethod
@@ -283,7 +284,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _convert(next(a for a in args if a is not type(None)), value, where)
+        alternatives = [a for a in args if a is not type(None)]
+        for alternative in alternatives[:-1]:
+            with contextlib.suppress(InputError):
+                return _convert(alternative, value, where)
+        return _convert(alternatives[-1], value, where)
     if hint is Path:
         _require(isinstance(value, str | Path), f"{where}: expected a path, got {value!r}")
         return Path(_convert(str, str(value), where))

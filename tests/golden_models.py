@@ -1,12 +1,13 @@
 """Whole models with the golden cases' weights, as `Model` pytrees, for tests that jit them."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.config import ArcFaceConfig, StableAnimatorConfig
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.image_encoder import ImageEncoder
@@ -19,7 +20,8 @@ from stableanimator_jax.weights.rules import convert, plan_export
 from stableanimator_jax.weights.tables import tables
 from tests.golden_data import ReferenceWeights
 
-TINY = StableAnimatorConfig.tiny()
+# The golden cases' sizes: those of the tiny configuration, but for an IResNet of full width.
+TINY = replace(StableAnimatorConfig.tiny(), arcface=ArcFaceConfig(layers=(1, 2, 2, 1)))
 FLOAT32 = Precision(np.dtype("float32"), np.dtype("float32"))
 BFLOAT16 = Precision(jnp.dtype("bfloat16"), jnp.dtype("bfloat16"))
 KINDS: dict[str, Any] = {

@@ -1,8 +1,17 @@
 """What a sampling run can be told, with the published defaults."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from stableanimator_jax.errors import InputError
+
+Crop = Literal["box", "aligned"]
+HJB_PRESETS = {"published": 3, "paper": 10}
+
+
+def _require_range(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:  # which NaN is not
+        raise InputError(f"{name.replace('_', '-')} must be from {least} to {most}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -47,9 +56,7 @@ class SamplingConfig:
             ("guidance_max", 0, 1000),
             ("noise_augmentation", 0, 1000),
         ):
-            value = getattr(self, name)
-            if not least <= value <= most:  # which NaN is not
-                raise InputError(f"{name.replace('_', '-')} must be from {least} to {most}, got {value}")
+            _require_range(name, getattr(self, name), least, most)
         if self.overlap > self.window - 1:
             raise InputError(
                 f"overlap must be smaller than the window ({self.window} frames, the first of them always "
@@ -60,3 +67,64 @@ class SamplingConfig:
     def guided(self) -> bool:
         """Whether any frame needs the unconditional pass."""
         return (self.guidance_min, self.guidance_max) != (1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class HJBConfig:
+    """The HJB-based face optimisation inside denoising (paper section 3.4); docs/hjb.md derives and compares it."""
+
+    iterations: int | Literal["published", "paper"] = 0
+    """Adam iterations at every optimised step; 0 turns the face optimisation off. The published script has 3, the
+    paper 10."""
+    start: int = 0
+    """First denoising step that is optimised, counted from 0."""
+    end: int | None = None
+    """Last denoising step that is optimised. By default 20 of 25 as published, and as far into any other number."""
+    every: int = 1
+    """Optimise every n-th step only, from the first one on."""
+    learning_rate: float = 0.1
+    """Adam's at step 0; it falls evenly to nothing at the end of denoising."""
+    chunk: int = 4
+    """Frames optimised at once. Fewer takes less memory."""
+    crop: Crop = "box"
+    """What ArcFace sees: the face's box as published, or the face aligned by its landmarks as ArcFace was trained."""
+    margin: float | None = None
+    """Decode only the faces' surroundings: a margin on each side, as a share of their size (such as 0.25). Faster,
+    approximate, and leaves the background alone. By default whole frames are decoded, as published."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What VAE decoder and ArcFace compute in here; norms and Adam are float32 always."""
+
+    def __post_init__(self):
+        if self.iterations not in HJB_PRESETS:
+            if not isinstance(self.iterations, int):
+                raise InputError(f"hjb.iterations must be a number, published or paper, got {self.iterations!r}")
+            _require_range("hjb.iterations", self.iterations, 0, 1000)
+        _require_range("hjb.start", self.start, 0, 999)
+        _require_range("hjb.every", self.every, 1, 1000)
+        _require_range("hjb.learning_rate", self.learning_rate, 0, 100)
+        _require_range("hjb.chunk", self.chunk, 1, 1024)
+        if self.margin is not None:
+            _require_range("hjb.margin", self.margin, 0, 100)
+        if self.end is not None and self.end < self.start:
+            raise InputError(f"hjb.end ({self.end}) is before hjb.start ({self.start}): no step would be optimised")
+
+    @property
+    def adam_iterations(self) -> int:
+        """The number of iterations, presets looked up."""
+        return self.iterations if isinstance(self.iterations, int) else HJB_PRESETS[self.iterations]
+
+    def optimised_steps(self, steps: int) -> range:
+        """The denoising steps, of `steps`, that are optimised.
+
+        Raises:
+            InputError: `start` or `end` lies beyond the last step.
+        """
+        end = max(0, steps * 21 // 25 - 1) if self.end is None else self.end
+        for name, value in (("start", self.start), ("end", end)):
+            if value >= steps:
+                raise InputError(f"hjb.{name} is {value}, but the last of {steps} denoising steps is {steps - 1}")
+        if end < self.start:
+            raise InputError(
+                f"hjb.start is {self.start}, but the last step optimised of {steps} is {end}; give --hjb.end too"
+            )
+        return range(self.start, end + 1, self.every)

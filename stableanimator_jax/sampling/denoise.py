@@ -34,6 +34,9 @@ POSE_FEATURE_BYTES = 2**30
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is."""
 
+Control = Callable[[int, Float[Array, "f h w c"]], Float[Array, "f h w c"]]
+"""Called with a step's number, from 0, and its predicted clean sample; gives the one to go on with."""
+
 
 class SamplingError(InputError):
     """The denoiser's output is of no use: not every latent is finite."""
@@ -143,6 +146,7 @@ def denoise(
     noise: Float[Array, "w h w2 c"],
     sampling: SamplingConfig,
     *,
+    control: Control | None = None,
     mesh: Mesh | None = None,
     on_progress: Progress | None = None,
 ) -> Float[Array, "f h w2 c"]:
@@ -154,6 +158,7 @@ def denoise(
         poses: skeleton images of the output size, on the host; at least one.
         noise: unit Gaussian noise for one window of frames; frame i of the video starts from noise[i mod window].
         sampling: settings.
+        control: changes each step's predicted clean sample, such as `sampling.face_control.FaceControl`.
         mesh: spread the rows of a call over its "data" axis; `rows_at_once` must be a multiple of that.
         on_progress: called after every call of the UNet.
 
@@ -164,7 +169,7 @@ def denoise(
         SamplingError: the latents are no longer finite; names the step.
     """
     with nullcontext() if mesh is None else jax.set_mesh(mesh):
-        return _denoise(unet, pose_net, condition, poses, noise, sampling, mesh, on_progress)
+        return _denoise(unet, pose_net, condition, poses, noise, sampling, control, mesh, on_progress)
 
 
 def _denoise(
@@ -174,6 +179,7 @@ def _denoise(
     poses: np.ndarray,
     noise: Array,
     sampling: SamplingConfig,
+    control: Control | None,
     mesh: Mesh | None,
     on_progress: Progress | None,
 ) -> Array:
@@ -206,6 +212,8 @@ def _denoise(
                 total.block_until_ready()  # or the bar would show how fast work is queued
                 on_progress(step * len(batches) + i + 1, sampling.steps * len(batches))
         clean = _clean(total, counts, latents, scales, sigma)
+        if control is not None:  # the frames that fill a short video's window up are nobody's
+            clean = clean.at[: len(poses)].set(control(step, clean[: len(poses)]))
         latents, finite = _step(clean, latents, sigma, sigma_next)
         if not finite:
             reduced = unet.blueprint.precision.compute != np.float32

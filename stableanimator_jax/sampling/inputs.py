@@ -9,10 +9,12 @@ from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.data.files import is_directory, real_path
 from stableanimator_jax.data.images import fit_aspect, load_image
+from stableanimator_jax.data.keypoints import keypoints_beside
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
 from stableanimator_jax.data.video import HIGHEST_FPS, LOWEST_FPS, check_writable
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
+from stableanimator_jax.sampling.face_inputs import FaceInputs, read_faces
 from stableanimator_jax.sampling.record import InputFile, Record, sha256_of
 from stableanimator_jax.sampling.run_config import EMBEDDED, SampleConfig
 
@@ -41,6 +43,8 @@ class Inputs:
     fps: float
     """Frames a second that the output plays at."""
     identity: Identity
+    face: FaceInputs | None
+    """What the face optimisation needs; None where it is off."""
 
 
 def read_inputs(config: SampleConfig) -> Inputs:
@@ -69,18 +73,26 @@ def read_inputs(config: SampleConfig) -> Inputs:
             f"poses {poses_path} play at {fps:g} frames a second, at which no video can be written; give "
             "another speed by --output-fps"
         )
+    analyser = None if config.insightface_root is None else FaceAnalyser(config.insightface_root)
     if embedding is not None:
         identity = Identity(embedding, f"the embedding in {config.face_embedding}")
-    elif config.insightface_root is not None:
-        identity = _find_face(config.insightface_root, reference, reference_path)
+    elif analyser is not None:
+        identity = _find_face(analyser, reference, reference_path)
     else:
         identity = Identity(None, "none (no --insightface-root or --face-embedding), the reference image alone")
-    return Inputs(
-        reference=fitted,
-        poses=poses.frames,
-        fps=fps,
-        identity=identity,
-    )
+    face = None
+    if config.optimises_faces:
+        face = read_faces(
+            config,
+            reference,
+            poses_path,
+            len(poses.frames),
+            (width, height),
+            analyser,
+            embedding,
+            _example() / "face_boxes.json" if config.reference is None and config.poses is None else None,
+        )
+    return Inputs(reference=fitted, poses=poses.frames, fps=fps, identity=identity, face=face)
 
 
 def hash_inputs(config: SampleConfig) -> dict[str, InputFile]:
@@ -142,10 +154,12 @@ def _example() -> Path:
 
 
 def _check_outputs(config: SampleConfig) -> None:
-    inputs = [path for path in (config.reference, config.poses, config.face_embedding) if path is not None]
+    given = (config.reference, config.poses, config.face_embedding, config.face_boxes, config.face_masks)
+    inputs = [path for path in given if path is not None]
     check_writable(config.output, inputs)
     read = {real_path(path) for path in inputs}
-    for path in (config.contact_sheet_path, config.record_path):
+    beside = [config.contact_sheet_path, config.record_path]
+    for path in (*beside, config.hjb_plot_path) if config.optimises_faces else beside:
         try:
             taken = path.is_dir()
         except OSError as e:
@@ -158,12 +172,17 @@ def _check_outputs(config: SampleConfig) -> None:
 
 def _output_size(config: SampleConfig, poses: Path) -> tuple[int, int]:
     from stableanimator_jax.sampling.pipeline import check_size  # imports JAX
-    from stableanimator_jax.weights.checkpoint import require_models
+    from stableanimator_jax.weights.checkpoint import models_in, require_models
     from stableanimator_jax.weights.embedded import open_checkpoint
 
     source = open_checkpoint(config.checkpoint)
     if source.path is not None:
         require_models(source.path, _MODELS)
+        if config.optimises_faces and "arcface" not in models_in(source.path):
+            raise InputError(
+                f"checkpoint {source.path} has no arcface, which the face optimisation needs: import the checkpoint "
+                "again with --arcface glintr100_torch.pth (of StableAnimator's files) or glintr100.onnx (of antelopev2)"
+            )
     models = source.config
     if config.width is not None and config.height is not None:
         check_size(models, width=config.width, height=config.height)
@@ -178,8 +197,8 @@ def _output_size(config: SampleConfig, poses: Path) -> tuple[int, int]:
     return width, height
 
 
-def _find_face(root: Path, reference: np.ndarray, path: Path) -> Identity:
-    face = FaceAnalyser(root).embedding(reference)
+def _find_face(analyser: FaceAnalyser, reference: np.ndarray, path: Path) -> Identity:
+    face = analyser.embedding(reference)
     if face is None:
         return Identity(None, f"none: InsightFace finds no face in {path}; the reference image alone")
     return Identity(face.embedding, f"the largest face in {path}, found by InsightFace (score {face.score:.2f})")
@@ -193,6 +212,8 @@ def _input_paths(config: SampleConfig) -> dict[str, Path]:
         "face_embedding": config.face_embedding,
         "checkpoint": None if config.checkpoint == EMBEDDED else Path(config.checkpoint),
     }
+    if config.optimises_faces:
+        paths["face_boxes"], paths["face_masks"] = config.face_boxes, config.face_masks
     return {name: path for name, path in paths.items() if path is not None}
 
 
@@ -205,6 +226,9 @@ def _hash(name: str, path: Path) -> InputFile:
     if path.is_file():
         return InputFile(_shown(path), sha256_of([path]))
     if name == "poses":
+        keypoints = keypoints_beside(path)  # the face optimisation reads them
+        files = [*pose_files(path), *([] if keypoints is None else [keypoints])]
+    elif name == "face_masks":
         files = pose_files(path)
     else:
         files = sorted(f for f in path.rglob("*.onnx" if name == "insightface_root" else "*") if f.is_file())

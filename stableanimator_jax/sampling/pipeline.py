@@ -1,6 +1,6 @@
 """The whole sampler as one object: a checkpoint in, videos out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Float32, UInt8
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
@@ -20,9 +21,10 @@ from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.parallel import replicated
 from stableanimator_jax.sampling.conditions import Condition, encode_condition
-from stableanimator_jax.sampling.config import SamplingConfig
+from stableanimator_jax.sampling.config import Crop, SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
-from stableanimator_jax.sampling.denoise import Progress, denoise
+from stableanimator_jax.sampling.denoise import Control, Progress, denoise
+from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
 from stableanimator_jax.sampling.models import Blueprint, Model, random_params
 from stableanimator_jax.weights.checkpoint import load_params
 from stableanimator_jax.weights.embedded import open_checkpoint
@@ -41,17 +43,27 @@ class Animator:
     vae: Model[VAE]
     image_encoder: Model[ImageEncoder]
     face_encoder: Model[FaceEncoder]
+    arcface: Model[ArcFace] | None = None
+    """Loaded for the face optimisation only."""
     random_weights: bool = False
     """Whether nothing was trained: the output then shows that the program runs, and no person."""
     mesh: Mesh | None = None
 
     @classmethod
-    def load(cls, checkpoint: str = "embedded", *, dtype: Dtype = "bfloat16", mesh: Mesh | None = None) -> "Animator":
+    def load(
+        cls,
+        checkpoint: str = "embedded",
+        *,
+        dtype: Dtype = "bfloat16",
+        arcface: bool = False,
+        mesh: Mesh | None = None,
+    ) -> "Animator":
         """Load a checkpoint.
 
         Args:
             checkpoint: a checkpoint directory, or "embedded" for the tiny one in this package.
-            dtype: what UNet, PoseNet, Face Encoder and CLIP compute in. The VAE is float32 always, as SVD asks.
+            dtype: what UNet, PoseNet, Face Encoder and CLIP compute in. VAE and ArcFace are float32, as SVD asks.
+            arcface: load ArcFace too, which the face optimisation needs.
             mesh: devices to spread the denoiser's rows over; parameters are copied to each.
 
         Raises:
@@ -81,6 +93,7 @@ class Animator:
             vae=load("vae", Blueprint(VAE, config.vae, full)),
             image_encoder=load("image_encoder", Blueprint(ImageEncoder, config.image_encoder, reduced)),
             face_encoder=load("face_encoder", Blueprint(FaceEncoder, config.face_encoder, reduced)),
+            arcface=load("arcface", Blueprint(ArcFace, config.arcface, full)) if arcface else None,
             random_weights=source.path is None,
             mesh=mesh,
         )
@@ -92,7 +105,10 @@ class Animator:
         *,
         id_embedding: Float[np.ndarray, "512"] | None = None,
         sampling: SamplingConfig = PUBLISHED,
+        hjb: FaceOptimisation | None = None,
         on_denoise: Progress | None = None,
+        on_optimise: Progress | None = None,
+        on_optimised: Callable[[StepReport], None] | None = None,
         on_decode: Progress | None = None,
     ) -> UInt8[np.ndarray, "f H W 3"]:
         """Animate a person along poses. Arguments as for `stream`; all frames at once."""
@@ -101,7 +117,10 @@ class Animator:
             poses,
             id_embedding=id_embedding,
             sampling=sampling,
+            hjb=hjb,
             on_denoise=on_denoise,
+            on_optimise=on_optimise,
+            on_optimised=on_optimised,
             on_decode=on_decode,
         )
         return np.concatenate(list(chunks))
@@ -113,7 +132,10 @@ class Animator:
         *,
         id_embedding: Float[np.ndarray, "512"] | None = None,
         sampling: SamplingConfig = PUBLISHED,
+        hjb: FaceOptimisation | None = None,
         on_denoise: Progress | None = None,
+        on_optimise: Progress | None = None,
+        on_optimised: Callable[[StepReport], None] | None = None,
         on_decode: Progress | None = None,
     ) -> Iterator[UInt8[np.ndarray, "n H W 3"]]:
         """Animate a person along poses, chunk of frames by chunk.
@@ -125,7 +147,10 @@ class Animator:
                 multiples of `config.size_multiple` pixels.
             id_embedding: the person's raw ArcFace embedding; None leaves the face to the reference alone.
             sampling: settings.
+            hjb: optimise the face while denoising (paper section 3.4); needs `Animator.load(..., arcface=True)`.
             on_denoise, on_decode: called with (done, total) as the work goes on.
+            on_optimise: called with the frames optimised so far at a denoising step, and all of them.
+            on_optimised: called with what the face optimisation did at a denoising step.
 
         Raises:
             InputError: sizes or types that do not fit; `SamplingError`: latents that are no longer finite.
@@ -141,6 +166,9 @@ class Animator:
                 )
             if not np.isfinite(embedding).all():
                 raise InputError("the face embedding holds NaN or infinite values")
+        control = None
+        if hjb is not None:
+            control = self._control(hjb, sampling, on_optimise, on_optimised)
         height, width = poses.shape[1:3]
         augmentation_key, noise_key = jax.random.split(jax.random.key(sampling.seed))
         condition = self.encode(
@@ -148,7 +176,8 @@ class Animator:
         )
         scale = self.config.vae.downscale
         noise_shape = (sampling.window, height // scale, width // scale, self.config.vae.latent_channels)
-        latents = self.denoise(condition, poses, jax.random.normal(noise_key, noise_shape), sampling, on_denoise)
+        noise = jax.random.normal(noise_key, noise_shape)
+        latents = self.denoise(condition, poses, noise, sampling, on_denoise, control=control)
         yield from decode_frames(self.vae, latents, sampling.decode_chunk, on_decode)
 
     def encode(
@@ -176,10 +205,52 @@ class Animator:
         noise: Float[Array, "w h w2 c"],
         sampling: SamplingConfig,
         on_progress: Progress | None = None,
+        *,
+        control: Control | None = None,
     ) -> Float[Array, "f h w2 c"]:
         """The latents of a video; see `sampling.denoise.denoise`."""
         return denoise(
-            self.unet, self.pose_net, condition, poses, noise, sampling, mesh=self.mesh, on_progress=on_progress
+            self.unet,
+            self.pose_net,
+            condition,
+            poses,
+            noise,
+            sampling,
+            control=control,
+            mesh=self.mesh,
+            on_progress=on_progress,
+        )
+
+    def embed_face(
+        self,
+        image: UInt8[np.ndarray, "H W 3"],
+        box: Float32[np.ndarray, "4"],
+        landmarks: Float32[np.ndarray, "5 2"] | None = None,
+        crop: Crop = "box",
+    ) -> Float32[np.ndarray, "512"]:
+        """The raw ArcFace embedding of a photo's face; see `sampling.face_control.embed_face`."""
+        return embed_face(self._arcface(), image, box, landmarks, crop)
+
+    def _arcface(self) -> Model[ArcFace]:
+        if self.arcface is None:
+            raise InputError("the face optimisation needs ArcFace: load the checkpoint with arcface=True")
+        return self.arcface
+
+    def _control(
+        self,
+        hjb: FaceOptimisation,
+        sampling: SamplingConfig,
+        on_chunk: Progress | None,
+        on_step: Callable[[StepReport], None] | None,
+    ) -> FaceControl:
+        return FaceControl(
+            self.vae,
+            self._arcface(),
+            hjb,
+            sampling.steps,
+            decode_chunk=sampling.decode_chunk,
+            on_chunk=on_chunk,
+            on_step=on_step,
         )
 
     def _check(self, reference: np.ndarray, poses: np.ndarray) -> None:

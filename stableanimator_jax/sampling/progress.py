@@ -19,6 +19,7 @@ class ProgressBars:
 
     def __init__(self):
         self._bar: tqdm | None = None
+        self._step = self._note = ""
 
     def __enter__(self) -> Self:
         return self
@@ -38,16 +39,27 @@ class ProgressBars:
             A callback of (done, total) that moves the bar.
         """
         self._close()
+        self._step = self._note = ""
         interval = 0.1 if sys.stderr.isatty() else 10.0
         bar = self._bar = tqdm(desc=label, unit=unit, dynamic_ncols=True, mininterval=interval)
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             if steps is not None:
-                bar.set_postfix_str(f"step {min(steps, done * steps // total + 1)} of {steps}", refresh=False)
+                self._step = f"step {min(steps, done * steps // total + 1)} of {steps}"
+                self._write_postfix(refresh=False)
             bar.update(done - bar.n)
 
         return progress
+
+    def note(self, text: str) -> None:
+        """Show `text` at the end of the bar from now on."""
+        self._note = text
+        self._write_postfix(refresh=sys.stderr.isatty())
+
+    def _write_postfix(self, *, refresh: bool) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(", ".join(filter(None, (self._step, self._note))), refresh=refresh)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -1,25 +1,30 @@
 """A run of `sample.py`: files in; a video, its contact sheet and its record out."""
 
+import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from stableanimator_jax.data.face_track import ReferenceFace
 from stableanimator_jax.data.files import replacing
 from stableanimator_jax.data.video import open_writer
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.contact_sheet import ContactSheet
+from stableanimator_jax.sampling.face_inputs import FaceInputs
+from stableanimator_jax.sampling.hjb_plot import plot_similarity
 from stableanimator_jax.sampling.inputs import Inputs, hash_inputs, read_inputs
 from stableanimator_jax.sampling.progress import ProgressBars, Stopwatch
 from stableanimator_jax.sampling.record import Record, versions, write_record
 from stableanimator_jax.sampling.run_config import SampleConfig
 
 if TYPE_CHECKING:
+    from stableanimator_jax.sampling.face_control import FaceOptimisation, StepReport
     from stableanimator_jax.sampling.pipeline import Animator
 
 
@@ -40,6 +45,8 @@ def run(config: SampleConfig) -> Record:
     print(f"reference: {config.reference or 'the example in this package'}")
     print(f"poses: {config.poses or 'the example in this package'}, {_frame_count(len(inputs.poses))}")
     print(f"identity: {inputs.identity.source}")
+    if inputs.face is not None:
+        print(f"faces to optimise: {inputs.face.source}")
 
     from stableanimator_jax.runtime import choose_device, keep_compiled_programs  # imports JAX, slow to start
     from stableanimator_jax.sampling.pipeline import Animator
@@ -49,17 +56,18 @@ def run(config: SampleConfig) -> Record:
         keep_compiled_programs()
     dtype = config.dtype if config.dtype != "auto" else "float32" if device.endswith("(cpu)") else "bfloat16"
     print(f"device: {device}, computing in {dtype}", flush=True)
-    animator = Animator.load(config.checkpoint, dtype=dtype)
+    animator = Animator.load(config.checkpoint, dtype=dtype, arcface=inputs.face is not None)
     if animator.random_weights:
         print("weights: RANDOM, not trained: the video shows that the program runs, not the person", flush=True)
     watch.lap("load")
 
     frames, height, width = inputs.poses.shape[:3]
     sheet = ContactSheet(inputs.reference, inputs.poses)
+    reports: list[StepReport] = []
     with ThreadPoolExecutor(1) as pool:
         hashes = pool.submit(hash_inputs, config)  # a checkpoint has gigabytes; the device computes meanwhile
         with _out_of_memory_explained(), open_writer(config.output, width, height, inputs.fps) as video:
-            for frame in _frames(animator, inputs, config, watch):
+            for frame in _frames(animator, inputs, config, watch, reports):
                 video.write(frame)
                 sheet.add(frame)
             # Before the video takes its place: were an input unreadable now, it would be left without a record.
@@ -79,14 +87,20 @@ def run(config: SampleConfig) -> Record:
                 "frames": frames,
                 "seconds": watch.laps,
             },
+            hjb=[_finite(dataclasses.asdict(report)) for report in reports],
         )
+    written = ".contact_sheet.png and .json"
+    if reports:
+        with replacing(config.hjb_plot_path) as path:
+            plot_similarity(reports, path)
+        written = ".contact_sheet.png, .hjb.png and .json"
     with replacing(config.contact_sheet_path) as path:
         sheet.save(path)
     with replacing(config.record_path) as path:
         write_record(path, record)
     sampling = watch.laps["denoise"] + watch.laps["decode"]
     print(
-        f"wrote {config.output} (with .contact_sheet.png and .json beside it): {_frame_count(frames)} of "
+        f"wrote {config.output} (with {written} beside it): {_frame_count(frames)} of "
         f"{width}x{height} sampled in {sampling:.1f} s, {frames / sampling:.2f} frames per second; "
         f"{watch.total():.1f} s in all"
     )
@@ -97,10 +111,25 @@ def _frame_count(count: int) -> str:
     return "1 frame" if count == 1 else f"{count} frames"
 
 
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: null."""
+    return {name: None if value != value else value for name, value in values.items()}
+
+
+def _optimisation(animator: "Animator", face: FaceInputs, config: SampleConfig) -> "FaceOptimisation":
+    from stableanimator_jax.sampling.face_control import FaceOptimisation
+
+    reference = face.reference
+    if isinstance(reference, ReferenceFace):
+        reference = animator.embed_face(face.image, reference.box, reference.landmarks, config.hjb.crop)
+    return FaceOptimisation(config.hjb, reference, face.faces)
+
+
 def _frames(
-    animator: "Animator", inputs: Inputs, config: SampleConfig, watch: Stopwatch
+    animator: "Animator", inputs: Inputs, config: SampleConfig, watch: Stopwatch, reports: "list[StepReport]"
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """The video's frames one by one, with progress bars."""
+    """The video's frames one by one, with progress bars; what the face optimisation did goes into `reports`."""
+    hjb = None if inputs.face is None else _optimisation(animator, inputs.face, config)
     with ProgressBars() as bars:
         on_denoise = bars.begin("denoising", "call", config.sampling.steps)
         on_decode = None
@@ -112,6 +141,13 @@ def _frames(
                 watch.lap("denoise")
                 on_decode = bars.begin("decoding", "frame")
 
+        def optimise(done: int, total: int) -> None:
+            bars.note(f"optimising the face in frame {done} of {total}")
+
+        def optimised(report: "StepReport") -> None:
+            reports.append(report)
+            bars.note(f"face similarity {report.similarity_before:.3f} -> {report.similarity_after:.3f}")
+
         def decoded(done: int, total: int) -> None:
             assert on_decode is not None  # decoding follows denoising
             on_decode(done, total)
@@ -121,7 +157,10 @@ def _frames(
             inputs.poses,
             id_embedding=inputs.identity.embedding,
             sampling=config.sampling,
+            hjb=hjb,
             on_denoise=denoised,
+            on_optimise=optimise,
+            on_optimised=optimised,
             on_decode=decoded,
         )
         for chunk in chunks:

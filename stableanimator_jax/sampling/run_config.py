@@ -11,7 +11,7 @@ import tyro
 from stableanimator_jax.config import from_dict
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.sampling.config import SamplingConfig
+from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
 
 EMBEDDED = "embedded"
 _LARGEST_SIDE = 16384  # of H.264 and WebP, and far above what any accelerator holds
@@ -28,7 +28,8 @@ class SampleConfig:
     video. Not needed with --checkpoint embedded, which has an example."""
     output: Annotated[Path, tyro.conf.arg(metavar="FILE|DIR")] = Path("outputs/animation.mp4")
     """What to write: an .mp4, .gif or .webp file (one that is there is replaced), or, without a suffix, a new
-    directory of PNGs. Beside it come OUTPUT.contact_sheet.png and OUTPUT.json."""
+    directory of PNGs. Beside it come OUTPUT.contact_sheet.png, OUTPUT.json and, with --hjb.iterations,
+    OUTPUT.hjb.png."""
     checkpoint: Annotated[str, tyro.conf.arg(metavar="DIR|embedded")] = EMBEDDED
     """The weights: a checkpoint directory, or the tiny ones in this package."""
     width: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
@@ -41,8 +42,15 @@ class SampleConfig:
     """Folder with InsightFace's models (models/antelopev2/*.onnx). The identity is then ArcFace's embedding of the
     largest face in the reference."""
     face_embedding: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy")] = None
-    """The identity as a raw ArcFace embedding, 512 numbers, instead of --insightface-root. Without either, it is
-    zeros: the face comes from the reference image alone."""
+    """The identity as a raw ArcFace embedding, 512 numbers, instead of --insightface-root (with the face optimisation
+    also beside it: InsightFace then finds the faces only). Without either, it is zeros: the face comes from the
+    reference image alone."""
+    face_boxes: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
+    """For the face optimisation: where the face is in every frame of the poses (docs/hjb.md has the format). Without
+    it and --face-masks, from keypoints.json beside the poses, else found by InsightFace in the frames as they are
+    predicted."""
+    face_masks: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """As --face-boxes, from frame_0.png, frame_1.png, … of the poses' size, white where the face is."""
     output_fps: Annotated[float | None, tyro.conf.arg(metavar="FPS")] = None
     """Frames a second that the output plays at. By default the poses' own where they are a video, else --fps."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -51,7 +59,8 @@ class SampleConfig:
     """Where to compute. auto: an accelerator where JAX finds one."""
     compilation_cache: bool = True
     """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""
-    sampling: tyro.conf.OmitArgPrefixes[SamplingConfig] = field(default_factory=SamplingConfig)
+    sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
+    hjb: HJBConfig = field(default_factory=HJBConfig)
 
     def __post_init__(self):
         if (self.width is None) != (self.height is None):
@@ -62,12 +71,25 @@ class SampleConfig:
             )
         if self.output_fps is not None and not 0.01 <= self.output_fps <= 1000:
             raise InputError(f"output-fps must lie between 0.01 and 1000, got {self.output_fps}")
-        if self.insightface_root is not None and self.face_embedding is not None:
+        if self.insightface_root is not None and self.face_embedding is not None and not self.optimises_faces:
             raise InputError("give --insightface-root or --face-embedding, not both: each is the identity")
+        if self.face_boxes is not None and self.face_masks is not None:
+            raise InputError("give --face-boxes or --face-masks, not both: each says where the faces are")
+        if self.optimises_faces:
+            self.hjb.optimised_steps(self.sampling.steps)
 
     @property
     def contact_sheet_path(self) -> Path:
         return self.output.parent / f"{self.output.name}.contact_sheet.png"
+
+    @property
+    def hjb_plot_path(self) -> Path:
+        return self.output.parent / f"{self.output.name}.hjb.png"
+
+    @property
+    def optimises_faces(self) -> bool:
+        """Whether the face optimisation is on."""
+        return self.hjb.adam_iterations > 0
 
     @property
     def record_path(self) -> Path:

@@ -30,7 +30,7 @@ MODELS = ("unet", "vae", "image_encoder", "pose_net", "face_encoder")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny configuration with the golden cases' weights, as PyTorch's files."""
     place = tmp_path_factory.mktemp("parity")
-    save_checkpoint(place / "c", TINY, {model: reference_model(model).params for model in MODELS})
+    save_checkpoint(place / "c", TINY, {model: reference_model(model, TINY).params for model in MODELS})
     export_weights(str(place / "c"), place / "out")
     return place / "out"
 

@@ -1,0 +1,185 @@
+"""The face optimisation as part of denoising: which steps, whose face, where it is, and what came of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, UInt8
+
+from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.layers import Precision
+from stableanimator_jax.models.vae import VAE
+from stableanimator_jax.perception.faces import Detection
+from stableanimator_jax.sampling.config import Crop, HJBConfig
+from stableanimator_jax.sampling.decode import decode_frames
+from stableanimator_jax.sampling.face_crop import alignment_transforms, crop_boxes, warp_aligned
+from stableanimator_jax.sampling.hjb import Faces, refine
+from stableanimator_jax.sampling.models import Blueprint, Model
+
+FindFace = Callable[[UInt8[np.ndarray, "H W 3"]], Detection | None]
+"""The face of an RGB frame, such as `FaceAnalyser.detect`."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What the optimisation did at one denoising step."""
+
+    step: int
+    """Counted from 0."""
+    similarity_before: float
+    """Mean cosine of the frames with a face to the reference; NaN where no frame has one."""
+    similarity_after: float
+    faces: int
+    """Frames with a face."""
+
+
+@dataclass(frozen=True)
+class FaceOptimisation:
+    """What a video's faces shall become, and where they are."""
+
+    config: HJBConfig
+    reference: Float32[np.ndarray, "512"]
+    """The reference face's raw ArcFace embedding; see `embed_face`."""
+    faces: FaceTrack | FindFace
+    """Where the faces are, in pixels of the output; or what finds them in the frames predicted at each step."""
+
+    def __post_init__(self):
+        if not np.isfinite(self.reference).all() or not np.any(self.reference):
+            raise InputError("the reference face's embedding must be finite and not all zeros")
+        if isinstance(self.faces, FaceTrack) and self.config.crop == "aligned" and self.faces.landmarks is None:
+            raise InputError(
+                "--hjb.crop aligned needs the faces' landmarks, which masks and boxes alone do not have; take "
+                "--hjb.crop box"
+            )
+
+
+class FaceControl:
+    """The control that `denoise` applies to each predicted clean sample: HJB's, by Adam (paper section 3.4)."""
+
+    def __init__(
+        self,
+        vae: Model[VAE],
+        arcface: Model[ArcFace],
+        optimisation: FaceOptimisation,
+        steps: int,
+        *,
+        decode_chunk: int = 4,
+        on_step: Callable[[StepReport], None] | None = None,
+        on_chunk: Callable[[int, int], None] | None = None,
+    ):
+        """
+        Args:
+            vae, arcface: the models, of any precision: what they compute in is the optimisation's own choice.
+            optimisation: what to do.
+            steps: of denoising.
+            decode_chunk: frames decoded at once to look for faces in.
+            on_step: called after each optimised step.
+            on_chunk: called with the frames optimised so far in this step, and all of them.
+
+        Raises:
+            InputError: the steps to be optimised are not among `steps`.
+        """
+        config = optimisation.config
+        self.config = config
+        self.optimised = config.optimised_steps(steps) if config.adam_iterations else range(0)
+        self.steps = steps
+        self.faces = optimisation.faces
+        self.reference = jnp.asarray(optimisation.reference)
+        self.decode_chunk = decode_chunk
+        self.on_step, self.on_chunk = on_step, on_chunk
+        self.full_vae = vae
+        precision = Precision(compute=jnp.dtype(config.dtype))
+        self.vae = Model(vae.params, Blueprint(VAE, vae.blueprint.config, precision))
+        self.arcface = Model(arcface.params, Blueprint(ArcFace, arcface.blueprint.config, precision))
+
+    def __call__(self, step: int, clean: Float[Array, "f h w c"]) -> Float[Array, "f h w c"]:
+        """The refined clean sample of a step, or the same where this step is not optimised."""
+        if step not in self.optimised:
+            return clean
+        track = self.faces if isinstance(self.faces, FaceTrack) else self._find(clean)
+        if len(track.valid) != len(clean):
+            raise InputError(f"the faces are known of {len(track.valid)} frames, but the video has {len(clean)}")
+        refined = refine(
+            self.vae,
+            self.arcface,
+            clean,
+            Faces(_places(track, self.config.crop), track.valid),
+            self.reference,
+            self.config.learning_rate * (1 - step / self.steps),
+            iterations=self.config.adam_iterations,
+            chunk=self.config.chunk,
+            margin=self.config.margin,
+            on_chunk=self.on_chunk,
+        )
+        if self.on_step:
+            self.on_step(StepReport(step, refined.similarity_before, refined.similarity_after, int(track.valid.sum())))
+        return refined.latents
+
+    def _find(self, clean: Array) -> FaceTrack:
+        assert not isinstance(self.faces, FaceTrack)
+        chunks = decode_frames(self.full_vae, clean, self.decode_chunk)
+        height, width = (side * self.full_vae.blueprint.config.downscale for side in clean.shape[1:3])
+        return _track([self.faces(frame) for chunk in chunks for frame in chunk], width, height)
+
+
+def embed_face(
+    arcface: Model[ArcFace],
+    image: UInt8[np.ndarray, "H W 3"],
+    box: Float32[np.ndarray, "4"],
+    landmarks: Float32[np.ndarray, "5 2"] | None,
+    crop: Crop,
+) -> Float32[np.ndarray, "512"]:
+    """The raw embedding of a photo's face, cropped as the frames' faces are.
+
+    Args:
+        arcface: the model.
+        image: RGB photo.
+        box: left, top, right, bottom in pixels, inclusive.
+        landmarks: eyes, nose and mouth corners (x, y) in pixels; needed for "aligned".
+        crop: "box" or "aligned".
+
+    Raises:
+        InputError: "aligned" without landmarks.
+    """
+    frame = jnp.asarray(image[None], jnp.float32) / 255
+    if crop == "box":
+        left, top, right, bottom = box
+        face = crop_boxes(frame, jnp.asarray([[top, bottom, left, right]], jnp.float32))
+    elif landmarks is None:
+        raise InputError("--hjb.crop aligned needs the landmarks of the reference's face, and only its box is known")
+    else:
+        face = warp_aligned(frame, jnp.asarray(alignment_transforms(landmarks[None])))
+    full = Model(arcface.params, Blueprint(ArcFace, arcface.blueprint.config, Precision()))
+    return np.asarray(_embed(full, face * 2 - 1)[0])
+
+
+@jax.jit
+def _embed(arcface: Model[ArcFace], faces: Array) -> Array:
+    return arcface.module()(faces)
+
+
+def _track(found: list[Detection | None], width: int, height: int) -> FaceTrack:
+    """Detections, whose boxes may reach outside of the frame, as a track."""
+    boxes = np.zeros((len(found), 4), np.float32)
+    landmarks = np.zeros((len(found), 5, 2), np.float32)
+    valid = np.zeros(len(found), bool)
+    for i, face in enumerate(found):
+        if face is not None:
+            left, top, right, bottom = np.round(face.bbox)
+            valid[i] = left < width and top < height and right >= 0 and bottom >= 0
+            boxes[i] = np.clip((left, top, right, bottom), 0, (width - 1, height - 1) * 2)
+            landmarks[i] = face.kps
+    return FaceTrack(boxes, landmarks, valid)
+
+
+def _places(track: FaceTrack, crop: Crop) -> np.ndarray:
+    """As `hjb.Faces` has them."""
+    if crop == "aligned":
+        assert track.landmarks is not None
+        return alignment_transforms(track.landmarks)
+    left, top, right, bottom = track.boxes.T
+    return np.stack([top, bottom, left, right], axis=1)
