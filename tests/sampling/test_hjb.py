@@ -1,13 +1,29 @@
 """The face optimisation against the published code, and its own promises."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from stableanimator_jax import diffusion
-from stableanimator_jax.sampling.hjb import Faces, refine
+from stableanimator_jax.models.layers import Precision
+from stableanimator_jax.sampling import hjb
+from stableanimator_jax.sampling.hjb import Faces, lower_chunk, refine, refine_chunk
+from stableanimator_jax.sampling.models import Blueprint, Model
 from tests.golden_data import load
 from tests.golden_models import channels_last, reference_model
+from tests.sampling.face_case import (
+    ITERATIONS,
+    LEARNING_RATE,
+    VAE_CONFIG,
+    aligned,
+    boxes,
+    identity,
+    similarities,
+    small_models,
+    video,
+)
 
 
 @pytest.fixture(scope="module")
@@ -16,20 +32,38 @@ def case():
 
 
 @pytest.fixture(scope="module")
-def models():
+def tiny_models():
     return reference_model("vae"), reference_model("arcface")
 
 
-def test_golden_step(case, models):
-    step, steps = int(case["step"]), int(case["num_steps"])
-    sigmas = diffusion.karras_sigmas(steps)
+@pytest.fixture(scope="module")
+def models():
+    return small_models()
+
+
+def run(models, latents, faces, learning_rate=LEARNING_RATE, *, iterations=ITERATIONS, chunk=2, **kwargs):
+    return refine(*models, latents, faces, identity(), learning_rate, iterations=iterations, chunk=chunk, **kwargs)
+
+
+def golden_clean(case):
+    sigmas = diffusion.karras_sigmas(int(case["num_steps"]))
     noisy = jnp.asarray(channels_last(case["sample"])[0])
-    clean = diffusion.denoised(jnp.asarray(channels_last(case["model_output"])[0]), noisy, sigmas[step])
-    boxes = case["face_boxes_y0y1x0x1_inclusive"].astype(np.float32)
+    model_output = jnp.asarray(channels_last(case["model_output"])[0])
+    return diffusion.denoised(model_output, noisy, sigmas[int(case["step"])]), noisy, sigmas
+
+
+def golden_faces(case):
+    places = case["face_boxes_y0y1x0x1_inclusive"].astype(np.float32)
+    return Faces(places, np.ones(len(places), bool))
+
+
+def test_golden_step(case, tiny_models):
+    step, steps = int(case["step"]), int(case["num_steps"])
+    clean, noisy, sigmas = golden_clean(case)
     out = refine(
-        *models,
+        *tiny_models,
         clean,
-        Faces(boxes, np.ones(len(boxes), bool)),
+        golden_faces(case),
         jnp.asarray(case["reference_embedding"][0]),
         0.1 * (1 - step / steps),
         iterations=int(case["iterations"]),
@@ -43,3 +77,182 @@ def test_golden_step(case, models):
         error = np.abs(np.asarray(actual) - expected).mean() / expected.std()
         print(name, error)
         assert error < 1e-3
+
+
+@pytest.mark.parametrize("step", [0, 10, 20])
+def test_similarity_rises_at_every_step(case, tiny_models, step):
+    """A random ArcFace will do: any embedding can be approached."""
+    reference = jnp.asarray(np.random.default_rng(step).standard_normal(512, np.float32))
+    learning_rate = 0.1 * (1 - step / 25)
+    out = refine(
+        *tiny_models, golden_clean(case)[0], golden_faces(case), reference, learning_rate, iterations=3, chunk=2
+    )
+    assert out.similarity_after > out.similarity_before + 0.01
+    assert out.losses[0] > out.losses[1] > out.losses[2] > 1 - out.similarity_after
+
+
+def test_similarity_rises_with_aligned_faces(models):
+    out = run(models, video(4), aligned(4))
+    assert out.similarity_after > out.similarity_before + 0.1
+
+
+def optimise_together(vae, arcface, latents, faces, reference, learning_rate, *, iterations, chunk):
+    """All frames at once, as published: one loss, every chunk's graph, one Adam. Crops by slicing, one by one."""
+    decoder, recogniser = vae.module(), arcface.module()
+
+    def loss(x):
+        parts = [decoder.decode(x[None, i : i + chunk] / 0.18215)[0] for i in range(0, len(x), chunk)]
+        frames = jnp.clip(jnp.concatenate(parts) / 2 + 0.5, 0, 1)
+        distances = []
+        for i in np.flatnonzero(faces.valid):
+            y0, y1, x0, x1 = faces.place[i].astype(int)
+            crop = jax.image.resize(frames[i, y0 : y1 + 1, x0 : x1 + 1], (112, 112, 3), "linear", antialias=False)
+            embedding = recogniser(2 * crop[None] - 1)[0]
+            cosine = embedding @ reference / jnp.linalg.norm(embedding) / jnp.linalg.norm(reference)
+            distances.append(jnp.abs(1 - cosine))
+        return jnp.stack(distances).mean()
+
+    with jax.numpy_dtype_promotion("standard"):
+        adam = optax.adam(learning_rate, b1=0.9, b2=0.999, eps=1e-8)
+        state, losses = adam.init(latents), []
+        # No optimisation by LLVM: compiling is most of the time here.
+        gradient_of = jax.jit(jax.value_and_grad(loss), compiler_options={"xla_backend_optimization_level": 0})
+        for _ in range(iterations):
+            value, gradient = gradient_of(latents)
+            # Adam makes no step along a gradient that was always 0.
+            update, state = adam.update(jnp.where(faces.valid[:, None, None, None], gradient, 0), state)
+            latents = latents + update
+            losses.append(value)
+    return latents, np.array(losses)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5])
+def test_chunk_after_chunk_is_all_frames_together(models, chunk):
+    """Of 5 frames, one without a face. Chunks of 1 skip it, others decode it with its neighbours."""
+    latents, faces = video(5), boxes(5, faceless=(2,))
+    out = run(models, latents, faces, chunk=chunk)
+    expected, losses = optimise_together(
+        *models, latents, faces, identity(), LEARNING_RATE, iterations=ITERATIONS, chunk=chunk
+    )
+    difference = np.abs(out.latents - expected)
+    print(f"chunk {chunk}: latents {difference.mean() / expected.std():.1e}, most {difference.max():.1e}")
+    assert difference.mean() < 1e-5 * expected.std()
+    np.testing.assert_allclose(out.losses, losses, rtol=1e-5)
+    # Without a face nothing moves, not by a bit; with one everything does.
+    moved = np.asarray(out.latents != latents).reshape(5, -1)
+    np.testing.assert_array_equal(moved.any(1), faces.valid)
+    assert moved[faces.valid].mean() > 0.99
+
+
+def test_no_face_at_all(models):
+    latents, calls = video(3), []
+    out = run(models, latents, boxes(3, faceless=(0, 1, 2)), on_chunk=lambda *call: calls.append(call))
+    np.testing.assert_array_equal(out.latents, latents)
+    assert out.losses.shape == (0,)
+    assert np.isnan([out.similarity_before, out.similarity_after]).all()
+    assert calls == [(3, 3)]
+
+
+def test_progress_counts_frames_with_and_without_a_face(models):
+    calls = []
+    run(models, video(5), boxes(5, faceless=(2, 3)), on_chunk=lambda *call: calls.append(call))
+    assert calls == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_similarities_are_those_of_the_latents(models):
+    latents, faces = video(4), boxes(4, faceless=(1,))
+    out = run(models, latents, faces)
+    for x, similarity in ((latents, out.similarity_before), (out.latents, out.similarity_after)):
+        cosines = np.concatenate([similarities(*models, x[i : i + 2], faces.place[i : i + 2]) for i in (0, 2)])
+        np.testing.assert_allclose(similarity, cosines[faces.valid].mean(), atol=1e-5)
+
+
+@pytest.mark.parametrize("place", [np.nan, 1e30, [9, 3, 9, 3]])
+def test_where_a_faceless_frame_has_its_face_does_not_matter(models, place):
+    latents, faces = video(4), boxes(4, faceless=(1,))
+    expected = run(models, latents, faces)
+    faces.place[1] = place
+    np.testing.assert_array_equal(run(models, latents, faces).latents, expected.latents)
+
+
+def test_a_number_that_is_not_finite_is_seen(models):
+    """It spoils its own chunk, and the similarity says so."""
+    latents = video(4)
+    expected = run(models, latents, boxes(4))
+    out = run(models, latents.at[1, 3, 3, 0].set(jnp.nan), boxes(4))
+    assert np.isnan([*out.losses, out.similarity_before, out.similarity_after]).all()
+    np.testing.assert_array_equal(out.latents[2:], expected.latents[2:])
+
+
+def test_bfloat16_comes_close(models):
+    """The same float32 parameters, computed with in bfloat16 between the float32 norms."""
+    reduced = [
+        Model(m.params, Blueprint(m.blueprint.kind, m.blueprint.config, Precision(jnp.bfloat16))) for m in models
+    ]
+    latents, faces = video(4), boxes(4)
+    exact = run(models, latents, faces)
+    out = run(reduced, latents, faces)
+    assert out.latents.dtype == jnp.float32
+    moves, exact_moves = (np.asarray(x.latents - latents).ravel() for x in (out, exact))
+    agreement = np.corrcoef(moves, exact_moves)[0, 1]
+    print(f"bfloat16: {out[2:]}, float32: {exact[2:]}; correlation of the moves {agreement:.4f}")
+    assert abs(out.similarity_before - exact.similarity_before) < 0.01
+    assert abs(out.similarity_after - exact.similarity_after) < 0.02
+    assert agreement > 0.95
+
+
+@pytest.mark.parametrize("faces", [boxes(4), aligned(4)], ids=["boxes", "aligned"])
+def test_a_region_that_covers_the_frame_is_the_frame(models, faces):
+    whole, region = (run(models, video(4), faces, margin=margin) for margin in (None, 9.0))
+    np.testing.assert_array_equal(region.latents, whole.latents)
+    np.testing.assert_array_equal(region.losses, whole.losses)
+
+
+def test_one_program_for_all_steps_and_videos(models):
+    run(models, video(4), boxes(4))
+    programs = refine_chunk._cache_size()
+    for seed, learning_rate in enumerate((0.1, 0.05, 1e-3)):
+        faces = boxes(4 + 2 * seed, faceless=tuple(range(seed)))
+        refine(
+            *models,
+            video(4 + 2 * seed, seed),
+            Faces(faces.place + seed, faces.valid),
+            identity(seed),
+            learning_rate,
+            iterations=ITERATIONS,
+            chunk=2,
+        )
+    assert refine_chunk._cache_size() == programs
+
+
+def test_memory_does_not_grow_with_frames(models, monkeypatch):
+    """Every chunk of 4, 16 or 64 frames runs one program, whose memory the compiler tells."""
+    calls = []
+
+    def recording(*args, **kwargs):
+        calls.append((args, kwargs))
+        return refine_chunk(*args, **kwargs)
+
+    expected = lower_chunk(*models, frames=4, latent_size=(8, 8), iterations=1)
+    monkeypatch.setattr(hjb, "refine_chunk", recording)
+    for frames in (4, 16, 64):
+        calls.clear()
+        run(models, video(frames)[:, :8, :8], boxes(frames), iterations=1, chunk=4)
+        assert len(calls) == frames // 4
+        for (_, _, *arrays), static in calls:
+            assert [np.shape(a) for a in arrays] == [np.shape(a) for a in calls[0][0][2:]]
+            assert static == {"size": (8, 8), "iterations": 1}
+        assert refine_chunk.lower(*calls[0][0], **calls[0][1]).as_text() == expected.as_text()
+    memory = expected.compile().memory_analysis()
+    assert memory is not None
+    print(f"any number of frames: {memory.temp_size_in_bytes / 2**20:.0f} MiB of temporaries for a chunk of 4")
+    assert memory.temp_size_in_bytes > 0
+
+
+def test_lowering_needs_no_parameters(models):
+    abstract = [Model(m.blueprint.abstract_params(), m.blueprint) for m in models]
+    for kwargs in ({}, {"region": (4, 8)}, {"aligned": True}):
+        lowered = lower_chunk(*abstract, frames=2, latent_size=(8, 12), iterations=2, **kwargs)
+        latents, (losses, _, _) = lowered.out_info
+        assert latents.shape == (2, 8, 12, VAE_CONFIG.latent_channels)
+        assert losses.shape == (2,)
