@@ -19,18 +19,15 @@ from typing import Protocol, cast
 
 import av
 import numpy as np
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.error import FFmpegError
 from av.filter import Graph
-from av.stream import Disposition
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
-from jaxtyping import UInt8
 from PIL import Image
 
-from stableanimator_jax.data.files import real_path, require_file
+from stableanimator_jax.data.decoding import Frame, decode, open_video, to_image
+from stableanimator_jax.data.files import real_path
 from stableanimator_jax.errors import InputError
-
-Frame = UInt8[np.ndarray, "h w 3"]
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # and none, for a directory
 LOWEST_FPS, HIGHEST_FPS = 0.01, 1000
@@ -58,41 +55,12 @@ def read_frames(path: Path, *, what: str = "video") -> Iterator[tuple[VideoInfo,
         InputError: the file is missing, empty, no video, a still image or without pictures; or, when its frames
             are read, damaged or cut short.
     """
-    require_file(path, what)
-    try:
-        container = av.open(str(path))
-    except (FFmpegError, OSError) as e:
-        raise InputError(f"{what} {path} is not a video that can be read, or is cut short") from e
-    with container:
-        if container.format.name.endswith("_pipe"):  # FFmpeg's readers of single images
-            raise InputError(f"{what} {path} is a still image, or an animation of a kind that cannot be read")
-        stream = container.streams.best("video")
-        if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
-            raise InputError(f"{what} {path} has no pictures, only sound or other data")
-        # An index that points past the file's end; decoding alone may just stop early.
-        if len(stream.index_entries) and (last := stream.index_entries[-1]).pos + last.size > path.stat().st_size:
-            raise InputError(f"{what} {path} is cut short: its end is missing")
-        stream.thread_type = "AUTO"
-        frames = _decode(container, stream, f"{what} {path}")
+    with open_video(path, what) as video:
+        frames = (to_image(video, frame) for _, frame in decode(video))
         first = next(frames, None)
         if first is None:
-            raise InputError(f"{what} {path} has no frames, or is cut short")
-        fps = float(stream.average_rate or stream.guessed_rate or 25)
-        yield VideoInfo(first.shape[1], first.shape[0], fps, stream.frames or None), chain([first], frames)
-
-
-def _decode(container: InputContainer, stream: av.VideoStream, label: str) -> Iterator[Frame]:
-    count = 0
-    try:
-        for frame in container.decode(stream):
-            if frame.is_corrupt:
-                raise InputError(f"{label} is damaged or cut short at frame {count}")
-            aspect = stream.sample_aspect_ratio or 1
-            image = frame.to_ndarray(format="rgb24", width=max(1, round(frame.width * aspect)))
-            yield np.rot90(image, round(frame.rotation / 90) % 4)
-            count += 1
-    except FFmpegError as e:
-        raise InputError(f"{label} is damaged or cut short at frame {count}: {e.strerror}") from e
+            raise InputError(f"{video.label} has no frames, or is cut short")
+        yield VideoInfo(first.shape[1], first.shape[0], video.fps, video.stream.frames or None), chain([first], frames)
 
 
 def check_writable(output: Path | str, inputs: Iterable[Path] = ()) -> None:

@@ -1,0 +1,122 @@
+"""Video files opened by PyAV, and their pictures with the time at which each is shown."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from jaxtyping import UInt8
+
+from stableanimator_jax.data.files import require_file
+from stableanimator_jax.errors import InputError
+
+Frame = UInt8[np.ndarray, "h w 3"]
+
+
+@dataclass(frozen=True)
+class OpenVideo:
+    """A file that has pictures, opened to be decoded once."""
+
+    container: InputContainer
+    stream: av.VideoStream
+    label: str
+    """Names the file in errors, as in "driving video a.mp4"."""
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, on average where they vary."""
+        return float(self.stream.average_rate or self.stream.guessed_rate or 25)
+
+    @property
+    def origin(self) -> float:
+        """Seconds on the file's own clock at which its pictures begin; times are counted from there."""
+        return seconds(self.stream, self.stream.start_time)
+
+    @property
+    def length(self) -> float | None:
+        """Seconds, as the file states them; None where it does not."""
+        if self.stream.duration:
+            return seconds(self.stream, self.stream.duration)
+        if self.container.duration:
+            return (
+                self.container.duration / av.time_base - self.origin + (self.container.start_time or 0) / av.time_base
+            )
+        return None
+
+
+@contextmanager
+def open_video(path: Path, what: str) -> Iterator[OpenVideo]:
+    """Open a video file for the `with` block.
+
+    Raises:
+        InputError: the file is missing, empty, no video, a still image or without pictures, or its index says that
+            its end is missing.
+    """
+    require_file(path, what)
+    label = f"{what} {path}"
+    try:
+        container = av.open(str(path))
+    except (FFmpegError, OSError) as e:
+        raise InputError(f"{label} is not a video that can be read, or is cut short") from e
+    with container:
+        if container.format.name.endswith("_pipe"):  # FFmpeg's readers of single images
+            raise InputError(f"{label} is a still image, or an animation of a kind that cannot be read")
+        stream = container.streams.best("video")
+        if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
+            raise InputError(f"{label} has no pictures, only sound or other data")
+        # An index that points past the file's end; decoding alone may just stop early.
+        if len(stream.index_entries) and (last := stream.index_entries[-1]).pos + last.size > path.stat().st_size:
+            raise InputError(f"{label} is cut short: its end is missing")
+        stream.thread_type = "AUTO"
+        yield OpenVideo(container, stream, label)
+
+
+def decode(video: OpenVideo, *, sought: bool = False) -> Iterator[tuple[float | None, av.VideoFrame]]:
+    """The frames from where the file is, in the order in which they are shown, each with its time in seconds.
+
+    Times start at 0 with the file's pictures. A frame without a time of its own (raw streams, some AVIs) comes one
+    average frame after the last; the first frame after a seek then has None.
+
+    Args:
+        sought: the file was moved to another place than its beginning.
+
+    Raises:
+        InputError: damage, a missing end, or another size of picture.
+    """
+    count, time, size = 0, None if sought else -1 / video.fps, None
+
+    def place() -> str:
+        return f"at frame {count}" if not sought else "where its range begins" if time is None else f"at {time:.2f} s"
+
+    try:
+        for frame in video.container.decode(video.stream):
+            if frame.is_corrupt:
+                raise InputError(f"{video.label} is damaged or cut short {place()}")
+            if size not in (None, (frame.width, frame.height)):
+                raise InputError(f"{video.label} changes the size of its pictures {place()}; convert it to one size")
+            size = frame.width, frame.height
+            if frame.pts is not None and frame.time_base is not None:
+                time = float(frame.pts * frame.time_base) - video.origin
+            elif time is not None:
+                time += 1 / video.fps
+            yield time, frame
+            count += 1
+    except FFmpegError as e:
+        raise InputError(f"{video.label} is damaged or cut short {place()}: {e.strerror}") from e
+
+
+def to_image(video: OpenVideo, frame: av.VideoFrame) -> Frame:
+    """The picture as it is shown: its rotation applied, its pixels square."""
+    aspect = video.stream.sample_aspect_ratio or 1
+    image = frame.to_ndarray(format="rgb24", width=max(1, round(frame.width * aspect)))
+    return np.rot90(image, round(frame.rotation / 90) % 4)
+
+
+def seconds(stream: av.VideoStream | av.AudioStream, ticks: int | None) -> float:
+    """A count of the stream's units of time in seconds; 0 for None."""
+    return float((ticks or 0) * (stream.time_base or 0))
