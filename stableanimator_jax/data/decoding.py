@@ -30,7 +30,15 @@ class OpenVideo:
     @property
     def fps(self) -> float:
         """Frames a second, on average where they vary."""
-        return float(self.stream.average_rate or self.stream.guessed_rate or 25)
+        # A stream without times, raw as a camera writes it, has no average: FFmpeg gives 25 whatever the codec says.
+        average = self.stream.average_rate if self.stream.start_time is not None else None
+        return float(average or self.stream.guessed_rate or 25)
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the times that FFmpeg gives to frames can be used. In an AVI they are those of decoding, which it
+        passes on in the order of showing."""
+        return not (self.container.format.name == "avi" and self.stream.codec_context.has_b_frames)
 
     @property
     def origin(self) -> float:
@@ -69,18 +77,35 @@ def open_video(path: Path, what: str) -> Iterator[OpenVideo]:
         stream = container.streams.best("video")
         if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
             raise InputError(f"{label} has no pictures, only sound or other data")
-        # An index that points past the file's end; decoding alone may just stop early.
-        if len(stream.index_entries) and (last := stream.index_entries[-1]).pos + last.size > path.stat().st_size:
+        if _stated_end(path, container, stream) > path.stat().st_size:  # decoding alone may just stop early
             raise InputError(f"{label} is cut short: its end is missing")
         stream.thread_type = "AUTO"
         yield OpenVideo(container, stream, label)
 
 
+def _stated_end(path: Path, container: InputContainer, stream: av.VideoStream) -> int:
+    """The byte where the file must end, at the earliest, by what it says of itself."""
+    if "matroska" in container.format.name:  # WebM too; its index may be missing, but it states its whole size
+        with path.open("rb") as file:
+            head = file.read(4096)
+        place = head.find(b"\x18\x53\x80\x67") + 4  # the segment, which holds everything
+        if not 4 <= place < len(head) - 8:
+            return 0
+        size_bytes = 9 - head[place].bit_length()
+        size = int.from_bytes(head[place : place + size_bytes]) - (1 << 7 * size_bytes)
+        live = size == (1 << 7 * size_bytes) - 1  # all ones: a live recording, which does not know
+        return 0 if live else place + size_bytes + size
+    if not len(stream.index_entries):
+        return 0
+    last = stream.index_entries[-1]
+    return last.pos + last.size
+
+
 def decode(video: OpenVideo, *, sought: bool = False) -> Iterator[tuple[float | None, av.VideoFrame]]:
     """The frames from where the file is, in the order in which they are shown, each with its time in seconds.
 
-    Times start at 0 with the file's pictures. A frame without a time of its own (raw streams, some AVIs) comes one
-    average frame after the last; the first frame after a seek then has None.
+    Times start at 0 with the file's pictures. Where the file has none (raw streams, some AVIs), frames come at its
+    average rate from the beginning on, and after a seek they have None.
 
     Args:
         sought: the file was moved to another place than its beginning.
@@ -100,7 +125,7 @@ def decode(video: OpenVideo, *, sought: bool = False) -> Iterator[tuple[float | 
             if size not in (None, (frame.width, frame.height)):
                 raise InputError(f"{video.label} changes the size of its pictures {place()}; convert it to one size")
             size = frame.width, frame.height
-            if frame.pts is not None and frame.time_base is not None:
+            if video.has_times and frame.pts is not None and frame.time_base is not None:
                 time = float(frame.pts * frame.time_base) - video.origin
             elif time is not None:
                 time += 1 / video.fps

@@ -1,6 +1,7 @@
 """Clips for the tests, and ways to write, make and read them."""
 
 import itertools
+from fractions import Fraction
 from typing import cast
 
 import av
@@ -30,21 +31,55 @@ def write(path, frames, fps=8.0):
     return path
 
 
-def encode(path, frames, codec="libx264", rotation=None, aspect=None, options=None, **codec_options):
-    """A video made without our writer."""
+def encode(
+    path,
+    frames,
+    codec="libx264",
+    rate=10,
+    rotation=None,
+    aspect=None,
+    options=None,
+    times=None,
+    pixels="yuv420p",
+    sound=None,
+    **codec_options,
+):
+    """A video made without our writer: `rate` frames a second, or at `times` in milliseconds. `sound`: see add_sound."""
     frames = list(frames)
     with av.open(str(path), "w", options=options or {}) as container:
-        stream = cast(av.VideoStream, container.add_stream(codec, 10, options=codec_options))
+        stream = cast(av.VideoStream, container.add_stream(codec, rate, options=codec_options))
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixels
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         if rotation is not None:
             stream.set_display_rotation(rotation)
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        finish_sound = add_sound(container, **sound) if sound else None
+        for i, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = times[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+        if finish_sound:
+            finish_sound()
     return path
+
+
+def add_sound(container, samples, rate=48000, codec="aac"):
+    """Mono samples in [-1, 1]. Give the container its other streams, then call what this returns."""
+    stream = container.add_stream(codec, rate)
+    stream.layout = "mono"
+
+    def finish():
+        frame = av.AudioFrame.from_ndarray(np.asarray(samples, np.float32)[None], format="fltp", layout="mono")
+        frame.rate = rate
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+    return finish
 
 
 def read(path):
@@ -57,3 +92,13 @@ def one_line(error: pytest.ExceptionInfo) -> str:
     assert message
     assert "\n" not in message
     return message
+
+
+def numbered(count, height=64, width=96):
+    """Grey frames, told apart by their brightness."""
+    return [np.full((height, width, 3), 20 + 7 * i, np.uint8) for i in range(count)]
+
+
+def numbers(frames):
+    """Which of `numbered` each frame is."""
+    return [round((frame.mean() - 20) / 7) for frame in frames]
