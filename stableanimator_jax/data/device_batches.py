@@ -1,0 +1,68 @@
+"""Batches on their way to the devices: the next ones are placed while the model works on this one."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float32, UInt8
+
+from stableanimator_jax.data.loader import Batch, Loader
+from stableanimator_jax.parallel import place_local_rows
+
+
+class DeviceBatch(NamedTuple):
+    """The global batch of one step, its rows spread over the devices of all hosts. As `loader.Batch`."""
+
+    frames: UInt8[Array, "b f h w 3"]
+    poses: UInt8[Array, "b f h w 3"]
+    masks: Bool[Array, "b f h/8 w/8"]
+    reference: UInt8[Array, "b h w 3"]
+    id_embedding: Float32[Array, "b 512"]
+
+
+class DeviceBatches(Iterator[DeviceBatch]):
+    """A loader's batches as global arrays, some steps ahead. Close it, or use it in a `with` statement.
+
+    One thread of its own reads and places, in order; the loader must not be used meanwhile.
+
+    Args:
+        loader: of this host. Closed with this.
+        mesh: its devices get the rows; None for JAX's default device.
+        ahead: batches on the devices besides the one in use. At 512x512 a row of 16 frames takes 26 MB.
+    """
+
+    def __init__(self, loader: Loader, mesh: Mesh | None, ahead: int = 1):
+        self._loader, self._mesh, self._ahead = loader, mesh, ahead
+        self._state = loader.state()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device-batches")
+        self._coming: deque[Future[tuple[DeviceBatch, bytes]]] = deque()
+
+    def __next__(self) -> DeviceBatch:
+        while len(self._coming) <= self._ahead:
+            self._coming.append(self._thread.submit(self._fetch))
+        batch, self._state = self._coming.popleft().result()
+        return batch
+
+    def state(self) -> bytes:
+        """The loader's state as of the last batch that came out: those under way come again once it is restored."""
+        return self._state
+
+    def close(self) -> None:
+        """End the thread, and the loader's processes."""
+        self._thread.shutdown(cancel_futures=True)
+        self._loader.close()
+
+    def __enter__(self) -> "DeviceBatches":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _fetch(self) -> tuple[DeviceBatch, bytes]:
+        batch: Batch = next(self._loader)
+        rows = (batch.frames, batch.poses, batch.masks, batch.reference, batch.id_embedding)
+        placed = jax.device_put(rows) if self._mesh is None else place_local_rows(rows, self._mesh)
+        return DeviceBatch(*placed), self._loader.state()

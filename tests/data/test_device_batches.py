@@ -1,0 +1,74 @@
+"""Batches on the devices: the loader's, in order, ahead of time without losing any, on one device or several."""
+
+import threading
+from itertools import islice
+
+import jax
+import numpy as np
+import pytest
+
+from stableanimator_jax.data.device_batches import DeviceBatch, DeviceBatches
+from stableanimator_jax.data.loader import LoaderConfig, make_loader
+from stableanimator_jax.errors import InputError
+from tests.data.synthetic_clips import SyntheticClips
+from tests.virtual_devices import run_on_virtual_devices
+
+CONFIG = LoaderConfig(batch_size=2, frames=3)
+CLIPS = SyntheticClips(5)
+
+
+def require_equal(placed: DeviceBatch, batch) -> None:
+    for x, y in zip(placed, batch[:-1], strict=True):
+        assert isinstance(x, jax.Array)
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_batches_and_state_are_the_loaders_however_far_it_is_ahead(ahead):
+    with make_loader([CLIPS], CONFIG) as loader:
+        wanted = list(islice(loader, 7))
+    with DeviceBatches(make_loader([CLIPS], CONFIG), None, ahead) as batches:
+        for batch in wanted[:4]:
+            require_equal(next(batches), batch)
+        state = batches.state()
+    loader = make_loader([CLIPS], CONFIG)
+    loader.restore(state)
+    with DeviceBatches(loader, None, ahead) as batches:
+        assert batches.state() == state
+        for batch in wanted[4:]:
+            require_equal(next(batches), batch)
+    assert not [t for t in threading.enumerate() if t.name.startswith("device-batches")]
+
+
+def test_an_error_comes_out_where_the_batch_would_have():
+    short = SyntheticClips(3, length=3)
+    with (
+        DeviceBatches(make_loader([short], CONFIG), None) as batches,
+        pytest.raises(InputError, match="has 3 frames"),
+    ):
+        next(batches)
+
+
+def test_rows_are_spread_over_the_mesh():
+    run_on_virtual_devices(
+        4,
+        """
+        from itertools import islice
+        import numpy as np
+        from stableanimator_jax.data.device_batches import DeviceBatches
+        from stableanimator_jax.data.loader import LoaderConfig, make_loader
+        from stableanimator_jax.parallel import batch_sharding, make_mesh
+        from tests.data.synthetic_clips import SyntheticClips
+
+        clips, config, mesh = [SyntheticClips(5)], LoaderConfig(batch_size=8, frames=3), make_mesh()
+        with make_loader(clips, config) as loader:
+            wanted = list(islice(loader, 3))
+        with DeviceBatches(make_loader(clips, config), mesh) as batches:
+            for batch, placed in zip(wanted, batches):
+                for x, y in zip(placed, batch[:-1], strict=True):
+                    assert x.sharding == batch_sharding(mesh)
+                    assert x.addressable_shards[1].data.shape[0] == 2
+                    np.testing.assert_array_equal(x, y)
+        """,
+    )
