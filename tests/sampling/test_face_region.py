@@ -77,9 +77,9 @@ edge = st.integers(-10, 2 * CELLS + 9)
     margin=st.sampled_from([0.0, 0.3, 2.0]),
 )
 def test_crops_from_the_region_are_crops_from_the_frame(corners, margin):
-    """To the last bit, also of boxes that reach beyond the frame."""
+    """Also of boxes that reach beyond the frame. A pixel off would be 1e-2 off."""
     place = np.array([[*sorted(c[:2]), *sorted(c[2:])] for c in corners], np.float32)
-    check_crops(Faces(place, np.ones(3, bool)), margin, crop_boxes, 0)
+    check_crops(Faces(place, np.ones(3, bool)), margin, crop_boxes, 1e-5)  # sums of other lengths
 
 
 @settings(max_examples=60, deadline=None)
