@@ -80,24 +80,29 @@ class FaceAnalyser:
         self._detector = app.models["detection"]
         self._recogniser = app.models["recognition"]
 
-    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Detection | None:
-        """Where the largest face of an RGB image is, or None where no face is found."""
+    def detections(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Detection]:
+        """Where the faces of an RGB image are, the largest first."""
         with _quiet():
             boxes, points = self._detector.detect(_to_bgr(image))
-        if len(boxes) == 0:
-            return None
-        i = int(np.argmax((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])))
-        return Detection(
-            bbox=np.asarray(boxes[i, :4], np.float32), kps=np.asarray(points[i], np.float32), score=float(boxes[i, 4])
-        )
+        order = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
+        return [
+            Detection(np.asarray(boxes[i, :4], np.float32), np.asarray(points[i], np.float32), float(boxes[i, 4]))
+            for i in order
+        ]
+
+    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Detection | None:
+        """Where the largest face of an RGB image is, or None where no face is found."""
+        return next(iter(self.detections(image)), None)
 
     def embedding(self, image: UInt8[np.ndarray, "h w 3"]) -> Face | None:
         """The largest face of an RGB image with its ArcFace embedding, or None where no face is found."""
+        found = self.detect(image)
+        return None if found is None else self.identify(image, found)
+
+    def identify(self, image: UInt8[np.ndarray, "h w 3"], found: Detection) -> Face:
+        """A face that was detected in this RGB image, with its ArcFace embedding."""
         from insightface.app.common import Face as InsightFace
 
-        found = self.detect(image)
-        if found is None:
-            return None
         with _quiet():
             embedding = self._recogniser.get(_to_bgr(image), InsightFace(bbox=found.bbox, kps=found.kps))
         return Face(found.bbox, found.kps, found.score, embedding=np.asarray(embedding, np.float32))
