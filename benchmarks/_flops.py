@@ -18,7 +18,8 @@ def matmul_flops(function: Callable[..., Any], *args: Any) -> int:
     """Floating-point operations of all matrix products and convolutions in one call of `function(*args)`.
 
     A multiplication and an addition are two. Arguments may be abstract. Attention is traced in its plain XLA form,
-    whose products are those that every implementation computes. Zero padding of convolutions counts, as is usual.
+    whose products are those that every implementation computes. Zero padding of convolutions counts, as is usual. What
+    gradients compute, and compute again under `jax.checkpoint`, counts as it will run.
     """
     with compile_for("cpu"):
         return _count(jax.make_jaxpr(function)(*args).jaxpr)
@@ -34,9 +35,11 @@ def _count(jaxpr: core.Jaxpr) -> int:
             (contracted, _), _ = eqn.params["dimension_numbers"]
             total += 2 * math.prod(outputs[0].shape) * math.prod(inputs[0].shape[axis] for axis in contracted)
         elif name == "conv_general_dilated":
-            # Every output element sums over the kernel's window and the input channels of its group.
+            # Every output element sums over the kernel's window and the input channels of its group. Where a gradient
+            # spreads its input out by the forward stride, only every so many of the window's places hold a number.
             out_channels = inputs[1].shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-            total += 2 * math.prod(outputs[0].shape) * (math.prod(inputs[1].shape) // out_channels)
+            holes = math.prod(eqn.params["lhs_dilation"])
+            total += 2 * math.prod(outputs[0].shape) * math.prod(inputs[1].shape) // out_channels // holes
         elif name == "while":
             raise NotImplementedError("a while loop's trip count is not in the jaxpr")
         else:

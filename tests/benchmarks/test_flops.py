@@ -34,6 +34,22 @@ def test_a_loop_counts_every_turn():
     assert matmul_flops(lambda q: xla_attention(q, q, q, logits_bytes=16 * 64 * 2 * 4), q) == whole
 
 
+def test_gradients_count_what_they_compute():
+    def flops(layer, function=lambda f: f):
+        gradient = jax.grad(lambda x: jnp.square(function(layer)(x)).sum())
+        return matmul_flops(gradient, shape(2, 8, 8, 6)) / matmul_flops(layer, shape(2, 8, 8, 6))
+
+    layer = Conv(6, 6, 3, precision=Precision(), rngs=nnx.Rngs(0))
+
+    def two(x):
+        return layer(jax.nn.silu(layer(x)))
+
+    assert flops(layer) == 2
+    assert flops(two, jax.checkpoint) == 2.5  # the first of the two convolutions runs once more
+    # A strided convolution's gradient is as many products as the convolution, whatever is put between its inputs.
+    assert flops(Conv(6, 10, 3, stride=2, precision=Precision(), rngs=nnx.Rngs(0))) == 2
+
+
 def test_a_while_loop_is_refused():
     with pytest.raises(NotImplementedError, match="trip count"):
         matmul_flops(lambda x: jax.lax.while_loop(lambda y: y.sum() < 9, lambda y: y @ y, x), shape(3, 3))

@@ -1,0 +1,36 @@
+"""The face optimisation's benchmark against torch, run small; and torch's model is the one it is compared with."""
+
+import dataclasses
+import math
+
+import jax
+import pytest
+
+from stableanimator_jax.config import ArcFaceConfig, StableAnimatorConfig
+from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.layers import Precision
+from stableanimator_jax.sampling.models import Blueprint
+from tests.benchmarks.test_hjb import TINY, run, seconds, table
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytestmark = pytest.mark.parity
+
+
+def test_torch_is_timed_beside_jax():
+    rows = table(run(*TINY, "--against", "torch", before=""))
+    assert seconds(rows["an iteration"]) > 0
+    assert seconds(rows["torch, an iteration (median)"]) > 0
+    before, after = map(float, rows["torch, similarity before and after"].split(", "))
+    assert after > before
+
+
+@pytest.mark.parametrize("config", [ArcFaceConfig(), StableAnimatorConfig.tiny().arcface], ids=["published", "tiny"])
+def test_torch_iresnet_has_arcfaces_parameters(config):
+    from benchmarks.torch_hjb import iresnet
+
+    with torch.device("meta"):
+        tensors = iresnet(dataclasses.asdict(config)).state_dict()
+    wanted = jax.tree.leaves(Blueprint(ArcFace, config, Precision()).abstract_params())
+    counts = (math.prod(p.shape) for name, p in tensors.items() if not name.endswith("num_batches_tracked"))
+    assert sorted(counts) == sorted(math.prod(leaf.shape) for leaf in wanted)
