@@ -1,0 +1,230 @@
+"""Training data as StableAnimator's authors lay it out: folders of PNG images, named in a text file per bucket."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32
+from PIL import Image
+
+from stableanimator_jax.data.clip_sampling import shortest_length
+from stableanimator_jax.data.clip_source import ClipFrames
+from stableanimator_jax.data.files import is_directory, numbered_frames, require_file
+from stableanimator_jax.data.images import BLACK, Filter, FitMode, fit, fit_aspect, load_image
+from stableanimator_jax.errors import InputError
+
+_EMBEDDING = 512
+_WHITE = 128  # masks are black and white, but for the edges that a resize has softened
+_SAME_ASPECT = 0.02
+_PROBLEMS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class PublishedClip:
+    """One folder. Its frames are fitted to `size` as they are read: see `PublishedLayout`."""
+
+    name: str
+    folder: Path
+    length: int
+    size: tuple[int, int]
+    fit: FitMode
+
+    @cached_property
+    def embeddings(self) -> Float32[np.ndarray, "length 512"]:
+        """Of every frame; zeros where there is no face. Raises `InputError` unless all numbers are finite."""
+        embeddings = np.array(_open_embeddings(self.folder), np.float32)
+        if not np.isfinite(embeddings).all():
+            raise InputError(f"{_embeddings_file(self.folder)} has numbers that are not finite; {_HOW_TO_MAKE}")
+        return embeddings
+
+    @property
+    def has_face(self) -> Bool[np.ndarray, "length"]:
+        return (self.embeddings != 0).any(axis=1)
+
+    def read(self, indices: Sequence[int]) -> ClipFrames:
+        images = _images(self.folder)
+        poses = numbered_frames(self.folder / "poses", "poses")
+        masks = _masks(self.folder, images)
+        width, height = self.size
+
+        def fitted(path: Path, what: str, filter: Filter) -> np.ndarray:
+            image = load_image(path, what=what, background=BLACK)
+            return fit(image, width, height, self.fit, filter=filter)
+
+        return ClipFrames(
+            frames=np.stack([fitted(images[i], "frame", "lanczos") for i in indices]),
+            poses=np.stack([fitted(poses[i], "pose", "bicubic") for i in indices]),
+            masks=np.stack([self._mask(masks[i]) for i in indices]),
+            embeddings=self.embeddings[list(indices)],
+        )
+
+    def _mask(self, path: Path | None) -> Bool[np.ndarray, "h w"]:
+        width, height = self.size
+        everywhere = np.ones((height, width), bool)
+        if path is None:
+            return everywhere
+        mask = load_image(path, what="face mask", background=BLACK)
+        if mask.min() >= _WHITE:  # no face was found; bars around the frame would belong to it too
+            return everywhere
+        mask = Image.fromarray(fit_aspect(mask, width, height, self.fit).min(axis=-1))
+        return np.asarray(mask.resize((width, height), Image.Resampling.NEAREST)) >= _WHITE
+
+
+class PublishedLayout:
+    """The folders that a text file names, one a line, as clips of one size. A `ClipSource`.
+
+    Each folder has `images/frame_N.png`, as many `poses/frame_N.png` with the same numbers, `faces/frame_N.png` (white
+    boxes on black; a frame without a mask counts as white all over), and `embeddings.npy`, `[frames, 512]`, with zeros
+    for frames without a face. Frames are fitted without stretching: images by Lanczos and poses bicubic, as
+    published, masks by the nearest pixel.
+
+    Every folder is looked at now, so that a mistake shows before training begins: the numbers of its files, the kind
+    of its embeddings, the size of its first frame; but images are not decoded.
+
+    Args:
+        list_file: the text file. Folders are relative to it, or absolute; empty lines do not count.
+        size: (width, height) of the clips in pixels.
+        fit: "crop" to the aspect, or "pad" to it with black.
+        frames: of a training clip; each folder needs one more, for the reference.
+
+    Raises:
+        InputError: the list cannot be read or is empty, or there is something wrong with its folders. The first few
+            of those are told together.
+    """
+
+    def __init__(self, list_file: Path | str, size: tuple[int, int], fit: FitMode = "crop", *, frames: int = 16):
+        list_file = Path(list_file)
+        require_file(list_file, "list of folders")
+        self._size = size
+        self._fit: FitMode = fit
+        self._names = _lines(list_file)
+        self._folders = [list_file.parent / name for name in self._names]
+        if not self._names:
+            raise InputError(f"list of folders {list_file} names no folder")
+        self._lengths: list[int] = []
+        problems = []
+        seen: set[str] = set()
+        for name, folder in zip(self._names, self._folders, strict=True):
+            try:
+                if (path := os.path.normpath(folder)) in seen:
+                    raise InputError(f"{name} is in it twice")
+                seen.add(path)
+                self._lengths.append(_check_folder(folder, shortest_length(frames)))
+            except InputError as e:
+                problems.append(str(e))
+        if problems:
+            rest = len(problems) - _PROBLEMS_SHOWN
+            more = [f"and {rest} more folders have problems"] if rest > 0 else []
+            raise InputError(f"list of folders {list_file}: {'; '.join(problems[:_PROBLEMS_SHOWN] + more)}")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int, /) -> PublishedClip:
+        return PublishedClip(
+            self._names[index], self._folders[index], self._lengths[index], size=self._size, fit=self._fit
+        )
+
+
+_HOW_TO_MAKE = "`prepare_data.py faces` makes it"
+
+
+def _lines(list_file: Path) -> list[str]:
+    try:
+        text = list_file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"list of folders {list_file} is not a text file in UTF-8") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _check_folder(folder: Path, shortest: int) -> int:
+    """The number of frames, if all is there. Raises `InputError`."""
+    if not is_directory(folder):
+        raise InputError(f"{folder} is not a folder")
+    images, poses = _images(folder), numbered_frames(folder / "poses", "poses")
+    if len(images) != len(poses):
+        raise InputError(f"{folder} has {len(images)} images, but {len(poses)} poses")
+    if _number(images[0]) != _number(poses[0]):
+        raise InputError(f"{folder}: images begin with {images[0].name}, but poses with {poses[0].name}")
+    if len(images) < shortest:
+        raise InputError(f"{folder} has {len(images)} frames, but {shortest} are needed; leave it out")
+    masks = _masks(folder, images)
+    embeddings = _open_embeddings(folder)
+    if embeddings.shape != (len(images), _EMBEDDING):
+        raise InputError(
+            f"{_embeddings_file(folder)} is of shape {embeddings.shape}, but for {len(images)} images it must be "
+            f"({len(images)}, {_EMBEDDING}); {_HOW_TO_MAKE}"
+        )
+    width, height = _image_size(images[0])
+    for path in (poses[0], next((m for m in masks if m is not None), None)):
+        if path is not None:
+            other_width, other_height = _image_size(path)
+            if abs(width * other_height / (height * other_width) - 1) > _SAME_ASPECT:
+                raise InputError(
+                    f"{path} is {other_width}x{other_height} pixels, but {images[0].name} of {folder / 'images'} is "
+                    f"{width}x{height}: another aspect"
+                )
+    return len(images)
+
+
+def _images(folder: Path) -> list[Path]:
+    return numbered_frames(folder / "images", "images")
+
+
+def _masks(folder: Path, images: Sequence[Path]) -> list[Path | None]:
+    """The mask of every image, None where there is none. Raises `InputError` for one that belongs to no image."""
+    found = dict(_numbered_masks(folder / "faces"))
+    masks = [found.pop(_number(image), None) for image in images]
+    if found:
+        path = found[min(found)]
+        raise InputError(f"{path} belongs to no image: those are {images[0].name} to {images[-1].name}")
+    return masks
+
+
+def _numbered_masks(directory: Path) -> Iterator[tuple[int, Path]]:
+    if not is_directory(directory):
+        return
+    try:
+        paths = list(directory.iterdir())
+    except OSError as e:
+        raise InputError(f"cannot read face masks {directory}: {e.strerror}") from e
+    for path in paths:
+        if re.fullmatch(r"frame_\d+\.png", path.name, re.IGNORECASE):
+            yield _number(path), path
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
+
+
+def _embeddings_file(folder: Path) -> Path:
+    return folder / "embeddings.npy"
+
+
+def _open_embeddings(folder: Path) -> np.ndarray:
+    """Of a file: its shape is known, its numbers are not read yet. Raises `InputError`."""
+    path = _embeddings_file(folder)
+    if not path.exists():
+        raise InputError(f"{path} is missing; {_HOW_TO_MAKE}")
+    require_file(path, "face embeddings")
+    try:
+        embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as e:
+        raise InputError(f"face embeddings {path} are not a plain .npy file: {str(e).partition(chr(10))[0]}") from e
+    if not isinstance(embeddings, np.ndarray) or embeddings.dtype.kind != "f":
+        raise InputError(f"face embeddings {path} are not numbers with a fraction; {_HOW_TO_MAKE}")
+    return embeddings
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    """Width and height from an image's header."""
+    require_file(path, "image")
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception as e:  # Pillow raises all kinds of exceptions for damaged files
+        raise InputError(f"cannot read image {path}, it may be damaged: {e}") from e
