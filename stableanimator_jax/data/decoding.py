@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from jaxtyping import UInt8
 
 from stableanimator_jax.data.files import require_file
@@ -142,6 +142,6 @@ def to_image(video: OpenVideo, frame: av.VideoFrame) -> Frame:
     return np.rot90(image, round(frame.rotation / 90) % 4)
 
 
-def seconds(stream: av.VideoStream | av.AudioStream, ticks: int | None) -> float:
+def seconds(stream: Stream, ticks: int | None) -> float:
     """A count of the stream's units of time in seconds; 0 for None."""
     return float((ticks or 0) * (stream.time_base or 0))

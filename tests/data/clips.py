@@ -44,7 +44,7 @@ def encode(
     sound=None,
     **codec_options,
 ):
-    """A video made without our writer: `rate` frames a second, or at `times` in milliseconds. `sound`: see add_sound."""
+    """A video made without our writer: `rate` frames a second, or at `times` in milliseconds; `sound` of add_sound."""
     frames = list(frames)
     with av.open(str(path), "w", options=options or {}) as container:
         stream = cast(av.VideoStream, container.add_stream(codec, rate, options=codec_options))
