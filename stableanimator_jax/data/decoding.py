@@ -1,9 +1,11 @@
 """Video files opened by PyAV, and their pictures with the time at which each is shown."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -77,28 +79,53 @@ def open_video(path: Path, what: str) -> Iterator[OpenVideo]:
         stream = container.streams.best("video")
         if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
             raise InputError(f"{label} has no pictures, only sound or other data")
-        if _stated_end(path, container, stream) > path.stat().st_size:  # decoding alone may just stop early
+        video = OpenVideo(container, stream, label)
+        if _stated_end(path, video) > path.stat().st_size:  # decoding alone may just stop early
             raise InputError(f"{label} is cut short: its end is missing")
         stream.thread_type = "AUTO"
-        yield OpenVideo(container, stream, label)
+        yield video
 
 
-def _stated_end(path: Path, container: InputContainer, stream: av.VideoStream) -> int:
-    """The byte where the file must end, at the earliest, by what it says of itself."""
-    if "matroska" in container.format.name:  # WebM too; its index may be missing, but it states its whole size
-        with path.open("rb") as file:
-            head = file.read(4096)
-        place = head.find(b"\x18\x53\x80\x67") + 4  # the segment, which holds everything
-        if not 4 <= place < len(head) - 8:
-            return 0
-        size_bytes = 9 - head[place].bit_length()
-        size = int.from_bytes(head[place : place + size_bytes]) - (1 << 7 * size_bytes)
-        live = size == (1 << 7 * size_bytes) - 1  # all ones: a live recording, which does not know
-        return 0 if live else place + size_bytes + size
-    if not len(stream.index_entries):
+def _stated_end(path: Path, video: OpenVideo) -> int:
+    """The byte where the file ends at the earliest, by what it says of itself; 0 where it does not say."""
+    kind, index = video.container.format.name, video.stream.index_entries
+    indexed = index[-1].pos + index[-1].size if len(index) else 0
+    with path.open("rb") as file:
+        if kind == "avi":
+            return _avi_end(file.read(1 << 16))
+        if "matroska" in kind:
+            return _matroska_end(file.read(1 << 16))
+        return max(indexed, _mp4_end(file)) if "mp4" in kind else indexed
+
+
+def _mp4_end(file: BinaryIO) -> int:
+    place = end = 0
+    while len(head := file.read(16)) >= 8:
+        size = int.from_bytes(head[:4])
+        size = int.from_bytes(head[8:]) if size == 1 else size
+        if head[4:8] in (b"moov", b"moof", b"mdat"):  # others may be somebody's padding
+            end = place + size
+        if size < 8 or place + size > sys.maxsize:  # up to the end of the file, or nonsense
+            break
+        place += size
+        file.seek(place)
+    return end
+
+
+def _avi_end(head: bytes) -> int:
+    place = head.find(b"movi")
+    size = int.from_bytes(head[place - 4 : place], "little") if place >= 4 else 0
+    return place + size if size < 0xFFFFFFFF else 0
+
+
+def _matroska_end(head: bytes) -> int:
+    place = head.find(b"\x18\x53\x80\x67") + 4  # the segment, which holds everything; its size's size is in its size
+    if not 4 <= place < len(head) - 8:
         return 0
-    last = stream.index_entries[-1]
-    return last.pos + last.size
+    size_bytes = 9 - head[place].bit_length()
+    size = int.from_bytes(head[place : place + size_bytes]) - (1 << 7 * size_bytes)
+    live = size == (1 << 7 * size_bytes) - 1  # all ones: a recording that was not at its end yet
+    return 0 if live else place + size_bytes + size
 
 
 def decode(video: OpenVideo, *, sought: bool = False) -> Iterator[tuple[float | None, av.VideoFrame]]:

@@ -1,0 +1,184 @@
+"""Videos as cameras, phones, browsers and editors make them, through both readers: decoded rightly or refused."""
+
+import av
+import numpy as np
+import pytest
+
+from stableanimator_jax.data.decoding import decode, open_video
+from stableanimator_jax.data.driving import read_driving
+from stableanimator_jax.data.video import read_frames
+from stableanimator_jax.errors import InputError
+from tests.data.clips import clip, encode, numbered, numbers, one_line, read
+
+SOUND = {"samples": np.zeros(3 * 48000)}
+QUIET = {"x265-params": "log-level=none"}
+KINDS = {
+    "H.264 in MP4": ("a.mp4", {}),
+    "H.264 of phones": ("a.mov", {"g": "30", "bf": "0", "sound": SOUND}),
+    "H.264 in MPEG-TS": ("a.ts", {"sound": SOUND}),
+    "H.264 in AVI": ("a.avi", {"bf": "3"}),
+    "H.264 in fragments": ("a.mp4", {"options": {"movflags": "frag_keyframe+empty_moov"}, "g": "10", "sound": SOUND}),
+    "H.264 of 10 bits": ("a.mp4", {"pixels": "yuv420p10le"}),
+    "H.264 of full colours": ("a.mkv", {"pixels": "yuv444p"}),
+    "HEVC": ("a.mp4", {"codec": "libx265", "sound": SOUND, **QUIET}),
+    "HEVC of 10 bits": ("a.mkv", {"codec": "libx265", "pixels": "yuv420p10le", **QUIET}),
+    "VP9": ("a.webm", {"codec": "libvpx-vp9", "cpu-used": "8", "sound": SOUND | {"codec": "libopus"}}),
+    "MJPEG in AVI": ("a.avi", {"codec": "mjpeg", "pixels": "yuvj420p", "sound": SOUND | {"codec": "pcm_s16le"}}),
+    "MJPEG in QuickTime": ("a.mov", {"codec": "mjpeg", "pixels": "yuvj422p"}),
+    "ProRes": ("a.mov", {"codec": "prores_ks", "pixels": "yuv422p10le", "sound": SOUND | {"codec": "pcm_s16le"}}),
+}
+
+
+def make(tmp_path, kind, frames, **more):
+    name, options = KINDS[kind]
+    if options.get("codec", "libx264") not in av.codecs_available:
+        pytest.skip(f"PyAV's FFmpeg has no {options['codec']}")
+    return encode(tmp_path / name, frames, **options | more)
+
+
+def drive(path, **options):
+    with read_driving(path, **options) as (info, frames):
+        return info, np.stack(list(frames))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_decoded_rightly(tmp_path, kind):
+    path = make(tmp_path, kind, numbered(30))
+    info, frames = read(path)
+    assert (info.width, info.height, info.fps) == (96, 64, pytest.approx(10))
+    assert frames.shape == (30, 64, 96, 3)
+    assert numbers(frames) == list(range(30))
+    assert np.ptp(frames, axis=-1).max() <= 3  # grey
+
+    info, frames = drive(path)
+    assert (info.width, info.height, info.fps, info.source_fps) == (96, 64, pytest.approx(10), pytest.approx(10))
+    assert numbers(frames) == list(range(30))
+    _, frames = drive(path, start=1.7, end=2.5, fps=20)
+    assert numbers(frames) == [17 + i // 2 for i in range(16)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_has_its_times(tmp_path, kind):
+    with open_video(make(tmp_path, kind, numbered(12)), "video") as video:
+        times = [time for time, _ in decode(video)]
+    np.testing.assert_allclose(times, np.arange(12) / 10, atol=0.002)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_keeps_its_colours(tmp_path, kind):
+    original = np.stack(list(clip(3)))
+    for frames in (read(path := make(tmp_path, kind, original))[1], drive(path)[1]):
+        assert frames.shape == original.shape
+        assert np.abs(frames.astype(int) - original).mean() < 7
+        for place in (np.s_[:, 12:16, 24:30], np.s_[:, 30:34, 24:30], np.s_[:, 48:52, 24:30]):  # the squares
+            means = frames[place].mean(axis=(1, 2)), original[place].mean(axis=(1, 2))
+            np.testing.assert_allclose(*means, atol=30)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_frame_of_each_kind(tmp_path, kind):
+    path = make(tmp_path, kind, numbered(1))
+    assert numbers(read(path)[1]) == [0]
+    expected = [0, 0] if "MPEG-TS" in kind else [0]  # nothing there tells its rate, and H.264's is that of fields
+    assert numbers(drive(path)[1]) == expected
+    assert numbers(drive(path, max_frames=1)[1]) == [0]
+
+
+# A stream for broadcast may stop anywhere: what was not sent is not missing.
+WHOLE_ONLY = [kind for kind in KINDS if "MPEG-TS" not in kind]
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.95])
+@pytest.mark.parametrize("kind", WHOLE_ONLY)
+def test_each_kind_truncated_is_refused(tmp_path, kind, share):
+    noise = np.random.default_rng(0).integers(0, 256, (30, 64, 96, 3), dtype=np.uint8)
+    path = make(tmp_path, kind, noise)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    for reader in (read, drive):
+        with pytest.raises(InputError, match="cut short") as error:
+            reader(path)
+        assert str(path) in one_line(error)
+
+
+def test_a_truncated_transport_stream_ends_where_it_ends(tmp_path):
+    path = make(tmp_path, "H.264 in MPEG-TS", numbered(30), g="5", bf="0")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    for reader in (read, drive):
+        found = numbers(reader(path)[1])
+        assert 5 < len(found) < 25
+        assert found == list(range(len(found)))
+
+
+def test_live_recordings_that_do_not_know_their_length(tmp_path):
+    """As browsers write WebM: no size, no length, no index."""
+    options = {"live": "1"}
+    path = encode(tmp_path / "a.webm", numbered(30), codec="libvpx-vp9", options=options, g="10", **{"cpu-used": "8"})
+    with open_video(path, "video") as video:
+        assert video.length is None
+    assert numbers(read(path)[1]) == list(range(30))
+    assert numbers(drive(path, start=1.5, end=2.0)[1]) == list(range(15, 20))
+
+
+@pytest.mark.parametrize(("height", "width"), [(63, 97), (65, 96), (64, 95), (17, 19)])
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libx264rgb"), ("a.avi", "mjpeg"), ("a.webm", "libvpx-vp9")])
+def test_odd_sizes(tmp_path, name, codec, height, width):
+    pixels = {"libx264rgb": "rgb24", "mjpeg": "yuvj420p", "libvpx-vp9": "yuv420p"}[codec]
+    path = encode(tmp_path / name, numbered(5, height, width), codec=codec, pixels=pixels)
+    for reader in (read, drive):
+        info, frames = reader(path)
+        assert (info.width, info.height) == (width, height)
+        assert frames.shape == (5, height, width, 3)
+        assert numbers(frames) == list(range(5))
+        assert np.ptp(frames.astype(int), axis=(1, 2)).max() <= 6  # to the last row and column
+
+
+@pytest.mark.parametrize("rotation", [90, 180, -90])
+def test_rotated_by_a_display_matrix(tmp_path, rotation):
+    original = np.stack(list(clip(6)))
+    info, frames = drive(encode(tmp_path / "a.mp4", original, rotation=rotation), start=0.2)
+    expected = np.rot90(original, rotation // 90, axes=(1, 2))[2:]
+    assert (info.height, info.width) == expected.shape[1:3]
+    assert np.abs(frames.astype(int) - expected).mean() < 5
+
+
+def test_variable_frame_rate_with_sound(tmp_path):
+    """A phone that slows down in the dark; its average is what comes where no rate is asked for."""
+    times = [*range(0, 500, 50), *range(500, 1500, 100)]
+    path = encode(tmp_path / "a.mp4", numbered(20), times=times, sound=SOUND, bf="2")
+    with open_video(path, "video") as video:
+        np.testing.assert_allclose([time for time, _ in decode(video)], np.array(times) / 1000, atol=0.001)
+    assert numbers(read(path)[1]) == list(range(20))  # every frame that there is
+    info, frames = drive(path)
+    assert info.fps == pytest.approx(20 / 1.45, rel=0.05)  # how long the last one is shown is not always written
+    shown = np.searchsorted(np.array(times) / 1000, np.arange(len(frames)) / info.fps + 0.02, side="right") - 1
+    assert np.abs(np.array(numbers(frames)) - shown).max() <= 1
+    assert len(frames) == pytest.approx(20, abs=2)
+
+
+def only_sound(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", 48000)
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.float32), format="fltp", layout="mono")
+        samples.rate = 48000
+        container.mux(stream.encode(samples))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_what_is_no_video_is_refused(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
+    for path, words in (
+        (tmp_path / "empty.mp4", "is empty"),
+        (tmp_path / "text.mp4", "is not a video"),
+        (tmp_path, "is a directory"),
+        (tmp_path / "missing.mp4", "does not exist"),
+        (only_sound(tmp_path / "a.m4a"), "only sound"),
+        (only_sound(tmp_path / "a.ts"), "only sound"),
+    ):
+        for reader in (read_frames, read_driving):
+            with pytest.raises(InputError, match=words) as error, reader(path):
+                pass
+            assert str(path) in one_line(error)
