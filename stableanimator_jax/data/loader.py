@@ -162,6 +162,12 @@ class Loader(Iterator[Batch]):
         self._step += 1
         return batch
 
+    def batch_at(self, step: int) -> Batch:
+        """The batch of any step, read now, here; where the loader is does not matter, and does not change."""
+        batch = self._plan.map(self._read)[step]
+        assert batch is not None  # nothing is filtered
+        return batch
+
     def state(self) -> bytes:
         """Where it is: JSON, the same on every host. Restored, the next batch is the one that would have come."""
         return json.dumps({"step": self._step} | self._identity()).encode()

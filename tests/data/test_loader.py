@@ -135,6 +135,14 @@ def test_a_state_is_good_for_other_numbers_of_hosts_and_workers():
         require_equal(list(islice(loader, 2)), wanted[4:])
 
 
+def test_the_batch_of_any_step_can_be_had_by_itself():
+    with make_loader((WIDE, TALL), CONFIG) as loader:
+        apart = [loader.batch_at(step) for step in (3, 0, 2)]
+        assert loader.step == 0
+    whole = batches(4, (WIDE, TALL))
+    require_equal(apart, [whole[3], whole[0], whole[2]])
+
+
 def test_a_closed_loader_goes_on_where_it_was():
     loader = make_loader((WIDE,), CONFIG)
     found = list(islice(loader, 2))

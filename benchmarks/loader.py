@@ -1,0 +1,193 @@
+"""How fast the loader feeds training: clips a second a core, and what share of the time goes into decoding.
+
+    python benchmarks/loader.py
+
+Each clip is 16 frames at stride 4 and a reference, with skeletons, masks and an embedding, at the bucket's size. The
+data is made for the run: a moving photograph with a camera's noise. The first table is one thread's; the second, whole
+batches out of worker processes. Needs the [test] extra (scikit-image has the photograph).
+"""
+
+import shlex
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from _device import machine, versions
+from clip_format import moving_clip, skeletons
+
+from stableanimator_jax.cli import parse_flags, run_script
+from stableanimator_jax.data.clip_source import Clip, ClipFrames, ClipSource
+from stableanimator_jax.data.loader import LoaderConfig, make_loader
+from stableanimator_jax.data.published_layout import PublishedLayout
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.perception.skeleton import draw_skeletons
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    layout: Literal["published"] = "published"
+    """How the data is kept: folders of PNG images as published."""
+    side: int = 512
+    """Width and height of the clips."""
+    stored_side: int | None = None
+    """Width and height of the images in published folders, which are resized when read; by default the clips' own."""
+    length: int = 80
+    """Frames of each video."""
+    videos: int = 4
+    """How many different videos there are."""
+    clips: int = 16
+    """Clips to time."""
+    batch_size: int = 2
+    """Clips a batch."""
+    workers: tuple[int, ...] = (1, 2)
+    """Numbers of worker processes to time."""
+
+    def __post_init__(self):
+        if min(self.videos, self.clips, self.batch_size, *self.workers) < 1 or self.length < 17:
+            raise InputError("videos, clips, batch-size and workers must be at least 1, and length at least 17")
+        if self.side % 64 or not 64 <= self.side <= 2048:
+            raise InputError(f"side must be a multiple of 64 from 64 to 2048, got {self.side}")
+
+
+def write_published(directory: Path, options: Options) -> ClipSource:
+    """Folders of images, which differ in their embeddings alone: decoding takes as long whatever the picture."""
+    side = options.stored_side or options.side
+    frames = moving_clip(options.length, side)
+    points, scores = skeletons()
+    for video in range(options.videos):
+        folder = directory / f"video_{video}"
+        for kind in ("images", "faces", "poses"):
+            (folder / kind).mkdir(parents=True)
+        mask = np.zeros((side, side), np.uint8)
+        mask[side // 8 : side // 4, side // 3 : side // 2] = 255
+        for i, frame in enumerate(frames):
+            at = i % len(points)
+            drawn = draw_skeletons(points[at][None], scores[at][None], side, side)
+            for kind, image in (("images", frame[..., ::-1]), ("faces", mask), ("poses", drawn[..., ::-1])):
+                cv2.imwrite(str(folder / kind / f"frame_{i}.png"), image)
+        np.save(folder / "embeddings.npy", np.full((options.length, 512), video + 1, np.float32))
+    list_file = directory / "list.txt"
+    list_file.write_text("".join(f"video_{video}\n" for video in range(options.videos)))
+    return PublishedLayout(list_file, (options.side, options.side))
+
+
+class Stopwatch:
+    """CPU seconds of this thread by name: other work on the machine does not count."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, name: str):
+        begin = time.thread_time()
+        yield
+        self.seconds[name] += time.thread_time() - begin
+
+
+@dataclass(frozen=True)
+class TimedClip:
+    """A clip whose record and whose frames are timed apart."""
+
+    clip: Clip
+    watch: Stopwatch
+
+    @property
+    def name(self) -> str:
+        return self.clip.name
+
+    @property
+    def length(self) -> int:
+        return self.clip.length
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.clip.size
+
+    @property
+    def has_face(self) -> np.ndarray:
+        with self.watch("record"):
+            return self.clip.has_face
+
+    def read(self, indices: Sequence[int]) -> ClipFrames:
+        with self.watch("decode"):
+            return self.clip.read(indices)
+
+
+@dataclass(frozen=True)
+class TimedSource:
+    source: ClipSource
+    watch: Stopwatch
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int, /) -> TimedClip:
+        with self.watch("record"):
+            return TimedClip(self.source[index], self.watch)
+
+
+def time_one_thread(source: ClipSource, options: Options) -> None:
+    """Print what one thread's time goes into."""
+    watch = Stopwatch()
+    config = LoaderConfig(batch_size=options.batch_size)
+    # The loader's own reading, without its threads: what a worker process does.
+    loader = make_loader([TimedSource(source, watch)], config)
+    steps = -(-options.clips // options.batch_size)
+    loader.batch_at(0)
+    watch.seconds.clear()
+    begin, wall = time.thread_time(), time.perf_counter()
+    for step in range(steps):
+        loader.batch_at(step)
+    total, wall = time.thread_time() - begin, time.perf_counter() - wall
+    clips = steps * options.batch_size
+    print("| one thread | |\n|---|---|")
+    print(f"| clips a second | {clips / wall:.2f} |")
+    print(f"| clips a second of CPU time | {clips / total:.2f} |")
+    for name, what in (("decode", "decoding and fitting"), ("record", "finding and opening")):
+        print(f"| {what} | {watch.seconds[name] / total:.0%} |")
+    print(f"| choosing, stacking | {1 - sum(watch.seconds.values()) / total:.0%} |", flush=True)
+
+
+def time_workers(source: ClipSource, options: Options) -> None:
+    """Print clips a second by number of worker processes, once they run."""
+    print("\n| worker processes | clips a second |\n|---|---|")
+    for workers in options.workers:
+        config = LoaderConfig(batch_size=options.batch_size, workers=workers, batches_ahead=1)
+        steps = -(-options.clips // options.batch_size)
+        with make_loader([source], config) as loader:
+            for _ in islice(loader, 3 * workers):  # what they prepared while the others were starting
+                pass
+            begin = time.perf_counter()
+            for _ in islice(loader, steps):
+                pass
+            seconds = time.perf_counter() - begin
+        print(f"| {workers} | {steps * options.batch_size / seconds:.2f} |", flush=True)
+
+
+WRITERS: dict[str, Callable[[Path, Options], ClipSource]] = {"published": write_published}
+
+
+def main(argv: Sequence[str]) -> None:
+    options = parse_flags(argv, Options(), prog="benchmarks/loader.py", description=__doc__ or "")
+    cv2.setNumThreads(1)
+    print(f"{machine()}; {versions('grain', 'numpy', 'pillow', 'opencv-python')}")
+    print(f"Command: {shlex.join(['python', 'benchmarks/loader.py', *argv])}\n")
+    with tempfile.TemporaryDirectory() as directory:
+        source = WRITERS[options.layout](Path(directory), options)
+        time_one_thread(source, options)
+        time_workers(source, options)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
