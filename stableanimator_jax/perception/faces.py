@@ -63,7 +63,7 @@ class FaceAnalyser:
         Raises:
             InputError: no models where they are looked for, or they do not load.
         """
-        folder = _model_folder(root, name)
+        folder = model_folder(root, name)
         with _quiet():
             from insightface.app import FaceAnalysis  # slow to import, and only some runs need it
 
@@ -136,7 +136,8 @@ def load_face_embedding(path: Path) -> Float32[np.ndarray, "512"]:
     return embedding
 
 
-def _model_folder(root: Path, name: str) -> Path:
+def model_folder(root: Path, name: str) -> Path:
+    """The folder that a model pack's `.onnx` files lie in. Raises `InputError` where there is none."""
     root = root.expanduser()
     folders = (root / "models" / name, root / "models" / name / name, root / name, root / name / name, root)
     for folder in folders:

@@ -1,0 +1,72 @@
+"""Make training data: a dataset out of videos, or masks and embeddings for folders of frames.
+
+    python prepare_data.py videos FOLDER --output ROOT --insightface-root DIR --pose-detector yolox_l.onnx \\
+        --pose-estimator dw-ll_ucoco_384.onnx
+    python prepare_data.py faces FOLDER --insightface-root DIR
+
+`videos` takes videos or folders NAME/images/frame_0.png, … and makes ROOT for training, with ROOT/report.md to look
+at. It can be stopped at any time and started again. `faces` writes NAME/faces/frame_0.png, … and
+NAME/embeddings.npy, with which such folders can be trained on as they are.
+`prepare_data.py COMMAND --help` explains a command's flags.
+Exit status: 0 done, 2 something in the input is wrong (one line on stderr says what), 130 interrupted.
+"""
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+
+from stableanimator_jax.cli import parse_flags, run_script
+from stableanimator_jax.data.preparation_config import FacesConfig, VideosConfig
+from stableanimator_jax.errors import InputError
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run one command. Raises `InputError`."""
+    commands: dict[str, Callable[[Sequence[str]], None]] = {"videos": _videos, "faces": _faces}
+    if not argv or argv[0] in ("-h", "--help"):
+        print((__doc__ or "").strip())
+        return
+    if argv[0] not in commands:
+        near = difflib.get_close_matches(argv[0], commands, n=1)
+        meant = f"; did you mean {near[0]}?" if near else f": give one of {', '.join(commands)}"
+        raise InputError(f"unknown command {argv[0]!r}{meant} (see prepare_data.py --help)")
+    commands[argv[0]](argv[1:])
+
+
+def _videos(flags: Sequence[str]) -> None:
+    config = parse_flags(
+        flags, VideosConfig(), prog="prepare_data.py videos", description="Videos to a dataset for training."
+    )
+    from stableanimator_jax.data.preparation_run import run  # OpenCV and others: slow, and not for --help
+
+    try:
+        result = run(config)
+    except KeyboardInterrupt:
+        print("note: the same command goes on where this one was stopped", file=sys.stderr)
+        raise
+    for video in result.failed:
+        print(f"left out: {video.name}: {video.why}")
+    for reason, count in result.dropped.items():
+        print(f"left out: {count} clip{'s' * (count > 1)}: {reason}")
+    done = "is there already" if result.already_there else "is ready"
+    print(f"{config.output} {done}: {result.clips} clips; see {config.output}/report.md")
+
+
+def _faces(flags: Sequence[str]) -> None:
+    config = parse_flags(
+        flags, FacesConfig(), prog="prepare_data.py faces", description="Face masks and embeddings for folders."
+    )
+    from stableanimator_jax.data.mask_tool import mask_folders
+
+    results = mask_folders(config)
+    for result in results:
+        if result.why is None and result.written:
+            print(f"{result.folder}: {' and '.join(result.written)}, a face in {result.with_face} of {result.frames}")
+        elif result.why is None:
+            print(f"{result.folder}: has both already; --overwrite makes them anew")
+    if failed := [result for result in results if result.why is not None]:
+        raise InputError("\n".join(str(result.why) for result in failed))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,105 @@
+"""Staged clips to TFDS datasets in ArrayRecord shards, one for each bucket; TensorFlow is not needed.
+
+`ROOT/WIDTHxHEIGHT` is what `tfds.builder_from_directory` takes. The same clips give the same bytes.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from stableanimator_jax.data.clip_format import features, to_example
+from stableanimator_jax.data.preparation_config import BeamConfig, bucket_size
+from stableanimator_jax.data.staging import StagedClip, read_clip
+from stableanimator_jax.errors import InputError
+
+TRAIN, VALIDATION = "train", "validation"
+
+
+def split_of(source: str, validation: float) -> str:
+    """The split of all clips of a video, by a hash of its name: it stays when other videos come or go.
+
+    Args:
+        source: the video's name below the folder that was prepared.
+        validation: share of videos for validation.
+    """
+    digest = hashlib.sha256(source.encode()).digest()
+    return VALIDATION if int.from_bytes(digest[:8], "big") < validation * 2**64 else TRAIN
+
+
+def write_dataset(
+    folder: Path, bucket: str, splits: dict[str, list[StagedClip]], beam: BeamConfig | None = None
+) -> None:
+    """Write a bucket's dataset, with a split for each key of `splits`.
+
+    Args:
+        folder: to make; it must not be there.
+        bucket: the clips' size, "512x512".
+        splits: the clips of each split; none of them empty.
+        beam: write by Apache Beam with these options.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    scratch = folder.with_name(f"{folder.name}.tfds")
+    shutil.rmtree(scratch, ignore_errors=True)
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    if beam is not None and beam.runner is not None:
+        from stableanimator_jax.data.beam_pipeline import beam_options
+
+        config.beam_runner, config.beam_options = beam.runner, beam_options(beam)
+    try:
+        builder = Clips(
+            data_dir=os.fspath(scratch), bucket=bucket, splits=splits, by_beam=config.beam_runner is not None
+        )
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells of downloads
+            tfds.disable_progress_bar()
+            builder.download_and_prepare(download_config=config, download_dir=os.fspath(scratch / "downloads"))
+        # TFDS wants NAME/CONFIG/VERSION folders; here the bucket's folder says it all.
+        Path(builder.data_dir).rename(folder)
+    except OSError as e:
+        raise InputError(f"cannot write the dataset {folder}: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Training clips of one person each, for human image animation."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    name = "clips"
+    # TFDS looks beside a builder's code for checksums of downloads, by a package that it does not require.
+    code_path = None  # pyright: ignore[reportAssignmentType]
+
+    def __init__(self, *, data_dir: str, bucket: str, splits: dict[str, list[StagedClip]], by_beam: bool = False):
+        self._bucket, self._splits, self._by_beam = bucket, splits, by_beam
+        super().__init__(data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"Clips of one person each, {self._bucket} pixels, with skeletons and the largest face.",
+            features=features(bucket_size(self._bucket)),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager  # everything is here
+        return {split: self._generate_examples(clips) for split, clips in self._splits.items()}
+
+    def _generate_examples(self, clips: Sequence[StagedClip]) -> Any:
+        if not self._by_beam:
+            return _examples(clips)
+        from stableanimator_jax.data.beam_pipeline import examples_by_beam
+
+        return examples_by_beam(clips)
+
+
+def _examples(clips: Sequence[StagedClip]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for clip in clips:
+        yield clip.name, to_example(read_clip(clip.file))

@@ -1,0 +1,87 @@
+"""What is in the frames of a video that is prepared for training: people and faces."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from stableanimator_jax.data.files import require_file
+from stableanimator_jax.data.preparation_config import ModelFiles
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.perception.dwpose import People, PoseEstimator
+from stableanimator_jax.perception.faces import Detection, Face, FaceAnalyser, model_folder
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found in one frame, in its pixels."""
+
+    people: People | None = None
+    """None where nobody was looked for."""
+    faces: list[Detection] = field(default_factory=list)
+    """The largest first, which is a `Face` with its embedding."""
+
+
+Perceive = Callable[..., list[Seen]]
+"""(frames, *, people: bool, faces: bool) to what is in each frame; see `Perception.__call__`."""
+
+
+class Perception:
+    """The models that find people and faces, loaded."""
+
+    def __init__(self, files: ModelFiles):
+        """Load those that `files` names. Raises `InputError` where one is missing or is another model."""
+        check_model_files(files)
+        self._poses = None
+        if files.pose_detector is not None and files.pose_estimator is not None:
+            self._poses = PoseEstimator(files.pose_detector, files.pose_estimator)
+        self._faces = None
+        if files.insightface_root is not None:
+            self._faces = FaceAnalyser(files.insightface_root, files.insightface_name)
+
+    def __call__(self, frames: Sequence[UInt8[np.ndarray, "h w 3"]], *, people: bool, faces: bool) -> list[Seen]:
+        """Look for people, faces or both in RGB frames of one size.
+
+        Raises:
+            InputError: a model is needed that was not given.
+        """
+        if people and self._poses is None:
+            raise InputError("it has no poses: give --pose-detector and --pose-estimator")
+        if faces and self._faces is None:
+            raise InputError("it has no embeddings.npy: give --insightface-root")
+        everybody = self._poses.people(frames) if people and self._poses is not None else [None] * len(frames)
+        found = [self._look_for_faces(frame) if faces else [] for frame in frames]
+        return [Seen(p, f) for p, f in zip(everybody, found, strict=True)]
+
+    def _look_for_faces(self, frame: np.ndarray) -> list[Detection]:
+        assert self._faces is not None
+        found = self._faces.detections(frame)
+        largest: list[Face] = [self._faces.identify(frame, f) for f in found[:1]]
+        return [*largest, *found[1:]]
+
+
+def check_model_files(files: ModelFiles) -> None:
+    """Raise `InputError` where one of DWPose's two files is given without the other."""
+    if (files.pose_detector is None) != (files.pose_estimator is None):
+        raise InputError("give both --pose-detector and --pose-estimator, or neither")
+
+
+def model_hashes(files: ModelFiles) -> dict[str, str]:
+    """SHA-256 of every model file by its kind and name: other models find other people."""
+    named: dict[str, Path] = {}
+    for kind, path in (("pose_detector", files.pose_detector), ("pose_estimator", files.pose_estimator)):
+        if path is not None:
+            named[kind] = path.expanduser()
+    if files.insightface_root is not None:
+        folder = model_folder(files.insightface_root, files.insightface_name)
+        named |= {f"insightface {path.name}": path for path in sorted(folder.glob("*.onnx"))}
+    return {name: _sha256(path, name) for name, path in named.items()}
+
+
+def _sha256(path: Path, name: str) -> str:
+    require_file(path, name.replace("_", " "))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,238 @@
+"""One video to training clips: decoded once, cut into shots, resized, looked at, judged, encoded.
+
+Memory does not grow with a video's length: a few frames are held as pixels, and those of one clip encoded.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from stableanimator_jax.data.clip_format import ClipRecord, encode_jpeg, encode_png
+from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.data.filters import (
+    TOO_SHORT,
+    FilterConfig,
+    Measures,
+    frame_sharpness,
+    judge,
+    measure,
+    people_mask,
+)
+from stableanimator_jax.data.images import fit
+from stableanimator_jax.data.perceiving import Perceive, Seen
+from stableanimator_jax.data.preparation_config import ClipConfig, bucket_size, nearest_bucket
+from stableanimator_jax.data.preparation_sources import OpenSource, Source, SourceFrame, open_source
+from stableanimator_jax.data.scenes import CutDetector, thumbnail
+from stableanimator_jax.perception.faces import EMBEDDING_DIM, Face
+from stableanimator_jax.perception.skeleton import draw_skeletons
+from stableanimator_jax.perception.tracking import Track, follow
+
+_BATCH = 16  # frames that are held as pixels and looked at together
+_POINTS = 134
+
+
+@dataclass(frozen=True)
+class KeptClip:
+    """A clip for the dataset."""
+
+    bucket: str
+    record: ClipRecord
+    measures: Measures
+
+
+@dataclass(frozen=True)
+class DroppedClip:
+    """A shot, or a part of one, that is left out."""
+
+    source: str
+    first_frame: int
+    frames: int
+    reasons: list[str]
+    measures: Measures | None
+    """None where it was too short to be judged."""
+    picture: bytes
+    """JPEG: the middle frame."""
+
+
+class _Frame(NamedTuple):
+    number: int
+    jpeg: bytes
+    pose: bytes | None
+    seen: Seen
+    sharpness: float
+    small: UInt8[np.ndarray, "64 64 3"]
+
+
+def prepare_video(
+    source: Source, clips: ClipConfig, filters: FilterConfig, perceive: Perceive
+) -> Iterator[KeptClip | DroppedClip]:
+    """The clips of one video or published-layout folder, in order, the dropped ones too.
+
+    Args:
+        source: what to prepare.
+        clips: how it becomes clips.
+        filters: which are dropped.
+        perceive: finds people and faces in frames; asked only for what the source has not got already.
+
+    Raises:
+        InputError: the source cannot be read, or what it lacks cannot be found without a model.
+    """
+    with open_source(source, clips.fps) as opened:
+        bucket = nearest_bucket(opened.width, opened.height, clips.buckets)
+        size = bucket_size(bucket)
+        track = opened.track and opened.track.fitted((opened.width, opened.height), *size, "crop")
+        shots = _shots(_look(opened, size, perceive), clips.cut)
+        for frames in _in_lengths(shots, clips.min_frames, clips.max_frames):
+            if len(frames) < clips.min_frames:
+                yield _dropped(source, frames, [TOO_SHORT], None)
+                continue
+            maker = _ClipMaker(source, opened, size, track, frames)
+            measures = maker.measures()
+            if reasons := judge(measures, filters):
+                yield _dropped(source, frames, reasons, measures)
+            else:
+                yield KeptClip(bucket, maker.record(), measures)
+
+
+def _look(opened: OpenSource, size: tuple[int, int], perceive: Perceive) -> Iterator[_Frame]:
+    """Every frame, resized, looked at and encoded."""
+    needs_faces = opened.embeddings is None or opened.track is None
+    fitted = (
+        SourceFrame(
+            fit(frame.image, *size, "crop", filter="lanczos"),
+            None if frame.pose is None else fit(frame.pose, *size, "crop", filter="bicubic"),
+        )
+        for frame in opened.frames
+    )
+    number = 0
+    while batch := list(islice(fitted, _BATCH)):
+        images = [frame.image for frame in batch]
+        everything = perceive(images, people=not opened.has_poses, faces=needs_faces)
+        for frame, seen in zip(batch, everything, strict=True):
+            pose = None if frame.pose is None else encode_png(frame.pose)
+            jpeg = encode_jpeg(frame.image)
+            yield _Frame(number, jpeg, pose, seen, frame_sharpness(frame.image), thumbnail(frame.image))
+            number += 1
+
+
+def _shots(frames: Iterable[_Frame], threshold: float) -> Iterator[tuple[bool, _Frame]]:
+    """Each frame with whether it begins a new shot."""
+    detector = CutDetector(threshold)
+    return ((detector.is_cut(frame.small), frame) for frame in frames)
+
+
+def _in_lengths(shots: Iterable[tuple[bool, _Frame]], shortest: int, longest: int) -> Iterator[list[_Frame]]:
+    """Whole shots, or parts of `longest` frames of long ones; no part is too short unless its shot is."""
+    held: list[_Frame] = []
+    for is_cut, frame in shots:
+        if is_cut:
+            yield from _halves(held, longest)
+            held = []
+        held.append(frame)
+        if len(held) == longest + shortest:
+            yield held[:longest]
+            held = held[longest:]
+    if held:
+        yield from _halves(held, longest)
+
+
+def _halves(frames: list[_Frame], longest: int) -> list[list[_Frame]]:
+    if len(frames) <= longest:
+        return [frames]
+    middle = (len(frames) + 1) // 2
+    return [frames[:middle], frames[middle:]]
+
+
+class _ClipMaker:
+    """One clip's frames, and what is known about the people in them."""
+
+    def __init__(
+        self,
+        source: Source,
+        opened: OpenSource,
+        size: tuple[int, int],
+        given: FaceTrack | None,
+        frames: Sequence[_Frame],
+    ):
+        self._source, self._fps, self._size, self._frames = source, opened.fps, size, frames
+        self._people = [frame.seen.people for frame in frames if frame.seen.people is not None]
+        self._person: Track | None = None if opened.has_poses else follow(self._people)
+        rows = slice(frames[0].number, frames[-1].number + 1)
+        if given is None:
+            self._faces = _face_track([frame.seen for frame in frames], size)
+        else:
+            landmarks = np.zeros((len(frames), 5, 2), np.float32)
+            self._faces = FaceTrack(given.boxes[rows], landmarks, given.valid[rows])
+        if opened.embeddings is None:
+            self._embeddings = np.stack([_embedding(frame.seen) for frame in frames])
+        else:
+            self._embeddings = opened.embeddings[rows]
+
+    def measures(self) -> Measures:
+        # Where the masks were given, they say nothing of how many faces there are.
+        counts = [max(len(f.seen.faces), int(valid)) for f, valid in zip(self._frames, self._faces.valid, strict=True)]
+        return measure(
+            track=self._person,
+            faces=np.array(counts, np.int64),
+            sharpness=np.array([frame.sharpness for frame in self._frames]),
+            smalls=np.stack([frame.small for frame in self._frames]),
+            people=self._people_masks(),
+        )
+
+    def _people_masks(self) -> Bool[np.ndarray, "f 64 64"] | None:
+        if self._person is None:
+            return None
+        return np.stack([people_mask(people.boxes, self._size) for people in self._people])
+
+    def record(self) -> ClipRecord:
+        count, first = len(self._frames), self._frames[0].number
+        points = np.zeros((count, _POINTS, 2), np.float32)
+        scores = np.zeros((count, _POINTS), np.float32)
+        poses = [frame.pose for frame in self._frames if frame.pose is not None]
+        if self._person is not None:
+            points, scores = self._person.points, self._person.scores
+            width, height = self._size
+            poses = [
+                encode_png(draw_skeletons(p[None] / np.array(self._size), s[None], height, width))
+                for p, s in zip(points, scores, strict=True)
+            ]
+        landmarks = self._faces.landmarks
+        assert landmarks is not None  # made above
+        return ClipRecord(
+            name=f"{self._source.name}-{first:06d}",
+            source=self._source.name,
+            first_frame=first,
+            fps=self._fps,
+            frames=[frame.jpeg for frame in self._frames],
+            poses=poses,
+            points=points,
+            scores=scores,
+            boxes=self._faces.boxes,
+            landmarks=landmarks,
+            valid=self._faces.valid,
+            embeddings=self._embeddings,
+        )
+
+
+def _face_track(seen: Sequence[Seen], size: tuple[int, int]) -> FaceTrack:
+    boxes = np.zeros((len(seen), 4), np.float32)
+    landmarks = np.zeros((len(seen), 5, 2), np.float32)
+    valid = np.zeros(len(seen), bool)
+    for i, frame in enumerate(seen):
+        if frame.faces:
+            boxes[i], landmarks[i], valid[i] = np.round(frame.faces[0].bbox), frame.faces[0].kps, True
+    return FaceTrack(boxes, landmarks, valid).fitted(size, *size, "crop")  # cuts the boxes to the frame
+
+
+def _embedding(seen: Seen) -> np.ndarray:
+    face = seen.faces[0] if seen.faces else None
+    return face.embedding if isinstance(face, Face) else np.zeros(EMBEDDING_DIM, np.float32)
+
+
+def _dropped(source: Source, frames: Sequence[_Frame], reasons: list[str], measures: Measures | None) -> DroppedClip:
+    picture = frames[len(frames) // 2].jpeg
+    return DroppedClip(source.name, frames[0].number, len(frames), reasons, measures, picture)

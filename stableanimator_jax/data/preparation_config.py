@@ -1,0 +1,151 @@
+"""What the preparation of training data can be told: the flags of `prepare_data.py`."""
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from stableanimator_jax.data.filters import FilterConfig
+from stableanimator_jax.errors import InputError
+
+SHORTEST_CLIP = 17
+"""16 frames and one more for the reference; `clip_sampling` can take no less."""
+
+_MULTIPLE = 64  # of width and height: what the UNet's levels and the VAE halve
+_LARGEST_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Models that find people and faces. Only those are needed whose findings are not in the input already."""
+
+    insightface_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder with InsightFace's models (models/NAME/*.onnx)."""
+    insightface_name: str = "antelopev2"
+    """The model pack in it."""
+    pose_detector: Annotated[Path | None, tyro.conf.arg(metavar="FILE.onnx")] = None
+    """DWPose's person detector, yolox_l.onnx."""
+    pose_estimator: Annotated[Path | None, tyro.conf.arg(metavar="FILE.onnx")] = None
+    """DWPose's pose estimator, dw-ll_ucoco_384.onnx."""
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """How videos become clips."""
+
+    buckets: tuple[str, ...] = ("512x512", "576x1024")
+    """Sizes of the clips, WIDTHxHEIGHT in multiples of 64. A video goes to the one nearest to it in aspect, and is
+    cropped to it around its centre."""
+    fps: float | None = None
+    """Bring videos to this many frames a second. By default they stay at their own average rate."""
+    max_frames: int = 300
+    """Longest clip; longer shots are split. A training step reads a clip's whole record to take 17 frames of it."""
+    min_frames: int = 61
+    """Shortest clip: 61 frames hold 16 at stride 4. Down to 17 the loader takes 16 at a smaller stride."""
+    cut: float = 25.0
+    """A scene cut is where a frame differs from the one before by so many grey levels (of 255) on average, and three
+    times as much as usual in the shot. 255 turns this off."""
+
+    def __post_init__(self):
+        if not self.buckets or len(set(self.buckets)) < len(self.buckets):
+            raise InputError("buckets must be one or more different sizes, such as 512x512 576x1024")
+        for bucket in self.buckets:
+            bucket_size(bucket)
+        if self.fps is not None and not 1 <= self.fps <= 240:
+            raise InputError(f"fps must be from 1 to 240, got {self.fps}")
+        if self.min_frames < SHORTEST_CLIP:
+            raise InputError(
+                f"min-frames must be at least {SHORTEST_CLIP} (16 frames and a reference), got {self.min_frames}"
+            )
+        if not 2 * self.min_frames <= self.max_frames <= 10000:
+            raise InputError(
+                f"max-frames must be from twice min-frames ({2 * self.min_frames}) to 10000, got {self.max_frames}"
+            )
+        if not 0 < self.cut <= 255:
+            raise InputError(f"cut must be above 0 and at most 255, got {self.cut}")
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """Prepare on many machines by Apache Beam (the [beam] extra). They must share the input and the work folder."""
+
+    runner: Annotated[str | None, tyro.conf.arg(metavar="RUNNER")] = None
+    """Beam's runner, such as DirectRunner, DataflowRunner, FlinkRunner. By default Beam is not used."""
+    options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = ()
+    """The runner's options, such as direct_running_mode=multi_processing direct_num_workers=4."""
+
+    def __post_init__(self):
+        if self.options and self.runner is None:
+            raise InputError("beam.options are given without --beam.runner")
+
+
+@dataclass(frozen=True)
+class VideosConfig:
+    """One run of `prepare_data.py videos`."""
+
+    input: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="FOLDER")] = None
+    """Videos, at any depth, or folders in the published layout, NAME/images/frame_0.png, …; what NAME/poses,
+    NAME/faces and NAME/embeddings.npy hold is kept."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="ROOT")] = None
+    """The dataset's folder to make."""
+    work: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where each video's clips are kept until all are done, by content and settings: give it to keep them, so that
+    another run with more videos need not repeat these. By default ROOT/.work, removed at the end."""
+    workers: int | None = None
+    """Processes that prepare videos. By default one for every 4 cores, and no more than videos."""
+    validation: float = 0.05
+    """Share of the videos for validation, chosen by a hash of their names."""
+    clips: Annotated[ClipConfig, tyro.conf.arg(name="")] = field(default_factory=ClipConfig)
+    filters: FilterConfig = field(default_factory=FilterConfig)
+    models: Annotated[ModelFiles, tyro.conf.arg(name="")] = field(default_factory=ModelFiles)
+    beam: BeamConfig = field(default_factory=BeamConfig)
+
+    def __post_init__(self):
+        if self.workers is not None and not 1 <= self.workers <= 1024:
+            raise InputError(f"workers must be from 1 to 1024, got {self.workers}")
+        if not 0 <= self.validation < 1:
+            raise InputError(f"validation must be at least 0 and below 1, got {self.validation}")
+
+    def settings(self) -> dict[str, Any]:
+        """What decides which clips a video gives, as plain data for JSON; where files lie does not."""
+        return {"clips": dataclasses.asdict(self.clips), "filters": dataclasses.asdict(self.filters)}
+
+
+@dataclass(frozen=True)
+class FacesConfig:
+    """One run of `prepare_data.py faces`."""
+
+    input: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="FOLDER")] = None
+    """Folders in the published layout, NAME/images/frame_0.png, …, at any depth; or one folder of such frames."""
+    overwrite: bool = False
+    """Make masks and embeddings anew where there are some; by default they are left as they are."""
+    insightface_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder with InsightFace's models (models/NAME/*.onnx)."""
+    insightface_name: str = "antelopev2"
+    """The model pack in it."""
+
+
+def bucket_size(bucket: str) -> tuple[int, int]:
+    """Width and height out of "512x512". Raises `InputError` where it is no such size."""
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", bucket)
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not all(0 < side <= _LARGEST_SIDE and side % _MULTIPLE == 0 for side in size):
+        raise InputError(
+            f"bucket {bucket!r} is no size: give WIDTHxHEIGHT in multiples of {_MULTIPLE} up to {_LARGEST_SIDE},"
+            " such as 512x512"
+        )
+    return size
+
+
+def nearest_bucket(width: int, height: int, buckets: tuple[str, ...]) -> str:
+    """The bucket whose aspect is nearest to a video's, by the ratio of the two; the first of equals."""
+
+    def distance(bucket: str) -> float:
+        bucket_width, bucket_height = bucket_size(bucket)
+        ratio = width * bucket_height / (height * bucket_width)
+        return max(ratio, 1 / ratio)
+
+    return min(buckets, key=distance)

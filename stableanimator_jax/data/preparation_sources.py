@@ -1,0 +1,211 @@
+"""What is prepared for training: videos, and folders in the published layout, found below one folder and opened."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from stableanimator_jax.data.driving import read_driving
+from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.data.files import is_directory, numbered_frames
+from stableanimator_jax.data.images import BLACK, load_image
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.perception.faces import EMBEDDING_DIM
+
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".gif", ".3gp")
+)
+_WHITE = 128  # masks are black and white, but for the edges that a resize has softened
+_PARTS = ("images", "poses", "faces")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video file, or a published-layout folder, which has a folder `images`."""
+
+    name: str
+    """Its path below the folder that is prepared, with forward slashes."""
+    path: Path
+
+    @property
+    def is_folder(self) -> bool:
+        return is_directory(self.path)
+
+
+class SourceFrame(NamedTuple):
+    """One frame as it is stored."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    pose: UInt8[np.ndarray, "h w 3"] | None
+    """The skeleton that lies beside it, where there is one."""
+
+
+@dataclass(frozen=True)
+class OpenSource:
+    """A source whose frames can be read."""
+
+    width: int
+    height: int
+    fps: float
+    """0 for a folder of images."""
+    frames: Iterator[SourceFrame]
+    has_poses: bool
+    track: FaceTrack | None
+    """Face boxes in pixels of frames, where the source has masks."""
+    embeddings: Float32[np.ndarray, "f 512"] | None
+
+
+def find_sources(folder: Path) -> list[Source]:
+    """All videos and published-layout folders at any depth, by name. Names that begin with a dot are passed over.
+
+    Raises:
+        InputError: the folder cannot be read, or there is nothing of the kind in it.
+    """
+    try:
+        if not folder.is_dir():
+            raise InputError(f"input {folder} is not a folder" if folder.exists() else f"input {folder} does not exist")
+        next(os.scandir(folder), None)
+    except OSError as e:
+        raise InputError(f"cannot read input {folder}: {e.strerror}") from e
+    found = []
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        if "images" in folders:
+            found.append(here)
+        folders[:] = [f for f in folders if not f.startswith(".") and not ("images" in folders and f in _PARTS)]
+        found += [here / f for f in files if Path(f).suffix.lower() in VIDEO_SUFFIXES and not f.startswith(".")]
+    if not found:
+        raise InputError(
+            f"input {folder} has no videos ({', '.join(sorted(VIDEO_SUFFIXES))}) and no folders NAME/images in it"
+        )
+    names = {path: path.relative_to(folder).as_posix() for path in found}
+    # The folder itself may be one of the published layout; it goes by its own name.
+    return sorted(
+        (Source(folder.absolute().name if name == "." else name, path) for path, name in names.items()),
+        key=lambda source: source.name,
+    )
+
+
+def content_hash(source: Source) -> str:
+    """SHA-256 of a video's bytes, or of the names and bytes of all that a folder's preparation reads.
+
+    Raises:
+        InputError: something cannot be read.
+    """
+    try:
+        if not source.is_folder:
+            return _file_hash(source.path)
+        files = [f for part in _PARTS for f in (source.path / part).glob("*.png")]
+        files += [f for f in (source.path / "embeddings.npy",) if f.exists()]
+        listing = hashlib.sha256()
+        for file in sorted(files):
+            listing.update(f"{file.relative_to(source.path).as_posix()}\n{_file_hash(file)}\n".encode())
+        return listing.hexdigest()
+    except OSError as e:
+        raise InputError(f"cannot read {source.path}: {e.strerror}") from e
+
+
+@contextlib.contextmanager
+def open_source(source: Source, fps: float | None) -> Iterator[OpenSource]:
+    """Open a source; within the `with` block its frames come one by one.
+
+    Args:
+        source: what to open.
+        fps: to bring videos to; their own average where None. Images stay as they are.
+
+    Raises:
+        InputError: it cannot be read; its parts do not fit each other; or, when its frames are read, damage.
+    """
+    if source.is_folder:
+        yield _open_folder(source.path)
+        return
+    with read_driving(source.path, fps=fps, what="video") as (info, frames):
+        pairs = (SourceFrame(frame, None) for frame in frames)
+        yield OpenSource(info.width, info.height, info.fps, pairs, has_poses=False, track=None, embeddings=None)
+
+
+def _open_folder(folder: Path) -> OpenSource:
+    images = numbered_frames(folder / "images", "images")
+    first = load_image(images[0])
+    height, width = first.shape[:2]
+    poses = None
+    if is_directory(folder / "poses"):
+        poses = numbered_frames(folder / "poses", "poses")
+        _require_as_many(len(poses), len(images), f"poses {folder / 'poses'}")
+    track = None
+    if is_directory(folder / "faces"):
+        track = _load_masks(folder / "faces", images, (width, height))
+    embeddings = None
+    if (folder / "embeddings.npy").exists():
+        embeddings = load_embeddings(folder / "embeddings.npy", len(images))
+    frames = _folder_frames(images, poses, (height, width, 3))
+    return OpenSource(width, height, 0.0, frames, poses is not None, track, embeddings)
+
+
+def _load_masks(directory: Path, images: list[Path], size: tuple[int, int]) -> FaceTrack:
+    """The largest white box of each image's mask; no face where there is no mask, or it is black or white all over."""
+    boxes, valid = np.zeros((len(images), 4), np.float32), np.zeros(len(images), bool)
+    for i, image in enumerate(images):
+        path = directory / image.name
+        if not path.exists():
+            continue
+        mask = load_image(path, what="face mask", background=BLACK)
+        if mask.shape[1::-1] != size:
+            raise InputError(
+                f"face mask {path} is {mask.shape[1]}x{mask.shape[0]} pixels, but the images are {size[0]}x{size[1]}"
+            )
+        inside = mask.min(axis=-1) >= _WHITE
+        if inside.any() and not inside.all():
+            _, _, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8))
+            left, top, width, height, _ = max(stats[1:].tolist(), key=lambda row: row[cv2.CC_STAT_AREA])  # 0 is black
+            boxes[i], valid[i] = [left, top, left + width - 1, top + height - 1], True
+    return FaceTrack(boxes, None, valid)
+
+
+def _folder_frames(images: list[Path], poses: list[Path] | None, shape: tuple[int, ...]) -> Iterator[SourceFrame]:
+    for i, path in enumerate(images):
+        pose = None if poses is None else load_image(poses[i], what="pose", background=BLACK)
+        frame = SourceFrame(load_image(path), pose)
+        for what, file, image in (("image", path, frame.image), ("pose", poses and poses[i], pose)):
+            if image is not None and image.shape != shape:
+                raise InputError(
+                    f"{what} {file} is {image.shape[1]}x{image.shape[0]} pixels, but {images[0].name} of the images"
+                    f" is {shape[1]}x{shape[0]}"
+                )
+        yield frame
+
+
+def load_embeddings(path: Path, frames: int) -> Float32[np.ndarray, "f 512"]:
+    """Read `embeddings.npy` of a published-layout folder: one row a frame, zeros where there is no face.
+
+    Raises:
+        InputError: it cannot be read, or has another shape or values that are not finite.
+    """
+    try:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
+        raise InputError(f"embeddings {path} cannot be read as a plain .npy file: {str(e).splitlines()[0]}") from e
+    if array.shape != (frames, EMBEDDING_DIM) or array.dtype.kind != "f" or not np.isfinite(array).all():
+        raise InputError(
+            f"embeddings {path} must be [{frames}, {EMBEDDING_DIM}] finite numbers, not {array.dtype}"
+            f" {list(array.shape)}; make them anew with prepare_data.py faces --overwrite"
+        )
+    return array.astype(np.float32)
+
+
+def _require_as_many(count: int, images: int, what: str) -> None:
+    if count != images:
+        raise InputError(f"{what}: there are {count}, but {images} images")
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,132 @@
+"""Training clips out of a dataset that `prepare_data.py` made: random access, without TensorFlow."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from stableanimator_jax.config import read_json
+from stableanimator_jax.data.clip_format import ClipRecord, decode_images, from_example
+from stableanimator_jax.data.clip_source import ClipFrames
+from stableanimator_jax.data.preparation_config import bucket_size
+from stableanimator_jax.errors import InputError
+
+DATASET_FILE = "dataset.json"
+
+
+class PreparedClips:
+    """The clips of one bucket and split, as a `ClipSource`; pickled as its names, opened again where it arrives."""
+
+    def __init__(self, directory: Path, split: str, bucket: str):
+        """Open them.
+
+        Args:
+            directory: what `prepare_data.py videos --output` made.
+            split: "train" or "validation".
+            bucket: "512x512", width before height.
+
+        Raises:
+            InputError: there is no such dataset, or it has no such bucket or split.
+        """
+        self.directory, self.split, self.bucket = directory, split, bucket
+        self.size = bucket_size(bucket)
+        counts = read_dataset_file(directory)["buckets"]
+        if bucket not in counts:
+            raise InputError(f"dataset {directory} has no bucket {bucket}, only {', '.join(counts)}")
+        self._length = int(counts[bucket].get(split, 0))
+        if self._length == 0:
+            raise InputError(f"dataset {directory} has no clips in the split {split!r} of {bucket}")
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int, /) -> "PreparedClip":
+        """The clip at `index`. Its record is read whole; images are decoded by `read`.
+
+        Raises:
+            IndexError: there is no such clip.
+            InputError: the dataset's files cannot be read.
+        """
+        if not 0 <= index < self._length:
+            raise IndexError(f"clip {index} of {self._length}")
+        try:
+            record = from_example(self._records[index])
+        except Exception as e:  # ArrayRecord and protobuf have exceptions of their own
+            reason = str(e).strip().partition("\n")[0]
+            raise InputError(f"dataset {self.directory / self.bucket}: clip {index} cannot be read: {reason}") from e
+        return PreparedClip(record, self.size)
+
+    @functools.cached_property
+    def _records(self) -> "_Records":
+        return _Records(self.directory / self.bucket, self.split)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_records"}
+
+
+class _Records:
+    """Examples parsed, but with their images still encoded."""
+
+    def __init__(self, folder: Path, split: str):
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core.example_parser import ExampleParserNp
+
+        builder: Any = tfds.builder_from_directory(folder)
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        self._source = builder.as_data_source(split, deserialize_method=raw)
+        features: Any = builder.info.features
+        self._parser = ExampleParserNp(features.get_serialized_info())
+
+    def __getitem__(self, index: int) -> Any:
+        return self._parser.parse_example(self._source[index])
+
+
+class PreparedClip:
+    """One clip, as a `Clip`."""
+
+    def __init__(self, record: ClipRecord, size: tuple[int, int]):
+        self.record = record
+        self.size = size
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def length(self) -> int:
+        return len(self.record.frames)
+
+    @property
+    def has_face(self) -> Bool[np.ndarray, "length"]:
+        return np.asarray(self.record.embeddings.any(axis=1))
+
+    def read(self, indices: Sequence[int]) -> ClipFrames:
+        """Decode these frames. Raises `InputError` where one is damaged."""
+        record, rows = self.record, [int(i) for i in indices]
+        try:
+            frames = decode_images([record.frames[i] for i in rows])
+            poses = decode_images([record.poses[i] for i in rows])
+        except ValueError as e:
+            raise InputError(f"clip {self.name}: {e}") from e
+        width, height = self.size
+        masks = np.ones((len(rows), height, width), bool)
+        for mask, i in zip(masks, rows, strict=True):
+            if record.valid[i]:
+                left, top, right, bottom = record.boxes[i].astype(int)
+                mask[:] = False
+                mask[top : bottom + 1, left : right + 1] = True
+        return ClipFrames(frames, poses, masks, record.embeddings[rows])
+
+
+def read_dataset_file(directory: Path) -> dict[str, Any]:
+    """What `prepare_data.py` wrote about a dataset. Raises `InputError` where there is none."""
+    path = directory / DATASET_FILE
+    if not path.is_file():
+        raise InputError(f"{directory} holds no prepared dataset: there is no {DATASET_FILE}; see prepare_data.py")
+    data = read_json(path)
+    if not isinstance(data, dict) or not isinstance(data.get("buckets"), dict):
+        raise InputError(f"{path} is not what prepare_data.py writes")
+    return data
