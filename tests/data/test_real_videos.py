@@ -77,7 +77,9 @@ def test_each_kind_keeps_its_colours(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_frame_of_each_kind(tmp_path, kind):
-    path = make(tmp_path, kind, numbered(1))
+    # Of one frame alone libx265 gives a random time of decoding, unless it may not reorder.
+    more = {"x265-params": "log-level=none:bframes=0"} if "HEVC" in kind else {}
+    path = make(tmp_path, kind, numbered(1), **more)
     assert numbers(read(path)[1]) == [0]
     expected = [0, 0] if "MPEG-TS" in kind else [0]  # nothing there tells its rate, and H.264's is that of fields
     assert numbers(drive(path)[1]) == expected
