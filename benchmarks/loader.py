@@ -7,14 +7,16 @@ data is made for the run: a moving photograph with a camera's noise. The first t
 batches out of worker processes. Needs the [test] extra (scikit-image has the photograph).
 """
 
+import json
 import shlex
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -25,9 +27,12 @@ from _device import machine, versions
 from clip_format import moving_clip, skeletons
 
 from stableanimator_jax.cli import parse_flags, run_script
+from stableanimator_jax.data.clip_format import ClipRecord, encode_jpeg, encode_png
 from stableanimator_jax.data.clip_source import Clip, ClipFrames, ClipSource
 from stableanimator_jax.data.loader import LoaderConfig, make_loader
+from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClips
 from stableanimator_jax.data.published_layout import PublishedLayout
+from stableanimator_jax.data.staging import StagedClip, write_clip
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.skeleton import draw_skeletons
 
@@ -36,8 +41,8 @@ from stableanimator_jax.perception.skeleton import draw_skeletons
 class Options:
     """What to measure."""
 
-    layout: Literal["published"] = "published"
-    """How the data is kept: folders of PNG images as published."""
+    layout: Literal["prepared", "published"] = "prepared"
+    """How the data is kept: the dataset that `prepare_data.py` makes, or folders of PNG images as published."""
     side: int = 512
     """Width and height of the clips."""
     stored_side: int | None = None
@@ -63,23 +68,60 @@ class Options:
 def write_published(directory: Path, options: Options) -> ClipSource:
     """Folders of images, which differ in their embeddings alone: decoding takes as long whatever the picture."""
     side = options.stored_side or options.side
-    frames = moving_clip(options.length, side)
-    points, scores = skeletons()
+    mask = np.zeros((side, side), np.uint8)
+    mask[side // 8 : side // 4, side // 3 : side // 2] = 255
+    pictures = list(made_up(options.length, side))
     for video in range(options.videos):
         folder = directory / f"video_{video}"
         for kind in ("images", "faces", "poses"):
             (folder / kind).mkdir(parents=True)
-        mask = np.zeros((side, side), np.uint8)
-        mask[side // 8 : side // 4, side // 3 : side // 2] = 255
-        for i, frame in enumerate(frames):
-            at = i % len(points)
-            drawn = draw_skeletons(points[at][None], scores[at][None], side, side)
-            for kind, image in (("images", frame[..., ::-1]), ("faces", mask), ("poses", drawn[..., ::-1])):
+        for i, (frame, skeleton) in enumerate(pictures):
+            for kind, image in (("images", frame[..., ::-1]), ("faces", mask), ("poses", skeleton[..., ::-1])):
                 cv2.imwrite(str(folder / kind / f"frame_{i}.png"), image)
         np.save(folder / "embeddings.npy", np.full((options.length, 512), video + 1, np.float32))
     list_file = directory / "list.txt"
     list_file.write_text("".join(f"video_{video}\n" for video in range(options.videos)))
     return PublishedLayout(list_file, (options.side, options.side))
+
+
+def write_prepared(directory: Path, options: Options) -> ClipSource:
+    """A dataset by the preparation's own writer, of clips with the same pictures."""
+    from stableanimator_jax.data.dataset_writer import write_dataset  # imports TFDS, which workers need not do
+
+    length, bucket = options.length, f"{options.side}x{options.side}"
+    frames, poses = zip(*made_up(length, options.side), strict=True)
+    jpeg, png = [encode_jpeg(frame) for frame in frames], [encode_png(pose) for pose in poses]
+    zeros = partial(np.zeros, dtype=np.float32)
+    staged = []
+    for video in range(options.videos):
+        record = ClipRecord(
+            name=f"video_{video}",
+            source=f"video_{video}.mp4",
+            first_frame=0,
+            fps=30,
+            frames=jpeg,
+            poses=png,
+            points=zeros((length, 134, 2)),
+            scores=zeros((length, 134)),
+            boxes=np.tile(np.array([0.3, 0.1, 0.5, 0.25], np.float32) * options.side, (length, 1)),
+            landmarks=zeros((length, 5, 2)),
+            valid=np.ones(length, bool),
+            embeddings=np.full((length, 512), video + 1, np.float32),
+        )
+        file = directory / f"clip-{video}.npz"
+        write_clip(file, record)
+        staged.append(StagedClip(file, record.name, bucket, length))
+    write_dataset(directory / bucket, bucket, {"train": staged})
+    (directory / DATASET_FILE).write_text(json.dumps({"buckets": {bucket: {"train": options.videos}}}))
+    return PreparedClips(directory, "train", bucket)
+
+
+def made_up(length: int, side: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Frames and their skeletons."""
+    points, scores = skeletons()
+    for i, frame in enumerate(moving_clip(length, side)):
+        at = i % len(points)
+        yield frame, draw_skeletons(points[at][None], scores[at][None], side, side)
 
 
 class Stopwatch:
@@ -175,7 +217,10 @@ def time_workers(source: ClipSource, options: Options) -> None:
         print(f"| {workers} | {steps * options.batch_size / seconds:.2f} |", flush=True)
 
 
-WRITERS: dict[str, Callable[[Path, Options], ClipSource]] = {"published": write_published}
+WRITERS: dict[str, Callable[[Path, Options], ClipSource]] = {
+    "prepared": write_prepared,
+    "published": write_published,
+}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -158,9 +158,13 @@ class Loader(Iterator[Batch]):
     def __next__(self) -> Batch:
         if self._batches is None:
             self._batches = iter(self._open())
-        batch = next(self._batches)
+        *arrays, names = next(self._batches)
         self._step += 1
-        return batch
+        if self._read.config.workers:
+            # Shared memory is freed here and now. Kept until the program ends, it would be freed too late, with a
+            # warning about a leak.
+            arrays = [np.array(a) for a in arrays]
+        return Batch(*arrays, names=names)
 
     def batch_at(self, step: int) -> Batch:
         """The batch of any step, read now, here; where the loader is does not matter, and does not change."""

@@ -17,11 +17,12 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
-@pytest.mark.parametrize("layout", ["published"])
+@pytest.mark.parametrize("layout", ["prepared", "published"])
 def test_small_run_prints_its_tables_and_the_command(layout):
     flags = f"--layout {layout} --side 64 --length 20 --videos 2 --clips 4 --workers 1"
     done = run(*flags.split())
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # nothing is left in shared memory, which Python would tell of
     rows = dict(re.findall(r"^\| (\S.*?) \| (.+?) \|$", done.stdout, re.MULTILINE))
     assert float(rows["clips a second"]) > 0
     assert float(rows["1"]) > 0
