@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 THUMBNAIL = 64
 """Side of the small images that shots and clips are judged by: noise and compression are averaged away in them."""
 
-_SLOWEST = 8  # frames whose mean change a cut is compared with
+_RECENT = 8  # frames whose mean change a cut is compared with
 
 
 def thumbnail(frame: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "64 64 3"]:
@@ -37,8 +37,7 @@ class CutDetector:
         change = float(np.abs(current - self._last).mean())
         self._last = current
         usual = float(np.mean(self._changes)) if self._changes else 0.0
-        if change >= max(self._threshold, 3 * usual):
-            self._changes = []
-            return True
-        self._changes = [*self._changes[1 - _SLOWEST :], change]
-        return False
+        cut = change >= max(self._threshold, 3 * usual)
+        # A cut begins a new shot's history and counts in it: what then goes on changing as much is motion.
+        self._changes = [change] if cut else [*self._changes[1 - _RECENT :], change]
+        return cut

@@ -118,7 +118,7 @@ class Staging:
         for clip in prepare_video(source, self.clips, self.filters, perceive):
             if isinstance(clip, KeptClip):
                 file = f"clip-{len(kept)}.npz"
-                _write_clip(folder / file, clip.record)
+                write_clip(folder / file, clip.record)
                 kept.append(
                     {
                         "file": file,
@@ -164,8 +164,8 @@ def read_staged(place: Path) -> StagedVideo:
     )
 
 
-def _write_clip(file: Path, record: ClipRecord) -> None:
-    """Images of different lengths go one after the other into one array, with another of where each ends."""
+def write_clip(file: Path, record: ClipRecord) -> None:
+    """Keep a record as an `.npz` file. Images of different lengths go one after the other into one array, with another of where each ends."""
     arrays: dict[str, Any] = {name: getattr(record, name) for name in FIELDS if name not in _IMAGES}
     for name in _IMAGES:
         images = getattr(record, name)
