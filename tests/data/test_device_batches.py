@@ -1,6 +1,8 @@
 """Batches on the devices: the loader's, in order, ahead of time without losing any, on one device or several."""
 
+import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import jax
@@ -72,3 +74,38 @@ def test_rows_are_spread_over_the_mesh():
                     np.testing.assert_array_equal(x, y)
         """,
     )
+
+
+def test_two_processes_have_the_batches_of_one():
+    """The global batch's rows are in the plan's order, whichever process read them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+
+    def process(number: int) -> str:
+        return run_on_virtual_devices(
+            2,
+            f"""
+            import jax
+            jax.distributed.initialize("{address}", 2, {number})
+            import numpy as np
+            from stableanimator_jax.data.device_batches import DeviceBatches
+            from stableanimator_jax.data.loader import LoaderConfig, make_loader
+            from stableanimator_jax.parallel import make_mesh
+            from tests.data.synthetic_clips import SyntheticClips
+
+            clips, config = [SyntheticClips(5), SyntheticClips(3, size=(16, 32))], LoaderConfig(batch_size=8, frames=3)
+            alone = make_loader(clips, config)
+            with DeviceBatches(make_loader(clips, config, host={number}, hosts=2), make_mesh()) as batches:
+                for step in range(4):
+                    for x, whole in zip(next(batches), alone.batch_at(step)[:-1], strict=True):
+                        assert x.shape == whole.shape
+                        for shard in x.addressable_shards:
+                            np.testing.assert_array_equal(shard.data, whole[shard.index])
+            print("equal")
+            """,
+        )
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(process, range(2)))
+    assert [out.splitlines()[-1] for out in found] == ["equal"] * 2
