@@ -33,7 +33,7 @@ from _device import machine, matmul_rate, peak_memory, random_model, versions
 from _flops import matmul_flops
 
 from stableanimator_jax.cli import parse_flags, run_script
-from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.config import ArcFaceConfig, VAEConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.layers import Precision
@@ -50,7 +50,7 @@ class Options:
     """What to measure."""
 
     config: Literal["published", "tiny"] = "published"
-    """The published sizes, or a tiny model that a CPU runs in seconds (width and height default to 64)."""
+    """The published sizes, or tiny models that a CPU runs in seconds (width and height default to 64)."""
     width: int | None = None
     """Output width in pixels; 512 by default."""
     height: int | None = None
@@ -76,7 +76,7 @@ class Options:
         for name, least in (("frames", 1), ("iterations", 2), ("chunk", 1), ("repeat", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        (height, width), multiple = self.size, self.model.vae.downscale
+        (height, width), multiple = self.size, self.vae.downscale
         if height % multiple or width % multiple or min(height, width) < multiple:
             raise InputError(f"the size {width}x{height} does not work: the decoder makes multiples of {multiple}")
         if not 0 < self.face_share <= 1:
@@ -85,8 +85,13 @@ class Options:
             raise InputError(f"margin must be from 0 to 10, got {self.margin}")
 
     @property
-    def model(self) -> StableAnimatorConfig:
-        return StableAnimatorConfig() if self.config == "published" else StableAnimatorConfig.tiny()
+    def vae(self) -> VAEConfig:
+        return VAEConfig() if self.config == "published" else VAEConfig(block_out_channels=(32, 32), layers_per_block=1)
+
+    @property
+    def arcface(self) -> ArcFaceConfig:
+        tiny = ArcFaceConfig(layers=(1, 1, 1, 1), widths=(8, 8, 16, 16), embedding_dim=32)
+        return ArcFaceConfig() if self.config == "published" else tiny
 
     @property
     def size(self) -> tuple[int, int]:
@@ -96,7 +101,7 @@ class Options:
 
     @property
     def latent_size(self) -> tuple[int, int]:
-        return self.size[0] // self.model.vae.downscale, self.size[1] // self.model.vae.downscale
+        return self.size[0] // self.vae.downscale, self.size[1] // self.vae.downscale
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -133,10 +138,9 @@ class Problem(NamedTuple):
 
 
 def make_problem(options: Options) -> Problem:
-    config = options.model
-    shape = (options.frames, *options.latent_size, config.vae.latent_channels)
+    shape = (options.frames, *options.latent_size, options.vae.latent_channels)
     latents = jax.random.normal(jax.random.key(1), shape, jnp.float32)
-    return Problem(latents, jax.random.normal(jax.random.key(2), (config.arcface.embedding_dim,), jnp.float32))
+    return Problem(latents, jax.random.normal(jax.random.key(2), (options.arcface.embedding_dim,), jnp.float32))
 
 
 def step(
@@ -206,7 +210,7 @@ def region_size(options: Options, margin: float | None) -> tuple[int, int]:
         *options.faces,
         chunk=options.chunk,
         frame=options.latent_size,
-        downscale=options.model.vae.downscale,
+        downscale=options.vae.downscale,
         margin=margin,
     )
     return regions.size
@@ -236,8 +240,8 @@ def measure(options: Options) -> list[tuple[str, str]]:
     """Every row of the table."""
     full = Precision(jnp.dtype("float32"), jnp.dtype("float32"))
     exact: Models = (
-        random_model(Blueprint(VAE, options.model.vae, full)),
-        random_model(Blueprint(ArcFace, options.model.arcface, full)),
+        random_model(Blueprint(VAE, options.vae, full)),
+        random_model(Blueprint(ArcFace, options.arcface, full)),
     )
     models, problem = computing_in(exact, options.dtype), make_problem(options)
     # The region first: a device's statistics know the most memory of all so far, and whole frames take more.
@@ -250,7 +254,7 @@ def measure(options: Options) -> list[tuple[str, str]]:
         ("similarity before and after", similarities(whole.refinement)),
     ]
     if region is not None:
-        height, width = (n * options.model.vae.downscale for n in region_size(options, options.margin))
+        height, width = (n * options.vae.downscale for n in region_size(options, options.margin))
         rows += [
             ("region mode, what it decodes", f"{width}x{height}, {height * width / np.prod(options.size):.1%}"),
             *((f"region mode, {name}", value) for name, value in mode_rows(region, rate, options)),
@@ -300,8 +304,8 @@ def measure_torch(options: Options) -> list[tuple[str, str]]:
         if importlib.util.find_spec(package) is None:
             raise InputError(f"--against torch needs {package}: install the [parity] extra")
     asked = {
-        "vae": dataclasses.asdict(options.model.vae),
-        "arcface": dataclasses.asdict(options.model.arcface),
+        "vae": dataclasses.asdict(options.vae),
+        "arcface": dataclasses.asdict(options.arcface),
         "height": options.latent_size[0],
         "width": options.latent_size[1],
         "box": options.box,

@@ -6,7 +6,7 @@ import math
 import jax
 import pytest
 
-from stableanimator_jax.config import ArcFaceConfig, StableAnimatorConfig
+from stableanimator_jax.config import ArcFaceConfig
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.sampling.models import Blueprint
@@ -18,17 +18,17 @@ pytestmark = pytest.mark.parity
 
 
 def test_torch_is_timed_beside_jax():
-    rows = table(run(*TINY, "--against", "torch", before=""))
+    rows = table(run(*TINY, "--against", "torch", before="import sys;"))
     assert seconds(rows["an iteration"]) > 0
     assert seconds(rows["torch, an iteration (median)"]) > 0
     before, after = map(float, rows["torch, similarity before and after"].split(", "))
     assert after > before
 
 
-@pytest.mark.parametrize("config", [ArcFaceConfig(), StableAnimatorConfig.tiny().arcface], ids=["published", "tiny"])
-def test_torch_iresnet_has_arcfaces_parameters(config):
+def test_torch_iresnet_has_arcfaces_parameters():
     from benchmarks.torch_hjb import iresnet
 
+    config = ArcFaceConfig()
     with torch.device("meta"):
         tensors = iresnet(dataclasses.asdict(config)).state_dict()
     wanted = jax.tree.leaves(Blueprint(ArcFace, config, Precision()).abstract_params())
