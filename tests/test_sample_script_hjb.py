@@ -72,7 +72,6 @@ def test_boxes_from_a_file(place, capsys):
     assert call("--from-json", "out.mp4.json", "--output", "again.mp4") == 0
     again = json.loads(Path("again.mp4.json").read_text())
     assert again["hjb"] == record()["hjb"]
-    assert Path("again.mp4").read_bytes() == Path("out.mp4").read_bytes()
     boxes([FACE] * FRAMES)
     assert call("--from-json", "out.mp4.json", "--output", "third.mp4") == 2
     assert "--face-boxes" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.data.face_track import FaceBoxes, FaceTrack, ReferenceFace, load_face_boxes, load_face_masks
-from stableanimator_jax.data.keypoints import keypoints_beside, load_keypoints
+from stableanimator_jax.data.keypoints import Keypoints, keypoints_beside, load_keypoints
 from stableanimator_jax.data.poses import pose_size
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.face_points import track_from_keypoints
@@ -34,7 +34,7 @@ class FaceInputs:
 def read_faces(
     config: SampleConfig,
     image: np.ndarray,
-    poses: Path,
+    poses: Path | Keypoints,
     frames: int,
     size: tuple[int, int],
     analyser: FaceAnalyser | None,
@@ -46,7 +46,7 @@ def read_faces(
     Args:
         config: the run's.
         image: the reference at its own size.
-        poses: where the poses are.
+        poses: where the poses are; or, where a driving video was read, its keypoints in pixels of the output.
         frames: how many there are.
         size: the output's width and height.
         analyser: InsightFace, where its models were given.
@@ -84,17 +84,18 @@ def _track(
     config: SampleConfig,
     boxes_path: Path | None,
     boxes: FaceBoxes | None,
-    poses: Path,
+    poses: Path | Keypoints,
     frames: int,
     size: tuple[int, int],
 ) -> tuple[FaceTrack | None, str]:
     """In pixels of the output."""
-    stored = pose_size(poses)
+    stored = pose_size(poses) if isinstance(poses, Path) else size
 
     def fitted(track: FaceTrack, of: tuple[int, int], what: str) -> FaceTrack:
         if of != stored:
             raise InputError(
-                f"{what} are of frames of {of[0]}x{of[1]} pixels, but the poses {poses} are {stored[0]}x{stored[1]}"
+                f"{what} are of frames of {of[0]}x{of[1]} pixels, but the poses"
+                f"{f' {poses}' if isinstance(poses, Path) else ''} are {stored[0]}x{stored[1]}"
             )
         return track.fitted(of, *size, config.fit)
 
@@ -104,6 +105,9 @@ def _track(
     if boxes is not None and boxes.track is not None and boxes.size is not None:
         shown = config.face_boxes or "the example in this package"
         return fitted(boxes.track, boxes.size, f"the face boxes in {boxes_path}"), f"boxes in {shown}"
+    if isinstance(poses, Keypoints):
+        found = track_from_keypoints(poses.points, poses.scores)
+        return fitted(found, size, "the keypoints"), "the face's keypoints in the driving video"
     if (path := keypoints_beside(poses)) is not None:
         keypoints = load_keypoints(path)
         if len(keypoints.points) != frames:

@@ -1,6 +1,7 @@
 """Everything a run reads: found, checked and loaded before anything is computed, and hashed for its record."""
 
 import importlib.resources
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,16 +10,18 @@ from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.data.files import is_directory, real_path
 from stableanimator_jax.data.images import fit_aspect, load_image
-from stableanimator_jax.data.keypoints import keypoints_beside
+from stableanimator_jax.data.keypoints import Keypoints, keypoints_beside
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
 from stableanimator_jax.data.video import HIGHEST_FPS, LOWEST_FPS, check_writable
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
+from stableanimator_jax.sampling.driving_inputs import extract_poses
 from stableanimator_jax.sampling.face_inputs import FaceInputs, read_faces
 from stableanimator_jax.sampling.record import InputFile, Record, sha256_of
 from stableanimator_jax.sampling.run_config import EMBEDDED, SampleConfig
 
 EMBEDDED_SIZE = 128
+_SIZES = ((512, 512), (576, 1024), (1024, 576))  # what the published model was trained on, and that lying down
 _MODELS = ("unet", "pose_net", "vae", "image_encoder", "face_encoder")
 
 
@@ -57,21 +60,26 @@ def read_inputs(config: SampleConfig) -> Inputs:
     _check_outputs(config)
     # The quick checks first: opening a checkpoint takes seconds, InsightFace too.
     reference = load_image(reference_path, what="reference image")
-    pose_files(poses_path)
+    if poses_path is not None:
+        pose_files(poses_path)
     if config.insightface_root is not None and not is_directory(config.insightface_root):
         raise InputError(f"--insightface-root {config.insightface_root} is not a directory")
     embedding = None if config.face_embedding is None else load_face_embedding(config.face_embedding)
-    width, height = _output_size(config, poses_path)
+    width, height = _output_size(config, poses_path, reference)
     try:
         fitted = fit_aspect(reference, width, height, config.fit)
     except InputError as e:
         raise InputError(f"reference image {reference_path}: {e}") from e
-    poses = load_poses(poses_path, width, height, config.fit)
+    known: Path | Keypoints  # where the poses are, or what they were drawn from
+    if poses_path is not None:
+        known, poses = poses_path, load_poses(poses_path, width, height, config.fit)
+    else:
+        known, poses = extract_poses(config, reference, width, height)
     fps = config.output_fps or poses.fps or float(config.sampling.fps)
     if not LOWEST_FPS <= fps <= HIGHEST_FPS:
         raise InputError(
-            f"poses {poses_path} play at {fps:g} frames a second, at which no video can be written; give "
-            "another speed by --output-fps"
+            f"poses {poses_path or config.driving} play at {fps:g} frames a second, at which no video can be written; "
+            "give another speed by --output-fps"
         )
     analyser = None if config.insightface_root is None else FaceAnalyser(config.insightface_root)
     if embedding is not None:
@@ -85,12 +93,12 @@ def read_inputs(config: SampleConfig) -> Inputs:
         face = read_faces(
             config,
             reference,
-            poses_path,
+            known,
             len(poses.frames),
             (width, height),
             analyser,
             embedding,
-            _example() / "face_boxes.json" if config.reference is None and config.poses is None else None,
+            _example() / "face_boxes.json" if config.reference is None and poses_path == _example() / "poses" else None,
         )
     return Inputs(reference=fitted, poses=poses.frames, fps=fps, identity=identity, face=face)
 
@@ -143,9 +151,15 @@ def _reference(config: SampleConfig) -> Path:
     return config.reference or _example() / "reference.jpg"
 
 
-def _poses(config: SampleConfig) -> Path:
+def _poses(config: SampleConfig) -> Path | None:
+    """None where the poses come from a driving video."""
+    if config.driving is not None:
+        return None
     if config.poses is None and config.checkpoint != EMBEDDED:
-        raise InputError("give the skeletons: --poses, a directory of frame_N.png or a video")
+        raise InputError(
+            "give the movement: --driving, a video of anybody, or --poses, a directory of frame_N.png or a video of "
+            "skeletons"
+        )
     return config.poses or _example() / "poses"
 
 
@@ -154,9 +168,15 @@ def _example() -> Path:
 
 
 def _check_outputs(config: SampleConfig) -> None:
-    given = (config.reference, config.poses, config.face_embedding, config.face_boxes, config.face_masks)
+    given = (
+        config.reference, config.poses, config.driving, config.face_embedding, config.face_boxes, config.face_masks,
+    )  # fmt: skip
     inputs = [path for path in given if path is not None]
     check_writable(config.output, inputs)
+    if config.save_poses is not None:
+        if config.save_poses.suffix:
+            raise InputError(f"--save-poses {config.save_poses} must be a directory, so without a suffix")
+        check_writable(config.save_poses, [*inputs, config.output])
     read = {real_path(path) for path in inputs}
     beside = [config.contact_sheet_path, config.record_path]
     for path in (*beside, config.hjb_plot_path) if config.optimises_faces else beside:
@@ -170,7 +190,7 @@ def _check_outputs(config: SampleConfig) -> None:
         raise InputError(f"cannot write {config.output}: it is inside the checkpoint; name another output")
 
 
-def _output_size(config: SampleConfig, poses: Path) -> tuple[int, int]:
+def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray) -> tuple[int, int]:
     from stableanimator_jax.sampling.pipeline import check_size  # imports JAX
     from stableanimator_jax.weights.checkpoint import models_in, require_models
     from stableanimator_jax.weights.embedded import open_checkpoint
@@ -189,6 +209,9 @@ def _output_size(config: SampleConfig, poses: Path) -> tuple[int, int]:
         return config.width, config.height
     if config.checkpoint == EMBEDDED:
         return EMBEDDED_SIZE, EMBEDDED_SIZE
+    if poses is None:
+        aspect = reference.shape[1] / reference.shape[0]
+        return min(_SIZES, key=lambda size: abs(math.log(size[0] / size[1] / aspect)))
     width, height = pose_size(poses)
     try:
         check_size(models, width=width, height=height)
@@ -208,6 +231,8 @@ def _input_paths(config: SampleConfig) -> dict[str, Path]:
     paths = {
         "reference": _reference(config),
         "poses": _poses(config),
+        "driving": config.driving,
+        "dwpose": None if config.driving is None else config.dwpose,
         "insightface_root": config.insightface_root,
         "face_embedding": config.face_embedding,
         "checkpoint": None if config.checkpoint == EMBEDDED else Path(config.checkpoint),
@@ -231,5 +256,7 @@ def _hash(name: str, path: Path) -> InputFile:
     elif name == "face_masks":
         files = pose_files(path)
     else:
-        files = sorted(f for f in path.rglob("*.onnx" if name == "insightface_root" else "*") if f.is_file())
+        files = sorted(
+            f for f in path.rglob("*.onnx" if name in ("insightface_root", "dwpose") else "*") if f.is_file()
+        )
     return InputFile(_shown(path), sha256_of(files, directory=path))

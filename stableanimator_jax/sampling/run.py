@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from stableanimator_jax.data.face_track import ReferenceFace
 from stableanimator_jax.data.files import replacing
+from stableanimator_jax.data.sound import copy_sound
 from stableanimator_jax.data.video import open_writer
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.contact_sheet import ContactSheet
@@ -43,7 +44,8 @@ def run(config: SampleConfig) -> Record:
     config = config.absolute()
     inputs = read_inputs(config)
     print(f"reference: {config.reference or 'the example in this package'}")
-    print(f"poses: {config.poses or 'the example in this package'}, {_frame_count(len(inputs.poses))}")
+    moves = config.poses or config.driving or "the example in this package"
+    print(f"poses: {moves}, {_frame_count(len(inputs.poses))}")
     print(f"identity: {inputs.identity.source}")
     if inputs.face is not None:
         print(f"faces to optimise: {inputs.face.source}")
@@ -72,6 +74,8 @@ def run(config: SampleConfig) -> Record:
                 sheet.add(frame)
             # Before the video takes its place: were an input unreadable now, it would be left without a record.
             hashed = hashes.result()
+        if config.sound and config.driving is not None:
+            copy_sound(config.driving, config.output, config.driving_start or 0.0)  # to the output's own end
         watch.lap("decode")
         # With what "auto" and the defaults became, here and today.
         resolved = replace(config, width=width, height=height, output_fps=inputs.fps, dtype=dtype)

@@ -25,7 +25,26 @@ class SampleConfig:
     """Photo of the person, of any size. Not needed with --checkpoint embedded, which has an example."""
     poses: Annotated[Path | None, tyro.conf.arg(metavar="DIR|VIDEO")] = None
     """Skeletons as DWPose draws them, one a frame of the output: a directory of frame_0.png, frame_1.png, …, or a
-    video. Not needed with --checkpoint embedded, which has an example."""
+    video. Not needed with --driving, nor with --checkpoint embedded, which has an example."""
+    driving: Annotated[Path | None, tyro.conf.arg(metavar="VIDEO")] = None
+    """A video of anybody moving, instead of --poses: DWPose finds the poses in it (needs --dwpose)."""
+    dwpose: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder with DWPose's models, yolox_l.onnx and dw-ll_ucoco_384.onnx."""
+    driving_start: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
+    """Where in the driving video to begin."""
+    driving_end: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
+    """Where in the driving video to end."""
+    driving_fps: Annotated[float | None, tyro.conf.arg(metavar="FPS")] = None
+    """Frames a second to take of the driving video, which the output then plays at. By default its own."""
+    driving_max_frames: Annotated[int | None, tyro.conf.arg(metavar="FRAMES")] = None
+    """At most so many frames of the driving video."""
+    align: bool = True
+    """Bring the driving person to the place and the size of the person in the reference."""
+    sound: bool = False
+    """Carry the driving video's sound over to the output, an .mp4."""
+    save_poses: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Keep what was found in the driving video in a new directory: skeletons and keypoints.json, which --poses takes
+    again, and preview.mp4, skeletons over the driving frames and over the reference."""
     output: Annotated[Path, tyro.conf.arg(metavar="FILE|DIR")] = Path("outputs/animation.mp4")
     """What to write: an .mp4, .gif or .webp file (one that is there is replaced), or, without a suffix, a new
     directory of PNGs. Beside it come OUTPUT.contact_sheet.png, OUTPUT.json and, with --hjb.iterations,
@@ -33,7 +52,8 @@ class SampleConfig:
     checkpoint: Annotated[str, tyro.conf.arg(metavar="DIR|embedded")] = EMBEDDED
     """The weights: a checkpoint directory, or the tiny ones in this package."""
     width: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
-    """Of the output, a multiple of 64. By default the poses' own (128 with --checkpoint embedded)."""
+    """Of the output, a multiple of 64. By default the poses' own; with --driving 576x1024, 1024x576 or 512x512,
+    whichever is nearest to the reference's aspect (128x128 with --checkpoint embedded)."""
     height: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """As --width, and given together with it."""
     fit: FitMode = "crop"
@@ -73,6 +93,15 @@ class SampleConfig:
             raise InputError(f"output-fps must lie between 0.01 and 1000, got {self.output_fps}")
         if self.insightface_root is not None and self.face_embedding is not None and not self.optimises_faces:
             raise InputError("give --insightface-root or --face-embedding, not both: each is the identity")
+        if self.driving is not None and self.poses is not None:
+            raise InputError("give --driving or --poses, not both: each says how the person moves")
+        if self.driving is not None and self.dwpose is None:
+            raise InputError(
+                "--driving needs --dwpose DIR, a folder with yolox_l.onnx and dw-ll_ucoco_384.onnx "
+                "(from huggingface.co/yzd-v/DWPose)"
+            )
+        if self.driving is None and (self.sound or self.save_poses is not None):
+            raise InputError(f"{'--sound' if self.sound else '--save-poses'} needs --driving VIDEO")
         if self.face_boxes is not None and self.face_masks is not None:
             raise InputError("give --face-boxes or --face-masks, not both: each says where the faces are")
         if self.optimises_faces:

@@ -1,0 +1,174 @@
+"""Poses from a driving video: found by DWPose, aligned to the reference's person, drawn, and kept where asked."""
+
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from stableanimator_jax.data.driving import DrivingInfo, Frame, read_driving
+from stableanimator_jax.data.files import is_directory
+from stableanimator_jax.data.images import FitMode, aspect_window, fit
+from stableanimator_jax.data.keypoints import Keypoints, save_keypoints
+from stableanimator_jax.data.poses import Poses
+from stableanimator_jax.data.sound import check_sound
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.perception.alignment import align
+from stableanimator_jax.perception.dwpose import People, PoseEstimator
+from stableanimator_jax.perception.preview import write_preview
+from stableanimator_jax.perception.skeleton import draw_skeletons
+from stableanimator_jax.perception.tracking import Track, follow
+from stableanimator_jax.sampling.progress import ProgressBars
+from stableanimator_jax.sampling.run_config import SampleConfig
+
+_CHUNK = 16  # frames that wait for DWPose at once
+
+
+def extract_poses(
+    config: SampleConfig, reference: UInt8[np.ndarray, "h w 3"], width: int, height: int
+) -> tuple[Keypoints, Poses]:
+    """Find the poses of one person in the driving video, and draw them at the output's size.
+
+    Says on stderr what is not as it should be: nobody in some frames, other people, a poor fit to the reference.
+
+    Args:
+        config: with `driving` and `dwpose`.
+        reference: the photo at its own size.
+        width, height: of the output.
+
+    Returns:
+        the keypoints in pixels of the output, and the skeletons.
+
+    Raises:
+        InputError: models or video cannot be used, nobody is in the video or in the reference, or the poses cannot
+            be saved.
+    """
+    assert config.driving is not None  # the caller's choice
+    assert config.dwpose is not None  # SampleConfig sees to it
+    if config.sound and not check_sound(config.driving, config.output):
+        _warn(f"{config.driving} has no sound; neither will the output have any")
+    if not is_directory(config.dwpose):
+        raise InputError(f"--dwpose {config.dwpose} is not a directory")
+    estimator = PoseEstimator(config.dwpose / "yolox_l.onnx", config.dwpose / "dw-ll_ucoco_384.onnx")
+    standing = _reference_person(estimator, reference) if config.align else None
+    with _open(config) as (info, frames):
+        if config.sound and config.output_fps not in (None, info.fps):
+            raise InputError(
+                f"--sound keeps time only at the driving video's {info.fps:g} frames a second: leave --output-fps out, "
+                "or set both by --driving-fps"
+            )
+        track = follow(_people(estimator, info, frames))
+    if not track.found.any():
+        raise InputError(f"DWPose finds nobody in the driving video {config.driving}")
+    _warn_of_gaps(track)
+
+    driving = Keypoints(track.points, track.scores, info.width, info.height, info.fps)
+    placed = driving
+    if standing is not None:
+        alignment = align(driving, standing)
+        if alignment.poor:
+            _warn(alignment.poor)
+        placed = alignment.keypoints
+    keypoints = _fitted(placed, width, height, config.fit)
+    poses = np.stack(list(_draw(keypoints)))
+    if config.save_poses is not None:
+        _save(config, reference, driving, keypoints, poses)
+    return keypoints, Poses(poses, info.fps)
+
+
+def _open(config: SampleConfig):
+    assert config.driving is not None
+    return read_driving(
+        config.driving,
+        start=config.driving_start,
+        end=config.driving_end,
+        fps=config.driving_fps,
+        max_frames=config.driving_max_frames,
+    )
+
+
+def _reference_person(estimator: PoseEstimator, reference: np.ndarray) -> Keypoints:
+    (people,) = estimator.people([reference])
+    if not len(people.boxes):
+        raise InputError(
+            "DWPose finds nobody in the reference image, to whom the poses could be aligned; take another photo, or "
+            "--no-align to leave the poses where they are in the driving video"
+        )
+    person = follow([people])
+    height, width = reference.shape[:2]
+    return Keypoints(person.points, person.scores, width, height, None)
+
+
+def _people(estimator: PoseEstimator, info: DrivingInfo, frames: Iterator[Frame]) -> list[People]:
+    found: list[People] = []
+    with ProgressBars() as bars:
+        progress = bars.begin("finding poses", "frame")
+        chunk: list[Frame] = []
+        for frame in frames:
+            chunk.append(frame)
+            if len(chunk) == _CHUNK:
+                found += estimator.people(chunk)
+                chunk = []
+                progress(len(found), max(info.frame_count or 0, len(found)))
+        found += estimator.people(chunk)
+        progress(len(found), len(found))
+    return found
+
+
+def _warn_of_gaps(track: Track) -> None:
+    if track.gaps:
+        shown = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in track.gaps[:5])
+        more = f" and {len(track.gaps) - 5} more ranges" if len(track.gaps) > 5 else ""
+        _warn(f"nobody is found in frames {shown}{more} of the driving video: their skeletons are empty")
+    if track.others.any():
+        _warn(
+            f"the driving video shows up to {int(track.others.max())} other people; the one followed was the largest "
+            "when first seen"
+        )
+
+
+def _fitted(keypoints: Keypoints, width: int, height: int, mode: FitMode) -> Keypoints:
+    """As `data.images.fit` moves the pixels."""
+    window = aspect_window(keypoints.width, keypoints.height, width, height, mode)
+    present = np.any(keypoints.scores, axis=1, keepdims=True)[..., None]
+    moved = (keypoints.points - [window.left, window.top]) * (width / window.width, height / window.height)
+    points = np.where(present, moved, 0).astype(np.float32)
+    return Keypoints(points, keypoints.scores, width, height, keypoints.fps)
+
+
+def _draw(keypoints: Keypoints) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    shares = keypoints.points / np.array([keypoints.width, keypoints.height])
+    for points, scores in zip(shares, keypoints.scores, strict=True):
+        yield draw_skeletons(points[None], scores[None], keypoints.height, keypoints.width)
+
+
+def _save(
+    config: SampleConfig, reference: np.ndarray, driving: Keypoints, keypoints: Keypoints, poses: np.ndarray
+) -> None:
+    """Everything, or nothing, under the directory's name."""
+    place = config.save_poses
+    assert place is not None
+    temporary = place.with_name(f".{place.name[:60]}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        for i, pose in enumerate(poses):
+            Image.fromarray(pose).save(temporary / f"frame_{i}.png")
+        save_keypoints(temporary / "keypoints.json", keypoints)
+        shown = fit(reference, keypoints.width, keypoints.height, config.fit, filter="lanczos")
+        with _open(config) as (info, frames):
+            write_preview(temporary / "preview.mp4", frames, _draw(driving), shown, iter(poses), info.fps)
+        if place.is_dir():
+            place.rmdir()  # empty, as was checked before
+        temporary.rename(place)
+    except OSError as e:
+        raise InputError(f"cannot write {place}: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print(f"wrote {config.save_poses} (skeletons, keypoints.json, preview.mp4)")
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)

@@ -1,0 +1,193 @@
+"""`sample.py --driving`: poses out of a video, by stand-ins for DWPose's models, and bad input."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from stableanimator_jax.data.keypoints import load_keypoints
+from stableanimator_jax.data.video import read_frames
+from tests.data.clips import encode
+from tests.perception.standin_poses import draw_person, write_models
+from tests.sample_script import QUICK, call, pixels, poses, tree
+
+FRAMES, RATE = 6, 8
+REFERENCE_BOX = (60, 30, 140, 170)  # of a photo of 200x200
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A photo of a person, DWPose's models, and a video of a smaller person who walks to the right."""
+    place = tmp_path_factory.mktemp("driving")
+    picture = np.zeros((200, 200, 3), np.uint8)
+    draw_person(picture, REFERENCE_BOX)
+    Image.fromarray(picture).save(place / "photo.png")
+    write_models(place / "dwpose")
+    frames = [np.zeros((120, 160, 3), np.uint8) for _ in range(FRAMES)]
+    for i, frame in enumerate(frames):
+        draw_person(frame, (40 + 4 * i, 30, 80 + 4 * i, 100))
+    sound = {"samples": np.sin(np.arange(48000) / 20) * 0.3}
+    encode(place / "walk.mov", frames, codec="png", rate=RATE, pixels="rgb24", sound=sound)
+    encode(place / "empty.mov", [np.zeros((120, 160, 3), np.uint8)] * 3, codec="png", rate=RATE, pixels="rgb24")
+    gap = [frame.copy() for frame in frames]
+    gap[0][:] = 0
+    encode(place / "late.mov", gap, codec="png", rate=RATE, pixels="rgb24")
+    return place
+
+
+@pytest.fixture
+def place(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo.png", "walk.mov", "empty.mov", "late.mov"):
+        (tmp_path / name).symlink_to(made / name)
+    shutil.copytree(made / "dwpose", tmp_path / "dwpose")
+    return tmp_path
+
+
+def sample(*flags: object, driving: str = "walk.mov", output: str = "out.mp4") -> int:
+    argv = ["--reference", "photo.png", "--driving", driving, "--dwpose", "dwpose", *QUICK]
+    return call(*argv, "--output", output, *flags)
+
+
+def box_of(keypoints, frame):
+    """The rectangle that the stand-ins' keypoints lie in, by two corners of them."""
+    points = keypoints.points[frame, keypoints.scores[frame] > 0]
+    return np.array([points.min(0), points.max(0)])
+
+
+def test_poses_are_found_aligned_kept_and_used(place, capsys):
+    flags = ["--hjb.iterations", 1, "--hjb.end", 0, "--face-embedding", face()]
+    assert sample("--save-poses", "kept", *flags, output="out") == 0
+    captured = capsys.readouterr()
+    assert "faces to optimise: the face's keypoints in the driving video" in captured.out
+    assert "warning" not in captured.err
+    assert tree(Path("kept")) == {*(f"frame_{i}.png" for i in range(FRAMES)), "keypoints.json", "preview.mp4"}
+
+    # The walk is centred on where the person stands in the photo, which is fitted to 64x64; and made as large.
+    keypoints = load_keypoints(Path("kept/keypoints.json"))
+    assert (keypoints.width, keypoints.height, keypoints.fps) == (64, 64, RATE)
+    boxes = np.stack([box_of(keypoints, i) for i in range(FRAMES)])
+    np.testing.assert_allclose(np.ptp(boxes, axis=1), np.ptp(boxes, axis=1)[:1].repeat(FRAMES, 0), atol=1)
+    assert (np.diff(boxes[:, 0, 0]) > 1).all()
+    left, top, right, bottom = np.array(REFERENCE_BOX) * 64 / 200
+    assert boxes[:, 0, 1].mean() == pytest.approx(top + 0.05 * (bottom - top), abs=2)
+    assert boxes[:, 1, 1].mean() == pytest.approx(bottom - 0.05 * (bottom - top), abs=2)
+    assert boxes[:, :, 0].mean() == pytest.approx((left + right) / 2, abs=2)
+
+    record = json.loads(Path("out.json").read_text())
+    assert {"reference", "driving", "dwpose", "face_embedding"} == set(record["inputs"])
+    assert record["configuration"]["output_fps"] == RATE
+    assert record["result"]["frames"] == FRAMES
+    with read_frames(Path("kept/preview.mp4")) as (info, frames):
+        preview = list(frames)
+    assert (len(preview), info.fps) == (FRAMES, RATE)
+    assert preview[0].std() > 10
+
+    # What was kept makes the same video, without the models; and so does the record, with them.
+    assert call("--reference", "photo.png", "--poses", "kept", *flags, *QUICK, "--output", "again") == 0
+    assert "keypoints in " in capsys.readouterr().out
+    np.testing.assert_array_equal(pixels_of("again"), pixels_of("out"))
+    assert call("--from-json", "out.json", "--output", "third", "--save-poses", "kept2") == 0
+    np.testing.assert_array_equal(pixels_of("third"), pixels_of("out"))
+    np.testing.assert_array_equal(pixels_of("kept2"), pixels_of("kept"))
+
+
+def black(name: str) -> str:
+    Image.new("RGB", (80, 80), (0, 0, 0)).save(name)
+    return name
+
+
+def face() -> str:
+    np.save("face.npy", np.random.default_rng(0).standard_normal(512))
+    return "face.npy"
+
+
+def pixels_of(directory: str) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(f"{directory}/frame_{i}.png")) for i in range(FRAMES)])
+
+
+def test_a_range_with_sound_not_aligned(place):
+    flags = ["--driving-start", 0.25, "--driving-max-frames", 3, "--no-align", "--sound", "--save-poses", "kept"]
+    assert sample(*flags) == 0
+    with av.open("out.mp4") as container:
+        assert container.streams.video[0].frames == 3
+        assert len(container.streams.audio) == 1
+    keypoints = load_keypoints(Path("kept/keypoints.json"))
+    assert len(keypoints.points) == 3
+    # The middle square of the video's 160x120, frame 2 of it first.
+    left = (48 - 20) * 64 / 120
+    width = 40 * 64 / 120
+    assert box_of(keypoints, 0)[:, 0].mean() == pytest.approx(left + width / 2, abs=1.5)
+
+
+def test_frames_with_nobody_are_said(place, capsys):
+    assert sample(driving="late.mov", output="frames") == 0
+    err = capsys.readouterr().err
+    assert "warning: nobody is found in frames 0 of the driving video: their skeletons are empty" in err
+    assert len(pixels(Path("frames"))) == FRAMES
+
+
+BAD = {
+    "driving and poses": (
+        lambda: ["--poses", poses(Path("poses"), 2)],
+        r"give --driving or --poses, not both",
+    ),
+    "no such video": (lambda: ["--driving", "none.mp4"], r"driving video .*none.mp4 does not exist"),
+    "no video": (lambda: ["--driving", "photo.png"], r"driving video .*photo.png"),
+    "start too late": (lambda: ["--driving-start", 100], r"cannot start at 100 s"),
+    "end before start": (lambda: ["--driving-start", 0.5, "--driving-end", 0.2], r"must lie after the start"),
+    "no fps": (lambda: ["--driving-fps", 0], r"fps must lie between"),
+    "no frames": (lambda: ["--driving-max-frames", 0], r"number of frames must be at least 1"),
+    "nobody in the video": (lambda: ["--driving", "empty.mov"], r"finds nobody in the driving video .*empty.mov"),
+    "nobody in the photo": (
+        lambda: ["--reference", black("other.png")],
+        r"DWPose finds nobody in the reference image.*--no-align",
+    ),
+    "no models": (lambda: ["--dwpose", "nothing"], r"--dwpose .*nothing is not a directory"),
+    "one model": (
+        lambda: (Path("dwpose/dw-ll_ucoco_384.onnx").unlink(), [])[1],
+        r"pose estimator .*dw-ll_ucoco_384.onnx does not exist; download .*DWPose",
+    ),
+    "models swapped": (
+        lambda: (Path("dwpose/yolox_l.onnx").write_bytes(Path("dwpose/dw-ll_ucoco_384.onnx").read_bytes()), [])[1],
+        r"person detector .*yolox_l.onnx has input .*not the model that is expected",
+    ),
+    "poses kept over others": (
+        lambda: ["--save-poses", poses(Path("poses"), 2)],
+        r"cannot write .*poses: the directory is not empty",
+    ),
+    "poses kept in a file": (lambda: ["--save-poses", "kept.mp4"], r"--save-poses .*kept.mp4 must be a directory"),
+    "sound at another speed": (
+        lambda: ["--sound", "--output-fps", 12],
+        r"--sound keeps time only at the driving video's 8 frames a second",
+    ),
+    "sound in a gif": (lambda: ["--sound", "--output", "out.gif"], r"out.gif cannot hold sound"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("flags", "message"), BAD.values(), ids=BAD)
+def test_bad_input(place, capsys, flags, message):
+    argv = flags()
+    before = tree(place)
+    assert sample(*argv) == 2
+    err = capsys.readouterr().err
+    assert re.search(rf"^error: .*{message}.*\n\Z", err, re.M), err
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--driving", "walk.mov"], "--driving needs --dwpose DIR"),
+        (["--sound"], "--sound needs --driving VIDEO"),
+        (["--save-poses", "kept"], "--save-poses needs --driving VIDEO"),
+    ],
+)
+def test_flags_that_need_another(place, capsys, flags, message):
+    assert call(*flags, "--output", "out.mp4") == 2
+    assert message in capsys.readouterr().err
