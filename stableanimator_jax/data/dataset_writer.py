@@ -8,11 +8,13 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.writer import ExampleWriter
+from tensorflow_datasets.proto import tf_example_pb2
 
 from stableanimator_jax.data.clip_format import features, to_example
 from stableanimator_jax.data.preparation_config import BeamConfig, bucket_size
@@ -88,6 +90,11 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=features(bucket_size(self._bucket)),
         )
 
+    def _example_writer(self) -> "_StableWriter":
+        file_format = self.info.file_format
+        assert file_format is not None  # set above
+        return _StableWriter(file_format)
+
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager  # everything is here
         return {split: self._generate_examples(clips) for split, clips in self._splits.items()}
@@ -98,6 +105,15 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         from stableanimator_jax.data.beam_pipeline import examples_by_beam
 
         return examples_by_beam(clips)
+
+
+class _StableWriter(ExampleWriter):
+    """Orders the fields of each example: protobuf's order of a map is another one in every process."""
+
+    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
+        kind: Any = tf_example_pb2  # its classes are made at run time
+        ordered = ((key, kind.Example.FromString(data).SerializeToString(deterministic=True)) for key, data in examples)
+        return super().write(path, ordered)
 
 
 def _examples(clips: Sequence[StagedClip]) -> Iterator[tuple[str, dict[str, Any]]]:

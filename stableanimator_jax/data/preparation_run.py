@@ -61,10 +61,18 @@ def run(config: VideosConfig) -> RunResult:
     if root.absolute() == config.input.expanduser().absolute():
         raise InputError(f"cannot write {root}: it is the input; name a new folder")
     settings = config.settings() | {"validation": config.validation, "models": model_hashes(config.models)}
-    if (root / DATASET_FILE).is_file():
-        return _finished(root, settings, sources)
-    Perception(config.models)  # a wrong model is told before any work, and once
-    work = _claim(root, settings)
+    try:
+        if (root / DATASET_FILE).is_file():
+            return _finished(root, settings, sources)
+        Perception(config.models)  # a wrong model is told before any work, and once
+        return _make(root, _claim(root, settings), settings, sources, config)
+    except OSError as e:
+        raise InputError(f"cannot write {root}: {e.strerror or e}") from e
+
+
+def _make(
+    root: Path, work: Path, settings: dict[str, Any], sources: Sequence[Source], config: VideosConfig
+) -> RunResult:
     try:
         staged = work / "staged" if config.work is None else config.work.expanduser()
         staging = Staging(staged.absolute(), config.clips, config.filters, settings["models"])
@@ -75,8 +83,6 @@ def run(config: VideosConfig) -> RunResult:
             shutil.rmtree(work, ignore_errors=True)
             raise InputError(f"no clip of {len(sources)} videos is left: {_why_none(prepared)}")
         _write(root, work, prepared, config)
-    except OSError as e:
-        raise InputError(f"cannot write {root}: {e.strerror or e}") from e
     finally:
         _remove_if_empty(root, work)
     clips = sum(len(part) for splits in prepared.splits.values() for part in splits.values())
@@ -95,24 +101,20 @@ def _stage(sources: Sequence[Source], staging: Staging, config: VideosConfig) ->
 def _claim(root: Path, settings: dict[str, Any]) -> Path:
     """The work folder within the output, whose mark says whose it is."""
     work = root / _WORK
-    try:
-        if root.exists() and not root.is_dir():
-            raise InputError(f"cannot write {root}: it is a file; give a folder")
-        if (work / _RUN_FILE).is_file():
-            if read_json(work / _RUN_FILE) != _plain(settings):
-                raise InputError(
-                    f"{root} holds an unfinished run with other settings: repeat those, name another output, or"
-                    f" remove {root}"
-                )
-            return work
-        if root.exists() and any(path.name != _WORK for path in root.iterdir()):
-            raise InputError(f"cannot write {root}: it is not empty and holds no dataset of ours; name a new folder")
-        work.mkdir(parents=True, exist_ok=True)
-        temporary = work / f"{_RUN_FILE}.tmp"
-        temporary.write_text(json.dumps(settings, indent=1, sort_keys=True), encoding="utf-8")
-        temporary.replace(work / _RUN_FILE)
-    except OSError as e:
-        raise InputError(f"cannot write {root}: {e.strerror or e}") from e
+    if root.exists() and not root.is_dir():
+        raise InputError(f"cannot write {root}: it is a file; give a folder")
+    if (work / _RUN_FILE).is_file():
+        if read_json(work / _RUN_FILE) != _plain(settings):
+            raise InputError(
+                f"{root} holds an unfinished run with other settings: repeat those, name another output, or remove it"
+            )
+        return work
+    if root.exists() and any(path.name != _WORK for path in root.iterdir()):
+        raise InputError(f"cannot write {root}: it is not empty and holds no dataset of ours; name a new folder")
+    work.mkdir(parents=True, exist_ok=True)
+    temporary = work / f"{_RUN_FILE}.tmp"
+    temporary.write_text(json.dumps(settings, indent=1, sort_keys=True), encoding="utf-8")
+    temporary.replace(work / _RUN_FILE)
     return work
 
 

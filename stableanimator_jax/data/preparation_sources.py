@@ -71,7 +71,7 @@ def find_sources(folder: Path) -> list[Source]:
     try:
         if not folder.is_dir():
             raise InputError(f"input {folder} is not a folder" if folder.exists() else f"input {folder} does not exist")
-        next(os.scandir(folder), None)
+        list(folder.iterdir())  # os.walk passes over what it cannot read
     except OSError as e:
         raise InputError(f"cannot read input {folder}: {e.strerror}") from e
     found = []

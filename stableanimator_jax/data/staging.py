@@ -165,7 +165,10 @@ def read_staged(place: Path) -> StagedVideo:
 
 
 def write_clip(file: Path, record: ClipRecord) -> None:
-    """Keep a record as an `.npz` file. Images of different lengths go one after the other into one array, with another of where each ends."""
+    """Keep a record as an `.npz` file.
+
+    Images of different lengths go one after the other into one array, with another of where each ends.
+    """
     arrays: dict[str, Any] = {name: getattr(record, name) for name in FIELDS if name not in _IMAGES}
     for name in _IMAGES:
         images = getattr(record, name)

@@ -98,7 +98,8 @@ def test_training_needs_no_tensorflow(dataset):
     code = f"""
 import sys, pathlib
 from stableanimator_jax.data.prepared import PreparedClips
-print(PreparedClips(pathlib.Path({str(dataset)!r}), "train", "{BUCKET}")[1].read([0]).frames.shape, "tensorflow" in sys.modules)
+clip = PreparedClips(pathlib.Path({str(dataset)!r}), "train", "{BUCKET}")[1]
+print(clip.read([0]).frames.shape, "tensorflow" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "(1, 128, 64, 3) False", done.stderr
@@ -122,7 +123,7 @@ def test_what_is_not_there_is_told(dataset, split, bucket, message):
 
 
 def test_a_folder_without_a_dataset_is_told(tmp_path):
-    with pytest.raises(InputError, match="holds no prepared dataset: there is no dataset.json"):
+    with pytest.raises(InputError, match=r"holds no prepared dataset: there is no dataset\.json"):
         PreparedClips(tmp_path, TRAIN, BUCKET)
 
 
