@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
+from stableanimator_jax.data.clip_format import decode_images
 from stableanimator_jax.perception.skeleton import draw_skeletons
 
 FRAMES, SIDE, STRIDE, TAKEN = 150, 512, 4, 16
@@ -68,10 +69,6 @@ def encode_png(clip: Sequence[np.ndarray]) -> list[bytes]:
     return [cv2.imencode(".png", cv2.cvtColor(f, cv2.COLOR_RGB2BGR))[1].tobytes() for f in clip]
 
 
-def decode_images(encoded: list[bytes], indices: Sequence[int]) -> np.ndarray:
-    return np.stack([cv2.imdecode(np.frombuffer(encoded[i], np.uint8), cv2.IMREAD_COLOR_RGB) for i in indices])
-
-
 def decode_images_pillow(encoded: list[bytes], indices: Sequence[int]) -> np.ndarray:
     return np.stack([np.asarray(Image.open(io.BytesIO(encoded[i]))) for i in indices])
 
@@ -91,7 +88,7 @@ def encode_h264(clip: Sequence[np.ndarray], keyframe_interval: int, crf: int) ->
 def decode_h264(encoded: bytes, indices: Sequence[int]) -> np.ndarray:
     wanted = set(indices)
     found: dict[int, np.ndarray] = {}
-    with av.open(io.BytesIO(encoded)) as container:
+    with av.open(io.BytesIO(encoded), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         tick = (1 / 30) / float(stream.time_base or 1)
@@ -154,18 +151,18 @@ def main() -> None:
 
     for quality in (90, 95):
         frames = encode_jpeg(clip, quality)
-        row(f"JPEG {quality}, 4:2:0", sum(map(len, frames)), lambda i, f=frames: decode_images(f, i), clip)
+        row(f"JPEG {quality}, 4:2:0", sum(map(len, frames)), lambda i, f=frames: decode_images([f[k] for k in i]), clip)
     frames = encode_jpeg_444(clip, 95)
-    row("JPEG 95, 4:4:4", sum(map(len, frames)), lambda i, f=frames: decode_images(f, i), clip)
+    row("JPEG 95, 4:4:4", sum(map(len, frames)), lambda i, f=frames: decode_images([f[k] for k in i]), clip)
     row("the same, by Pillow", sum(map(len, frames)), lambda i, f=frames: decode_images_pillow(f, i), clip)
     frames = encode_png(clip)
-    row("PNG", sum(map(len, frames)), lambda i, f=frames: decode_images(f, i), clip)
+    row("PNG", sum(map(len, frames)), lambda i, f=frames: decode_images([f[k] for k in i]), clip)
     for interval, crf in ((4, 18), (8, 18), (16, 18), (8, 14)):
         video = encode_h264(clip, interval, crf)
         row(f"H.264, crf {crf}, a keyframe in {interval}", len(video), lambda i, v=video: decode_h264(v, i), clip)
 
     frames = encode_png(drawings)
-    row("skeletons as PNG", sum(map(len, frames)), lambda i, f=frames: decode_images(f, i), drawings)
+    row("skeletons as PNG", sum(map(len, frames)), lambda i, f=frames: decode_images([f[k] for k in i]), drawings)
 
     def draw(indices: Sequence[int]) -> np.ndarray:
         return np.stack([draw_skeletons(points[i][None], scores[i][None], SIDE, SIDE) for i in indices])

@@ -65,18 +65,16 @@ def features(size: tuple[int, int]) -> "tfds.features.FeaturesDict":
     """TFDS's description of a record whose frames have this (width, height)."""
     import tensorflow_datasets as tfds  # takes a second, which a script's --help need not wait for
 
-    image = {"shape": (size[1], size[0], 3)}
-    tensors = {
-        name: tfds.features.Tensor(shape=(None, *shape), dtype=dtype) for name, (dtype, shape) in _TENSORS.items()
-    }
+    shape = (size[1], size[0], 3)
+    tensors = {name: tfds.features.Tensor(shape=(None, *row), dtype=dtype) for name, (dtype, row) in _TENSORS.items()}
     return tfds.features.FeaturesDict(
         {
             "name": tfds.features.Text(),
             "source": tfds.features.Text(),
             "first_frame": np.int64,
             "fps": np.float32,
-            "frames": tfds.features.Sequence(tfds.features.Image(**image, encoding_format="jpeg")),
-            "poses": tfds.features.Sequence(tfds.features.Image(**image, encoding_format="png")),
+            "frames": tfds.features.Sequence(tfds.features.Image(shape=shape, encoding_format="jpeg")),
+            "poses": tfds.features.Sequence(tfds.features.Image(shape=shape, encoding_format="png")),
             **tensors,
         }
     )
@@ -133,7 +131,10 @@ def decode_images(encoded: Sequence[bytes]) -> UInt8[np.ndarray, "k h w 3"]:
     Raises:
         ValueError: one of them is no image, as in a damaged record.
     """
-    images = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) for data in encoded]
-    if any(image is None for image in images):
-        raise ValueError("an image of the clip cannot be decoded; the record is damaged")
+    images = []
+    for data in encoded:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise ValueError("an image of the clip cannot be decoded; the record is damaged")
+        images.append(image)
     return np.stack(images)
