@@ -143,7 +143,10 @@ class SpatioTemporalResBlock(nnx.Module):
         self.decoder = decoder
 
     def __call__(self, x: Video, time: Float[Array, "b e"] | None = None) -> Float[Array, "b f h w d"]:
-        spatial = self.spatial_res_block(x, time)
+        return self.over_time(self.spatial_res_block(x, time), time)
+
+    def over_time(self, spatial: Video, time: Float[Array, "b e"] | None = None) -> Video:
+        """The half of the block that comes after the spatial one."""
         temporal = self.temporal_res_block(spatial, time)
         return self.time_mixer(temporal, spatial) if self.decoder else self.time_mixer(spatial, temporal)
 

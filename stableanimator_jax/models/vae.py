@@ -1,4 +1,12 @@
-"""SVD's temporal VAE: images to latents one by one, latents to video frames with temporal layers."""
+"""SVD's temporal VAE: images to latents one by one, latents to video frames with temporal layers.
+
+Gradients pass through the decoder in the face optimisation, where memory is what is short. It is checkpointed twice
+over: between levels only what enters a level is kept, within a level what enters each half of its residual blocks.
+That takes one more decoding's arithmetic than once over. Without gradients nothing is computed twice.
+"""
+
+import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +25,9 @@ from stableanimator_jax.models.spatio_temporal import (
 )
 
 EPS = 1e-6
+
+FRAME_BYTES = 64 * 2**20
+"""From this much float32 activation a frame, the decoder's spatial layers take one frame at a time."""
 
 
 class VAE(nnx.Module):
@@ -146,23 +157,34 @@ class TemporalDecoder(nnx.Module):
         self.time_conv_out = TemporalConv(config.out_channels, config.out_channels, **kw)
 
     def __call__(self, latents: Float[Array, "b f h w 4"]) -> Float[Array, "b f H W 3"]:
-        x = self.mid_block(self.conv_in(latents))
+        x = jax.checkpoint(self.mid_block)(self.conv_in(latents))
+        double = None
         for block in self.up_blocks:
-            x = block(x)
+            # The doubling before a level belongs to it: what is kept is a quarter as large.
+            x = jax.checkpoint(lambda x, block=block, double=double: block(x if double is None else double(x)))(x)
+            double = getattr(block, "upsampler", None)
         x = self.conv_out(jax.nn.silu(self.conv_norm_out(x, OVER_SPACE)))
         return self.time_conv_out(x)
 
 
 class DecoderBlock(nnx.Module):
-    """The spatio-temporal residual blocks of one level, then doubling, if any."""
+    """The spatio-temporal residual blocks of one level; and the doubling that follows it, if any, as its parameters."""
 
     def __init__(self, resnets: list[SpatioTemporalResBlock], upsampler: Upsample | None):
         self.resnets = nnx.List(resnets)
         if upsampler is not None:
             self.upsampler = upsampler
 
-    def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h2 w2 d"]:
+    def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w d"]:
         for resnet in self.resnets:
-            # Gradients through the decoder (the face optimisation) recompute each block: a quarter of the memory.
-            x = jax.checkpoint(resnet)(x)
-        return self.upsampler(x) if hasattr(self, "upsampler") else x
+            spatial = _frame_by_frame(jax.checkpoint(resnet.spatial_res_block), x)
+            x = jax.checkpoint(resnet.over_time)(spatial)
+        return x
+
+
+def _frame_by_frame(layer: Callable[[Array], Array], x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w d"]:
+    """`layer(x)`, which does not mix frames. Large ones, which fill a device one by one, go so, to take less memory."""
+    if x.shape[1] == 1 or 4 * math.prod(x.shape[2:]) < FRAME_BYTES:
+        return layer(x)
+    frames = jnp.moveaxis(x, 1, 0)[:, :, None]  # [f, b, 1, h, w, c]
+    return jnp.moveaxis(jax.lax.map(layer, frames)[:, :, 0], 0, 1)

@@ -47,6 +47,23 @@ def test_frames_of_a_chunk_see_each_other(case, vae):
     assert jnp.abs(decode(vae, latents)[:, 0] - first[:, 0]).max() > 1e-4
 
 
+def test_large_frames_go_one_by_one_to_the_same_end(case, vae, monkeypatch):
+    """To what large ones take, small ones come to at this limit."""
+    latents = np.stack([case["latent"], case["latent"][::-1]])
+
+    def gradient_and_program():
+        loss = jax.jit(jax.value_and_grad(lambda x: jnp.square(vae.module().decode(x)).mean()))
+        return loss(latents), loss.lower(latents).as_text()
+
+    (value, gradient), together = gradient_and_program()
+    monkeypatch.setattr("stableanimator_jax.models.vae.FRAME_BYTES", 1)
+    (same_value, same_gradient), one_by_one = gradient_and_program()
+    assert "while" in one_by_one
+    assert "while" not in together
+    np.testing.assert_allclose(same_value, value, rtol=1e-5)
+    assert_close(same_gradient, np.asarray(gradient), 1e-4)
+
+
 def test_videos_of_a_batch_do_not_see_each_other(case, vae):
     latents = np.stack([case["latent"], case["latent"][::-1]])
     together = decode(vae, latents)
