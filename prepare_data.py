@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from stableanimator_jax.cli import parse_flags, run_script
-from stableanimator_jax.data.preparation_config import FacesConfig, VideosConfig
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.preparation.config import FacesConfig, VideosConfig
 
 
 def main(argv: Sequence[str]) -> None:
@@ -37,7 +37,7 @@ def _videos(flags: Sequence[str]) -> None:
     config = parse_flags(
         flags, VideosConfig(), prog="prepare_data.py videos", description="Videos to a dataset for training."
     )
-    from stableanimator_jax.data.preparation_run import run  # OpenCV and others: slow, and not for --help
+    from stableanimator_jax.preparation.run import run  # OpenCV and others: slow, and not for --help
 
     try:
         result = run(config)
@@ -56,7 +56,7 @@ def _faces(flags: Sequence[str]) -> None:
     config = parse_flags(
         flags, FacesConfig(), prog="prepare_data.py faces", description="Face masks and embeddings for folders."
     )
-    from stableanimator_jax.data.mask_tool import mask_folders
+    from stableanimator_jax.preparation.mask_tool import mask_folders
 
     results = mask_folders(config)
     for result in results:

@@ -32,9 +32,9 @@ from stableanimator_jax.data.clip_source import Clip, ClipFrames, ClipSource
 from stableanimator_jax.data.loader import LoaderConfig, make_loader
 from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClips
 from stableanimator_jax.data.published_layout import PublishedLayout
-from stableanimator_jax.data.staging import StagedClip, write_clip
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.skeleton import draw_skeletons
+from stableanimator_jax.preparation.staging import StagedClip, write_clip
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def write_published(directory: Path, options: Options) -> ClipSource:
 
 def write_prepared(directory: Path, options: Options) -> ClipSource:
     """A dataset by the preparation's own writer, of clips with the same pictures."""
-    from stableanimator_jax.data.dataset_writer import write_dataset  # imports TFDS, which workers need not do
+    from stableanimator_jax.preparation.dataset_writer import write_dataset  # imports TFDS, which workers need not do
 
     length, bucket = options.length, f"{options.side}x{options.side}"
     frames, poses = zip(*made_up(length, options.side), strict=True)

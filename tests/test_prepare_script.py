@@ -14,11 +14,11 @@ from PIL import Image
 
 import prepare_data
 from stableanimator_jax.cli import run_script
-from stableanimator_jax.data import preparation_run
-from stableanimator_jax.data.preparation_workers import stage_one
 from stableanimator_jax.data.prepared import PreparedClips, read_dataset_file
 from stableanimator_jax.data.published_layout import PublishedLayout
-from tests.data.training_videos import FLAGS, SIZE, flags, models, scene, tree_bytes, write_frames, write_video
+from stableanimator_jax.preparation import run
+from stableanimator_jax.preparation.workers import stage_one
+from tests.preparation.training_videos import FLAGS, SIZE, flags, models, scene, tree_bytes, write_frames, write_video
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,7 +80,7 @@ def in_process(monkeypatch):
     def stage_all(sources, staging, files, workers):
         return [stage_one(source, staging, files) for source in sources]
 
-    monkeypatch.setattr(preparation_run, "stage_all", stage_all)
+    monkeypatch.setattr(run, "stage_all", stage_all)
 
 
 def test_from_videos_to_clips(undisturbed):
@@ -244,7 +244,7 @@ def test_a_work_folder_spares_what_another_run_has_done(
     def never(*_):
         raise AssertionError("prepared again")
 
-    from stableanimator_jax.data.staging import Staging
+    from stableanimator_jax.preparation.staging import Staging
 
     monkeypatch.setattr(Staging, "_prepare", never)
     assert call(*command(videos, tmp_path / "two", model_files, "--work", work)) == 0

@@ -11,9 +11,9 @@ import pytest
 
 import prepare_data
 from stableanimator_jax.cli import run_script
-from stableanimator_jax.data import preparation_run
-from stableanimator_jax.data.preparation_workers import stage_one
-from tests.data.training_videos import FLAGS, flags, models, scene, write_frames, write_video
+from stableanimator_jax.preparation import run
+from stableanimator_jax.preparation.workers import stage_one
+from tests.preparation.training_videos import FLAGS, flags, models, scene, write_frames, write_video
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_video(Path("videos/a.mkv"), scene(17))
     monkeypatch.setattr(
-        preparation_run, "stage_all", lambda sources, staging, files, _: [stage_one(s, staging, files) for s in sources]
+        run, "stage_all", lambda sources, staging, files, _: [stage_one(s, staging, files) for s in sources]
     )
     return tmp_path
 
@@ -151,7 +151,7 @@ def test_another_runs_dataset_is_not_touched(place, model_files, capsys):
 
 def test_an_unfinished_run_goes_on_with_its_own_settings_only(place, model_files, capsys, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(preparation_run, "stage_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(run, "stage_all", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert call(*good(model_files)) == 130
     assert "goes on where this one was stopped" in capsys.readouterr().err
     settings = json.loads(Path("root/.work/run.json").read_text())

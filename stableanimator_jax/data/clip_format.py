@@ -3,6 +3,7 @@
 Frames are JPEG, skeletons PNG, so that any of them can be decoded alone; docs/decisions.md says why.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,15 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from stableanimator_jax.data.keypoints import POINTS
+from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.faces import EMBEDDING_DIM
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 JPEG_QUALITY = 95
+_MULTIPLE = 64  # of width and height: what the UNet's levels and the VAE halve
+_LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,18 @@ def from_example(example: Any) -> ClipRecord:
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
+
+
+def bucket_size(bucket: str) -> tuple[int, int]:
+    """Width and height out of "512x512". Raises `InputError` where it is no such size."""
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", bucket)
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not all(0 < side <= _LARGEST_SIDE and side % _MULTIPLE == 0 for side in size):
+        raise InputError(
+            f"bucket {bucket!r} is no size: give WIDTHxHEIGHT in multiples of {_MULTIPLE} up to {_LARGEST_SIDE},"
+            " such as 512x512"
+        )
+    return size
 
 
 def encode_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:

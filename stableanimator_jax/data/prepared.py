@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from stableanimator_jax.config import read_json
-from stableanimator_jax.data.clip_format import ClipRecord, decode_images, from_example
+from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, from_example
 from stableanimator_jax.data.clip_source import ClipFrames
-from stableanimator_jax.data.preparation_config import bucket_size
 from stableanimator_jax.errors import InputError
 
 DATASET_FILE = "dataset.json"

@@ -11,9 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from stableanimator_jax.data.clip_format import ClipRecord, encode_jpeg, encode_png
+from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, encode_jpeg, encode_png
 from stableanimator_jax.data.face_track import FaceTrack
-from stableanimator_jax.data.filters import (
+from stableanimator_jax.data.images import fit
+from stableanimator_jax.perception.faces import EMBEDDING_DIM, Face
+from stableanimator_jax.perception.skeleton import draw_skeletons
+from stableanimator_jax.perception.tracking import Track, follow
+from stableanimator_jax.preparation.config import ClipConfig, nearest_bucket
+from stableanimator_jax.preparation.filters import (
     TOO_SHORT,
     FilterConfig,
     Measures,
@@ -22,14 +27,9 @@ from stableanimator_jax.data.filters import (
     measure,
     people_mask,
 )
-from stableanimator_jax.data.images import fit
-from stableanimator_jax.data.perceiving import Perceive, Seen
-from stableanimator_jax.data.preparation_config import ClipConfig, bucket_size, nearest_bucket
-from stableanimator_jax.data.preparation_sources import OpenSource, Source, SourceFrame, open_source
-from stableanimator_jax.data.scenes import CutDetector, thumbnail
-from stableanimator_jax.perception.faces import EMBEDDING_DIM, Face
-from stableanimator_jax.perception.skeleton import draw_skeletons
-from stableanimator_jax.perception.tracking import Track, follow
+from stableanimator_jax.preparation.perceiving import Perceive, Seen
+from stableanimator_jax.preparation.scenes import CutDetector, thumbnail
+from stableanimator_jax.preparation.sources import OpenSource, Source, SourceFrame, open_source
 
 _BATCH = 16  # frames that are held as pixels and looked at together
 _POINTS = 134

@@ -16,10 +16,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from stableanimator_jax.data.clip_format import features, to_example
-from stableanimator_jax.data.preparation_config import BeamConfig, bucket_size
-from stableanimator_jax.data.staging import StagedClip, read_clip
+from stableanimator_jax.data.clip_format import bucket_size, features, to_example
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.preparation.config import BeamConfig
+from stableanimator_jax.preparation.staging import StagedClip, read_clip
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -53,7 +53,7 @@ def write_dataset(
     shutil.rmtree(scratch, ignore_errors=True)
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     if beam is not None and beam.runner is not None:
-        from stableanimator_jax.data.beam_pipeline import beam_options
+        from stableanimator_jax.preparation.beam_pipeline import beam_options
 
         config.beam_runner, config.beam_options = beam.runner, beam_options(beam)
     try:
@@ -102,7 +102,7 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, clips: Sequence[StagedClip]) -> Any:
         if not self._by_beam:
             return _examples(clips)
-        from stableanimator_jax.data.beam_pipeline import examples_by_beam
+        from stableanimator_jax.preparation.beam_pipeline import examples_by_beam
 
         return examples_by_beam(clips)
 

@@ -1,21 +1,18 @@
 """What the preparation of training data can be told: the flags of `prepare_data.py`."""
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from stableanimator_jax.data.filters import FilterConfig
+from stableanimator_jax.data.clip_format import bucket_size
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.preparation.filters import FilterConfig
 
 SHORTEST_CLIP = 17
 """16 frames and one more for the reference; `clip_sampling` can take no less."""
-
-_MULTIPLE = 64  # of width and height: what the UNet's levels and the VAE halve
-_LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -126,18 +123,6 @@ class FacesConfig:
     """Folder with InsightFace's models (models/NAME/*.onnx)."""
     insightface_name: str = "antelopev2"
     """The model pack in it."""
-
-
-def bucket_size(bucket: str) -> tuple[int, int]:
-    """Width and height out of "512x512". Raises `InputError` where it is no such size."""
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", bucket)
-    size = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not all(0 < side <= _LARGEST_SIDE and side % _MULTIPLE == 0 for side in size):
-        raise InputError(
-            f"bucket {bucket!r} is no size: give WIDTHxHEIGHT in multiples of {_MULTIPLE} up to {_LARGEST_SIDE},"
-            " such as 512x512"
-        )
-    return size
 
 
 def nearest_bucket(width: int, height: int, buckets: tuple[str, ...]) -> str:

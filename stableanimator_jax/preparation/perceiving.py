@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from stableanimator_jax.data.files import require_file
-from stableanimator_jax.data.preparation_config import ModelFiles
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.dwpose import People, PoseEstimator
 from stableanimator_jax.perception.faces import Detection, Face, FaceAnalyser, model_folder
+from stableanimator_jax.preparation.config import ModelFiles
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
-from stableanimator_jax.data.perceiving import Perception
-from stableanimator_jax.data.preparation_config import ModelFiles
-from stableanimator_jax.data.preparation_sources import Source
-from stableanimator_jax.data.staging import StagedVideo, Staging, StagingError
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.preparation.config import ModelFiles
+from stableanimator_jax.preparation.perceiving import Perception
+from stableanimator_jax.preparation.sources import Source
+from stableanimator_jax.preparation.staging import StagedVideo, Staging, StagingError
 
 _DIED = "the process that prepared it died twice: not enough memory, or a crash in a library"
 

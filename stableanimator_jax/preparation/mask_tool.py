@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from stableanimator_jax.data.files import is_directory, numbered_frames, replacing
 from stableanimator_jax.data.images import load_image
-from stableanimator_jax.data.preparation_config import FacesConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.faces import EMBEDDING_DIM, Detection, FaceAnalyser
+from stableanimator_jax.preparation.config import FacesConfig
 
 MASKS, EMBEDDINGS = "faces", "embeddings.npy"
 

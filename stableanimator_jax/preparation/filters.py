@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from stableanimator_jax.data.scenes import THUMBNAIL
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.skeleton import BODY
 from stableanimator_jax.perception.tracking import Track
+from stableanimator_jax.preparation.scenes import THUMBNAIL
 
 TOO_SHORT = "too short"
 NO_PERSON = "no person"

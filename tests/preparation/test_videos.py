@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableanimator_jax.data import filters
-from stableanimator_jax.data.clip_format import decode_images
-from stableanimator_jax.data.filters import FilterConfig
-from stableanimator_jax.data.perceiving import Perception, Seen
-from stableanimator_jax.data.preparation import DroppedClip, KeptClip, prepare_video
-from stableanimator_jax.data.preparation_config import ClipConfig, ModelFiles, bucket_size, nearest_bucket
-from stableanimator_jax.data.preparation_sources import Source
+from stableanimator_jax.data.clip_format import bucket_size, decode_images
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.dwpose import People
-from tests.data.training_videos import SIZE, models, scene, write_frames, write_video
+from stableanimator_jax.preparation import filters
+from stableanimator_jax.preparation.config import ClipConfig, ModelFiles, nearest_bucket
+from stableanimator_jax.preparation.filters import FilterConfig
+from stableanimator_jax.preparation.perceiving import Perception, Seen
+from stableanimator_jax.preparation.sources import Source
+from stableanimator_jax.preparation.videos import DroppedClip, KeptClip, prepare_video
 from tests.perception.standin_poses import SHARES
+from tests.preparation.training_videos import SIZE, models, scene, write_frames, write_video
 
 CLIPS = ClipConfig(buckets=("192x192",), min_frames=17, max_frames=40)
 SHARP = FilterConfig(sharpness=300.0)  # the stand-in person alone is sharper than the default asks for

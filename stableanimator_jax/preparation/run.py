@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from stableanimator_jax.config import read_json
-from stableanimator_jax.data.dataset_writer import TRAIN, VALIDATION, split_of, write_dataset
-from stableanimator_jax.data.perceiving import Perception, model_hashes
-from stableanimator_jax.data.preparation_config import VideosConfig
-from stableanimator_jax.data.preparation_report import Prepared, write_report
-from stableanimator_jax.data.preparation_sources import Source, content_hash, find_sources
-from stableanimator_jax.data.preparation_workers import FailedVideo, Outcome, stage_all
 from stableanimator_jax.data.prepared import DATASET_FILE
-from stableanimator_jax.data.staging import StagedClip, StagedVideo, Staging
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.preparation.config import VideosConfig
+from stableanimator_jax.preparation.dataset_writer import TRAIN, VALIDATION, split_of, write_dataset
+from stableanimator_jax.preparation.perceiving import Perception, model_hashes
+from stableanimator_jax.preparation.report import Prepared, write_report
+from stableanimator_jax.preparation.sources import Source, content_hash, find_sources
+from stableanimator_jax.preparation.staging import StagedClip, StagedVideo, Staging
+from stableanimator_jax.preparation.workers import FailedVideo, Outcome, stage_all
 
 _FORMAT = "stableanimator-jax training data"
 _WORK, _RUN_FILE = ".work", "run.json"
@@ -53,7 +53,7 @@ def run(config: VideosConfig) -> RunResult:
     if config.output is None:
         raise InputError("give --output ROOT, the dataset's folder to make")
     if config.beam.runner is not None:
-        from stableanimator_jax.data.beam_pipeline import require_beam
+        from stableanimator_jax.preparation.beam_pipeline import require_beam
 
         require_beam()
     sources = find_sources(config.input.expanduser())
@@ -91,7 +91,7 @@ def _make(
 
 def _stage(sources: Sequence[Source], staging: Staging, config: VideosConfig) -> list[Outcome]:
     if config.beam.runner is not None:
-        from stableanimator_jax.data.beam_pipeline import stage_by_beam
+        from stableanimator_jax.preparation.beam_pipeline import stage_by_beam
 
         return stage_by_beam(sources, staging, config.models, config.beam)
     workers = config.workers or max(1, (os.cpu_count() or 1) // _CORES_A_WORKER)

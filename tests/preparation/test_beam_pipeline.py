@@ -10,9 +10,9 @@ import pytest
 
 import prepare_data
 from stableanimator_jax.cli import run_script
-from stableanimator_jax.data.preparation_config import BeamConfig
 from stableanimator_jax.data.prepared import read_dataset_file
-from tests.data.training_videos import FLAGS, flags, models, scene, tree_bytes, write_video
+from stableanimator_jax.preparation.config import BeamConfig
+from tests.preparation.training_videos import FLAGS, flags, models, scene, tree_bytes, write_video
 
 ROOT = Path(__file__).parents[2]
 HAS_BEAM = find_spec("apache_beam") is not None
@@ -29,7 +29,7 @@ def test_without_beam_one_line_says_what_to_install(tmp_path, capsys):
 
 @pytest.mark.skipif(not HAS_BEAM, reason="needs the [beam] extra")
 def test_options_are_beams():
-    from stableanimator_jax.data.beam_pipeline import beam_options
+    from stableanimator_jax.preparation.beam_pipeline import beam_options
 
     options = beam_options(BeamConfig("DirectRunner", ("direct_num_workers=3", "--streaming")))
     given = options.get_all_options()

@@ -1,6 +1,6 @@
 """The preparation as Apache Beam pipelines, for many machines that share the input and the work folder.
 
-The first pipeline stages videos by the function that `preparation_workers` runs too; TFDS's own then writes the
+The first pipeline stages videos by the function that `preparation.workers` runs too; TFDS's own then writes the
 dataset from what is staged.
 """
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from stableanimator_jax.data.clip_format import to_example
-from stableanimator_jax.data.preparation_config import BeamConfig, ModelFiles
-from stableanimator_jax.data.preparation_sources import Source
-from stableanimator_jax.data.preparation_workers import FailedVideo, Outcome, stage_one
-from stableanimator_jax.data.staging import StagedClip, Staging, read_clip, read_staged
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.preparation.config import BeamConfig, ModelFiles
+from stableanimator_jax.preparation.sources import Source
+from stableanimator_jax.preparation.staging import StagedClip, Staging, read_clip, read_staged
+from stableanimator_jax.preparation.workers import FailedVideo, Outcome, stage_one
 
 
 def require_beam() -> None:
@@ -34,7 +34,7 @@ def beam_options(config: BeamConfig) -> Any:
 
 
 def stage_by_beam(sources: Sequence[Source], staging: Staging, models: ModelFiles, config: BeamConfig) -> list[Outcome]:
-    """As `preparation_workers.stage_all`. What became of each video comes back through the work folder.
+    """As `preparation.workers.stage_all`. What became of each video comes back through the work folder.
 
     Raises:
         InputError: the pipeline failed.

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from stableanimator_jax.data import filters
-from stableanimator_jax.data.filters import FilterConfig, Measures, frame_sharpness, judge, measure, people_mask
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.tracking import Track
+from stableanimator_jax.preparation import filters
+from stableanimator_jax.preparation.filters import FilterConfig, Measures, frame_sharpness, judge, measure, people_mask
 
 GOOD = Measures(person=1.0, face=1.0, others=0.0, motion=0.1, sharpness=100.0, background=1.0)
 

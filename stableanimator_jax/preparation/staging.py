@@ -19,12 +19,12 @@ import numpy as np
 
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.clip_format import FIELDS, ClipRecord
-from stableanimator_jax.data.filters import FilterConfig
-from stableanimator_jax.data.perceiving import Perceive
-from stableanimator_jax.data.preparation import DroppedClip, KeptClip, prepare_video
-from stableanimator_jax.data.preparation_config import ClipConfig
-from stableanimator_jax.data.preparation_sources import Source, content_hash
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.preparation.config import ClipConfig
+from stableanimator_jax.preparation.filters import FilterConfig
+from stableanimator_jax.preparation.perceiving import Perceive
+from stableanimator_jax.preparation.sources import Source, content_hash
+from stableanimator_jax.preparation.videos import DroppedClip, KeptClip, prepare_video
 
 _VERSION = 1  # of what is staged; a change in the code that changes clips must raise it
 _IMAGES = ("frames", "poses")

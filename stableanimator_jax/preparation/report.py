@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 
 from stableanimator_jax.data.clip_format import ClipRecord, decode_images, encode_jpeg
-from stableanimator_jax.data.filters import REASONS
-from stableanimator_jax.data.preparation_workers import FailedVideo
-from stableanimator_jax.data.staging import StagedClip, StagedDrop, StagedVideo, read_clip
 from stableanimator_jax.perception.preview import overlay
+from stableanimator_jax.preparation.filters import REASONS
+from stableanimator_jax.preparation.staging import StagedClip, StagedDrop, StagedVideo, read_clip
+from stableanimator_jax.preparation.workers import FailedVideo
 
 _SAMPLES = 12
 _DROPS_SHOWN = 3  # of each reason
