@@ -1,7 +1,6 @@
 """Make training data: a dataset out of videos, or masks and embeddings for folders of frames.
 
-    python prepare_data.py videos FOLDER --output ROOT --insightface-root DIR --pose-detector yolox_l.onnx \\
-        --pose-estimator dw-ll_ucoco_384.onnx
+    python prepare_data.py videos FOLDER --output ROOT --insightface-root DIR --dwpose DIR
     python prepare_data.py faces FOLDER --insightface-root DIR
 
 `videos` takes videos or folders NAME/images/frame_0.png, … and makes ROOT for training, with ROOT/report.md to look

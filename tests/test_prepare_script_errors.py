@@ -63,6 +63,17 @@ def other_model(path: str) -> str:
     return path
 
 
+def dwpose(detector: str | None = None, estimator: str | None = "{}") -> str:
+    """A folder for --dwpose: another model as the detector unless its text is given, and an estimator of this text."""
+    if detector is None:
+        other_model(f"{folder('d')}/yolox_l.onnx")
+    else:
+        made("d/yolox_l.onnx", detector)
+    if estimator is not None:
+        made("d/dw-ll_ucoco_384.onnx", estimator)
+    return "d"
+
+
 # What is given after a good command line, of which the last of equal flags counts; and what the line says.
 BAD = {
     "input missing": (lambda: ["videos", "nowhere", "--output", "root"], r"input nowhere does not exist"),
@@ -83,10 +94,13 @@ BAD = {
     ),
     "output name too long": (lambda: ["--output", "a" * 300], r"cannot write a+: File name too long"),
     "work folder a file": (lambda: ["--work", made("work")], r"cannot write work folder"),
-    "pose detector missing": (lambda: ["--pose-detector", "no.onnx"], r"no.onnx does not exist"),
-    "pose detector empty": (lambda: ["--pose-detector", made("no.onnx", "")], r"no.onnx is empty"),
-    "pose detector no model": (lambda: ["--pose-detector", made("no.onnx")], r"no.onnx does not load as an ONNX model"),
-    "pose detector another model": (lambda: ["--pose-detector", other_model("no.onnx")], r"not the model that is exp"),
+    "no DWPose": (lambda: ["--dwpose", "nowhere"], r"--dwpose nowhere is not a directory: give .*yolox_l.onnx and"),
+    "DWPose a file": (lambda: ["--dwpose", made("yolox_l.onnx")], r"--dwpose yolox_l.onnx is not a directory"),
+    "DWPose empty": (lambda: ["--dwpose", folder("d")], r"detector d/yolox_l.onnx does not exist; download .*DWPose"),
+    "DWPose in part": (lambda: ["--dwpose", dwpose(estimator=None)], r"d/dw-ll_ucoco_384.onnx does not exist; down"),
+    "pose detector empty": (lambda: ["--dwpose", dwpose(detector="")], r"d/yolox_l.onnx is empty"),
+    "pose detector no model": (lambda: ["--dwpose", dwpose(detector="{}")], r"yolox_l.onnx does not load as an ONNX"),
+    "pose detector another model": (lambda: ["--dwpose", dwpose()], r"yolox_l.onnx .*not the model that is expected"),
     "no InsightFace": (lambda: ["--insightface-root", folder("none")], r"no InsightFace models"),
     "bucket no size": (lambda: ["--buckets", "large"], r"bucket 'large' is no size: give WIDTHxHEIGHT"),
     "bucket odd": (lambda: ["--buckets", "500x500"], r"bucket '500x500' is no size.*multiples of 64"),
@@ -128,10 +142,10 @@ def test_one_line_says_what_is_wrong(place, model_files, capsys, case):
 def test_models_that_are_needed_but_not_given_are_named(place, model_files, capsys):
     faces = ["--insightface-root", model_files["insightface_root"]]
     assert call("videos", "videos", "--output", "root", *FLAGS, *faces) == 2
-    assert "a.mkv, because it has no poses: give --pose-detector and --pose-estimator" in capsys.readouterr().err
-    one = ["--pose-detector", model_files["pose_detector"]]
+    assert "a.mkv, because it has no poses: give --dwpose DIR" in capsys.readouterr().err
+    one = ["--dwpose", model_files["dwpose"]]
     assert call("videos", "videos", "--output", "root", *FLAGS, *one) == 2
-    assert "give both --pose-detector and --pose-estimator" in capsys.readouterr().err
+    assert "a.mkv, because it has no face masks and embeddings: give --insightface-root DIR" in capsys.readouterr().err
 
 
 def test_another_runs_dataset_is_not_touched(place, model_files, capsys):

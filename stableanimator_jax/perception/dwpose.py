@@ -7,16 +7,21 @@ the processing before and after the networks that its authors published.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+from stableanimator_jax.data.files import is_directory
+from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.boxes import best_of_each
-from stableanimator_jax.perception.onnx_model import OnnxModel
+from stableanimator_jax.perception.onnx_model import OnnxModel, require_model
 
 _SOURCE = "download {} from huggingface.co/yzd-v/DWPose"
 
+_DETECTOR, _ESTIMATOR = "person detector", "pose estimator"
+_DETECTOR_FILE, _ESTIMATOR_FILE = "yolox_l.onnx", "dw-ll_ucoco_384.onnx"
 _DETECTOR_SIDE = 640
 _PAD = 114  # YOLOX's grey
 _PERSON = 0  # of COCO's 80 classes
@@ -66,21 +71,30 @@ class PoseEstimator:
         """
         self._detector = OnnxModel(
             detector,
-            "person detector",
+            _DETECTOR,
             image=(3, _DETECTOR_SIDE, _DETECTOR_SIDE),
             outputs=[(8400, 85)],
-            source=_SOURCE.format("yolox_l.onnx"),
+            source=_SOURCE.format(_DETECTOR_FILE),
             providers=providers,
         )
         width, height = (int(side) for side in _CROP)
         self._estimator = OnnxModel(
             estimator,
-            "pose estimator",
+            _ESTIMATOR,
             image=(3, height, width),
             outputs=[(133, width * _BINS), (133, height * _BINS)],
-            source=_SOURCE.format("dw-ll_ucoco_384.onnx"),
+            source=_SOURCE.format(_ESTIMATOR_FILE),
             providers=providers,
         )
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, providers: Sequence[str] | None = None) -> Self:
+        """Load the models from a folder that has them by their published names, as `model_files` says.
+
+        Raises:
+            InputError: as `model_files` and `PoseEstimator`.
+        """
+        return cls(*model_files(folder), providers=providers)
 
     def people(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[People]:
         """Find the people in each RGB image; where there is nobody, the arrays have no rows.
@@ -123,6 +137,23 @@ class PoseEstimator:
         scores = np.array([scores for _, scores in results], np.float32).reshape(-1, 133)
         points = points / _CROP * extents[:, None] + (centres - extents / 2)[:, None]
         return _with_neck(points.astype(np.float32), scores)
+
+
+def model_files(folder: Path) -> tuple[Path, Path]:
+    """The person detector, `yolox_l.onnx`, and the pose estimator, `dw-ll_ucoco_384.onnx`, in a folder.
+
+    Raises:
+        InputError: the folder is none, or lacks one of them.
+    """
+    folder = folder.expanduser()
+    if not is_directory(folder):
+        raise InputError(
+            f"--dwpose {folder} is not a directory: give the one that holds {_DETECTOR_FILE} and {_ESTIMATOR_FILE}"
+        )
+    detector, estimator = folder / _DETECTOR_FILE, folder / _ESTIMATOR_FILE
+    for path, what in ((detector, _DETECTOR), (estimator, _ESTIMATOR)):
+        require_model(path, what, _SOURCE.format(path.name))
+    return detector, estimator
 
 
 def _letterbox_scale(image: np.ndarray) -> float:

@@ -45,10 +45,7 @@ class OnnxModel:
         path = path.expanduser()
         self._what, self._outputs = f"{what} {path}", [tuple(shape) for shape in outputs]
         self._mismatch = f"is not the model that is expected; {source}"
-        try:
-            require_file(path, what)
-        except InputError as e:
-            raise InputError(f"{e}; {source}") from e
+        require_model(path, what, source)
         chosen = _providers(providers, onnxruntime.get_available_providers())
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=chosen)
@@ -84,6 +81,14 @@ class OnnxModel:
             wanted = " and ".join(str(["n", *shape]) for shape in expected).replace("'", "")
             found = " and ".join(str(list(shape)) for shape in shapes).replace("'", "")
             raise InputError(f"{self._what} has {side} {found} in place of {wanted}: it {self._mismatch}")
+
+
+def require_model(path: Path, what: str, source: str) -> None:
+    """Raise `InputError` unless `path` is a non-empty file; what it says ends with where to get it."""
+    try:
+        require_file(path, what)
+    except InputError as e:
+        raise InputError(f"{e}; {source}") from e
 
 
 def _fits(shape: Sequence, expected: Sequence[int]) -> bool:

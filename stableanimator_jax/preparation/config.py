@@ -23,10 +23,8 @@ class ModelFiles:
     """Folder with InsightFace's models (models/NAME/*.onnx)."""
     insightface_name: str = "antelopev2"
     """The model pack in it."""
-    pose_detector: Annotated[Path | None, tyro.conf.arg(metavar="FILE.onnx")] = None
-    """DWPose's person detector, yolox_l.onnx."""
-    pose_estimator: Annotated[Path | None, tyro.conf.arg(metavar="FILE.onnx")] = None
-    """DWPose's pose estimator, dw-ll_ucoco_384.onnx."""
+    dwpose: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder with DWPose's models (yolox_l.onnx and dw-ll_ucoco_384.onnx)."""
 
 
 @dataclass(frozen=True)

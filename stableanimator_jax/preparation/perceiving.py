@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from stableanimator_jax.data.files import require_file
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.perception.dwpose import People, PoseEstimator
+from stableanimator_jax.perception.dwpose import People, PoseEstimator, model_files
 from stableanimator_jax.perception.faces import Detection, Face, FaceAnalyser, model_folder
 from stableanimator_jax.preparation.config import ModelFiles
 
@@ -34,10 +34,9 @@ class Perception:
 
     def __init__(self, files: ModelFiles):
         """Load those that `files` names. Raises `InputError` where one is missing or is another model."""
-        check_model_files(files)
         self._poses = None
-        if files.pose_detector is not None and files.pose_estimator is not None:
-            self._poses = PoseEstimator(files.pose_detector, files.pose_estimator)
+        if files.dwpose is not None:
+            self._poses = PoseEstimator.from_folder(files.dwpose)
         self._faces = None
         if files.insightface_root is not None:
             self._faces = FaceAnalyser(files.insightface_root, files.insightface_name)
@@ -49,9 +48,9 @@ class Perception:
             InputError: a model is needed that was not given.
         """
         if people and self._poses is None:
-            raise InputError("it has no poses: give --pose-detector and --pose-estimator")
+            raise InputError("it has no poses: give --dwpose DIR")
         if faces and self._faces is None:
-            raise InputError("it has no embeddings.npy: give --insightface-root")
+            raise InputError("it has no face masks and embeddings: give --insightface-root DIR")
         everybody = self._poses.people(frames) if people and self._poses is not None else [None] * len(frames)
         found = [self._look_for_faces(frame) if faces else [] for frame in frames]
         return [Seen(p, f) for p, f in zip(everybody, found, strict=True)]
@@ -63,18 +62,11 @@ class Perception:
         return [*largest, *found[1:]]
 
 
-def check_model_files(files: ModelFiles) -> None:
-    """Raise `InputError` where one of DWPose's two files is given without the other."""
-    if (files.pose_detector is None) != (files.pose_estimator is None):
-        raise InputError("give both --pose-detector and --pose-estimator, or neither")
-
-
 def model_hashes(files: ModelFiles) -> dict[str, str]:
     """SHA-256 of every model file by its kind and name: other models find other people."""
     named: dict[str, Path] = {}
-    for kind, path in (("pose_detector", files.pose_detector), ("pose_estimator", files.pose_estimator)):
-        if path is not None:
-            named[kind] = path.expanduser()
+    if files.dwpose is not None:
+        named |= {f"dwpose {path.name}": path for path in model_files(files.dwpose)}
     if files.insightface_root is not None:
         folder = model_folder(files.insightface_root, files.insightface_name)
         named |= {f"insightface {path.name}": path for path in sorted(folder.glob("*.onnx"))}
@@ -82,6 +74,6 @@ def model_hashes(files: ModelFiles) -> dict[str, str]:
 
 
 def _sha256(path: Path, name: str) -> str:
-    require_file(path, name.replace("_", " "))
+    require_file(path, name)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

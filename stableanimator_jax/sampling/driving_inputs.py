@@ -10,7 +10,6 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from stableanimator_jax.data.driving import DrivingInfo, Frame, read_driving
-from stableanimator_jax.data.files import is_directory
 from stableanimator_jax.data.images import FitMode, aspect_window, fit
 from stableanimator_jax.data.keypoints import Keypoints, save_keypoints
 from stableanimator_jax.data.poses import Poses
@@ -50,9 +49,7 @@ def extract_poses(
     assert config.dwpose is not None  # SampleConfig sees to it
     if config.sound and not check_sound(config.driving, config.output):
         _warn(f"{config.driving} has no sound; neither will the output have any")
-    if not is_directory(config.dwpose):
-        raise InputError(f"--dwpose {config.dwpose} is not a directory")
-    estimator = PoseEstimator(config.dwpose / "yolox_l.onnx", config.dwpose / "dw-ll_ucoco_384.onnx")
+    estimator = PoseEstimator.from_folder(config.dwpose)
     standing = _reference_person(estimator, reference) if config.align else None
     with _open(config) as (info, frames):
         if config.sound and config.output_fps not in (None, info.fps):

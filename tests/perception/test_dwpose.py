@@ -195,3 +195,17 @@ def test_shapes_that_only_show_when_run(tmp_path):
     onnx.save(model, detector)
     with pytest.raises(InputError, match=r"yolox_l\.onnx has output \[1, 100, 85\] in place of \[n, 8400, 85\]"):
         PoseEstimator(detector, estimator).boxes([picture(64, 64)])
+
+
+def test_models_by_their_names_in_a_folder(tmp_path):
+    write_models(tmp_path / "models")
+    image = picture(300, 200)
+    coco = draw_person(image, (20, 30, 100, 270))
+    (people,) = PoseEstimator.from_folder(tmp_path / "models").people([image])
+    assert_found(people, 0, coco)
+    with pytest.raises(InputError, match=r"nowhere is not a directory: give .*yolox_l\.onnx"):
+        PoseEstimator.from_folder(tmp_path / "nowhere")
+    (tmp_path / "models" / "dw-ll_ucoco_384.onnx").unlink()
+    with pytest.raises(InputError, match=r"pose estimator .*384\.onnx does not exist; download") as error:
+        PoseEstimator.from_folder(tmp_path / "models")
+    one_line(error)

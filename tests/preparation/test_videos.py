@@ -158,7 +158,7 @@ def test_what_a_folder_lacks_is_found(tmp_path, perceive):
     assert isinstance(from_video, KeptClip)
     assert np.array_equal(from_images.record.points, from_video.record.points)
     assert list(from_images.record.frames) == list(from_video.record.frames)
-    with pytest.raises(InputError, match="give --pose-detector and --pose-estimator"):
+    with pytest.raises(InputError, match="give --dwpose DIR"):
         one(folder, Perception(ModelFiles()))
 
 

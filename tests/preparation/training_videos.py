@@ -17,9 +17,9 @@ FLAGS = ("--buckets", "192x192", "--min-frames", "17", "--max-frames", "40", "--
 
 def models(folder: Path) -> dict[str, Path]:
     """The model files, by their flags' names."""
-    detector, estimator = standin_poses.write_models(folder / "dwpose")
+    standin_poses.write_models(folder / "dwpose")
     faces = standin_models.write_models(folder / "faces")
-    return {"insightface_root": faces, "pose_detector": detector, "pose_estimator": estimator}
+    return {"insightface_root": faces, "dwpose": folder / "dwpose"}
 
 
 def flags(files: dict[str, Path]) -> list[str]:
