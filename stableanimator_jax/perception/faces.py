@@ -15,6 +15,8 @@ from stableanimator_jax.data.files import require_file
 from stableanimator_jax.errors import InputError
 
 EMBEDDING_DIM = 512
+DETECTION_SIZES = (640, 320, 960)
+"""SCRFD's usual size first; then smaller, for faces that fill the picture, and larger, for small ones."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class FaceAnalyser:
         root: Path,
         name: str = "antelopev2",
         *,
-        det_size: tuple[int, int] = (640, 640),
+        det_sizes: Sequence[int] = DETECTION_SIZES,
         providers: Sequence[str] | None = None,
     ):
         """Load the models.
@@ -57,7 +59,8 @@ class FaceAnalyser:
             root: InsightFace's root, which holds `models/NAME/*.onnx`, or that folder, or any level between; one
                 `NAME` too many, as the automatic download leaves it, is found too.
             name: the model pack.
-            det_size: width and height that images are fitted into for detection.
+            det_sizes: sides, in pixels and multiples of 32, of the squares that images are fitted into for detection.
+                Each is tried only where those before it found nothing. A model that takes one size only has its own.
             providers: ONNX Runtime's execution providers; by default the best of those installed.
 
         Raises:
@@ -69,7 +72,7 @@ class FaceAnalyser:
 
             try:
                 app = FaceAnalysis(str(folder), allowed_modules=["detection", "recognition"], providers=providers)
-                app.prepare(ctx_id=0, det_size=det_size)
+                app.prepare(ctx_id=0, det_size=(det_sizes[0], det_sizes[0]))
             except Exception as e:  # ONNX Runtime has exceptions of its own, and InsightFace asserts
                 reason = str(e).partition("\n")[0] or "there is no face detector among them"
                 raise InputError(f"cannot load the InsightFace models in {folder}: {reason}") from e
@@ -78,12 +81,19 @@ class FaceAnalyser:
                 f"the InsightFace models in {folder} lack the recogniser (ArcFace, such as glintr100.onnx)"
             )
         self._detector = app.models["detection"]
+        own = self._detector.static_input_size
+        self._sizes = [own] if own is not None else [(side, side) for side in det_sizes]
         self._recogniser = app.models["recognition"]
 
     def detections(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Detection]:
-        """Where the faces of an RGB image are, the largest first."""
+        """Where the faces of an RGB image are, the largest first; of the first detection size that finds any."""
+        bgr = _to_bgr(image)
+        boxes, points = np.zeros((0, 5), np.float32), np.zeros((0, 5, 2), np.float32)
         with _quiet():
-            boxes, points = self._detector.detect(_to_bgr(image))
+            for size in self._sizes:
+                boxes, points = self._detector.detect(bgr, input_size=size)
+                if len(boxes):
+                    break
         order = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
         return [
             Detection(np.asarray(boxes[i, :4], np.float32), np.asarray(points[i], np.float32), float(boxes[i, 4]))

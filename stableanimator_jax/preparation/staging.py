@@ -26,7 +26,7 @@ from stableanimator_jax.preparation.perceiving import Perceive
 from stableanimator_jax.preparation.sources import Source, content_hash
 from stableanimator_jax.preparation.videos import DroppedClip, KeptClip, prepare_video
 
-_VERSION = 1  # of what is staged; a change in the code that changes clips must raise it
+_VERSION = 2  # of what is staged; a change in the code that changes clips must raise it
 _IMAGES = ("frames", "poses")
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import pytest
 
 from stableanimator_jax.errors import InputError
@@ -113,6 +114,66 @@ def test_boxes_are_in_pixels_of_the_image(analyser):
     image = scene((5, 8, 255))[: SIDE // 2]
     face = analyser.embedding(np.ascontiguousarray(image[::2, ::2]))
     np.testing.assert_allclose(face.bbox, box_of(5, 8, 255) / 2, atol=2)  # enlarging blurs the cell: less red
+
+
+def small_face():
+    """Half a cell at 960 pixels, which is enough; a quarter of one at 640, which is not."""
+    image = np.zeros((1920, 1920, 3), np.uint8)
+    image[964:1012, 484:532, 0] = 255
+    return image
+
+
+def large_face():
+    """Red where 1280 pixels are sampled for 320, between which there is black that halving to 640 averages in."""
+    image = np.zeros((1280, 1280, 3), np.uint8)
+    rows, columns = np.mgrid[384:512, 256:384]
+    image[384:512, 256:384, 0] = 255 * (np.isin(rows % 4, (1, 2)) & np.isin(columns % 4, (1, 2)))
+    return image
+
+
+@pytest.mark.parametrize(("image", "size", "place"), [(small_face(), 960, (508, 988)), (large_face(), 320, (320, 448))])
+def test_other_sizes_are_tried_before_giving_up(root, analyser, image, size, place):
+    found = analyser.detect(image)
+    assert np.abs((found.bbox[:2] + found.bbox[2:]) / 2 - place).max() < 32 * len(image) / size / 2 + 1
+    others = [side for side in (320, 640, 960) if side != size]
+    assert FaceAnalyser(root, det_sizes=others).detect(image) is None
+    alone = FaceAnalyser(root, det_sizes=[size]).detect(image)
+    np.testing.assert_array_equal(alone.bbox, found.bbox)
+    np.testing.assert_array_equal(alone.kps, found.kps)
+
+
+def tried(analyser, monkeypatch) -> list[tuple[int, int]]:
+    """The sizes of the detector's inputs from now on."""
+    sizes, forward = [], analyser._detector.forward
+
+    def recorded(image, threshold):
+        sizes.append(image.shape[1::-1])
+        return forward(image, threshold)
+
+    monkeypatch.setattr(analyser._detector, "forward", recorded)
+    return sizes
+
+
+def test_no_size_is_tried_after_a_face_is_found(analyser, monkeypatch):
+    sizes = tried(analyser, monkeypatch)
+    assert analyser.detect(scene((5, 8, 255))) is not None
+    assert sizes == [(640, 640)]
+    assert analyser.detect(scene()) is None
+    assert sizes[1:] == [(640, 640), (320, 320), (960, 960)]
+
+
+def test_a_detector_of_one_size_is_run_at_that_one_only(tmp_path, monkeypatch):
+    write_models(tmp_path)
+    path = tmp_path / "scrfd_standin.onnx"
+    model = onnx.load(path)
+    for dimension in list(model.graph.input[0].type.tensor_type.shape.dim)[2:]:
+        dimension.dim_value = 640
+    onnx.save(model, path)
+    analyser = FaceAnalyser(tmp_path, det_sizes=[320, 960])
+    sizes = tried(analyser, monkeypatch)
+    np.testing.assert_allclose(analyser.detect(scene((5, 8, 255))).bbox, box_of(5, 8, 255), atol=0.1)
+    assert analyser.detect(small_face()) is None
+    assert sizes == [(640, 640)] * 2
 
 
 def test_quiet(root, capfd):
