@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import jax
 import numpy as np
 from _device import machine, versions
 
@@ -204,7 +203,7 @@ def main(argv: Sequence[str]) -> None:
         outcome = animate(animator, problem, SETTINGS[name], sampling)
         published = published or outcome
         print(f"| {name} | {' | '.join(row(animator, problem, outcome, published))} |", flush=True)
-    print(f"\nMachine: {machine()}, {jax.default_backend()}")
+    print(f"\nMachine: {machine()}")
     print(f"Versions: {versions('jax', 'jaxlib', 'flax', 'optax')}")
     print(f"Command: python benchmarks/hjb_options.py {shlex.join(argv)}".rstrip())
 
