@@ -118,7 +118,8 @@ def test_the_report_tells_what_happened_with_pictures(undisturbed):
     root, _ = undisturbed
     text = (root / "report.md").read_text()
     for words in (
-        "9 videos went in: 5 clips are kept, 2 are left out",
+        "Videos that went in: 9. Without any clip: 2. Could not be read: 2. There twice: 1.",
+        "Clips kept: 5. Left out: 2.",
         "### no face",
         "bad.mp4",
         "z copy.mkv is the same",

@@ -66,8 +66,8 @@ def _summary(prepared: Prepared) -> str:
     total = len(prepared.videos) + len(prepared.failed) + len(prepared.same)
     empty = sum(not video.clips for video in prepared.videos)
     return (
-        f"{total} videos went in: {kept} clips are kept, {len(prepared.dropped())} are left out.\n"
-        f"{empty} videos gave no clip, {len(prepared.failed)} could not be read, {len(prepared.same)} are there twice."
+        f"Videos that went in: {total}. Without any clip: {empty}. Could not be read: {len(prepared.failed)}. "
+        f"There twice: {len(prepared.same)}.\nClips kept: {kept}. Left out: {len(prepared.dropped())}."
         "\n\n" + "\n".join(lines)
     )
 
@@ -75,7 +75,14 @@ def _summary(prepared: Prepared) -> str:
 def _drops(prepared: Prepared, images: Path) -> str:
     if not prepared.dropped():
         return ""
-    text = ["## Left out", "", "A clip with several reasons counts for each.", "", "| reason | clips |", "|---|---|"]
+    text = [
+        "## Left out",
+        "",
+        "A clip with several reasons counts for each. Boxes: people blue, faces green. Limits are --filters.NAME.",
+        "",
+        "| reason | clips |",
+        "|---|---|",
+    ]
     text += [f"| {reason} | {count} |" for reason, count in prepared.reason_counts().items()]
     for number, reason in enumerate(prepared.reason_counts()):
         text += ["", f"### {reason}"]
@@ -84,14 +91,18 @@ def _drops(prepared: Prepared, images: Path) -> str:
             name = f"dropped-{number}-{k}.jpg"
             (images / name).write_bytes(drop.picture.read_bytes())
             text += ["", f"![{_plain(video.name)}](images/{name})", ""]
-            text.append(f"{_plain(video.name)}, {drop.frames} frames from {drop.first_frame}{_measured(drop)}")
+            text.append(
+                f"{_plain(video.name)}, {drop.frames} frames from {drop.first_frame}{_measured(drop, prepared)}"
+            )
     return "\n".join(text).rstrip()
 
 
-def _measured(drop: StagedDrop) -> str:
+def _measured(drop: StagedDrop, prepared: Prepared) -> str:
     if drop.measures is None:
-        return ""
-    return ": " + ", ".join(f"{name} {value:.3g}" for name, value in drop.measures.items() if value is not None)
+        return f"; --min-frames is {prepared.settings['clips']['min_frames']}"
+    limits = prepared.settings["filters"]
+    measured = {name: value for name, value in drop.measures.items() if value is not None}
+    return ": " + ", ".join(f"{name} {value:.3g} (limit {limits[name]:g})" for name, value in measured.items())
 
 
 def _failures(prepared: Prepared) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, encode_jpeg, encode_png
+from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, encode_jpeg, encode_png
 from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.images import fit
 from stableanimator_jax.perception.faces import EMBEDDING_DIM, Face
@@ -33,6 +34,7 @@ from stableanimator_jax.preparation.sources import OpenSource, Source, SourceFra
 
 _BATCH = 16  # frames that are held as pixels and looked at together
 _POINTS = 134
+_BLUE, _GREEN = (0, 0, 255), (0, 255, 0)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class DroppedClip:
     measures: Measures | None
     """None where it was too short to be judged."""
     picture: bytes
-    """JPEG: the middle frame."""
+    """JPEG: the middle frame with boxes of all people (blue) and faces (green) that were found in it."""
 
 
 class _Frame(NamedTuple):
@@ -234,5 +236,10 @@ def _embedding(seen: Seen) -> np.ndarray:
 
 
 def _dropped(source: Source, frames: Sequence[_Frame], reasons: list[str], measures: Measures | None) -> DroppedClip:
-    picture = frames[len(frames) // 2].jpeg
-    return DroppedClip(source.name, frames[0].number, len(frames), reasons, measures, picture)
+    middle = frames[len(frames) // 2]
+    picture = decode_images([middle.jpeg])[0]
+    people = [] if middle.seen.people is None else middle.seen.people.boxes
+    for colour, boxes in ((_BLUE, people), (_GREEN, [face.bbox for face in middle.seen.faces])):
+        for left, top, right, bottom in np.asarray(boxes).reshape(-1, 4).round().astype(int).tolist():
+            cv2.rectangle(picture, (left, top), (right, bottom), colour, 2)
+    return DroppedClip(source.name, frames[0].number, len(frames), reasons, measures, encode_jpeg(picture))

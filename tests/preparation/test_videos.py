@@ -81,6 +81,16 @@ def test_every_filter_drops_what_it_is_for(tmp_path, perceive, reason, changes):
     assert decode_images([clip.picture]).shape == (1, SIZE, SIZE, 3)
 
 
+def test_the_picture_of_a_dropped_clip_shows_who_was_found(tmp_path, perceive):
+    clip = one(write_video(tmp_path / "a.mkv", scene(20, second=True)), perceive)
+    assert isinstance(clip, DroppedClip)
+    (picture,) = decode_images([clip.picture]).astype(int)
+    for left in (22, 120):  # of each person, whose left side is blue, and green at its lower end
+        assert np.abs(picture[120:150, left - 2 : left + 3] - [0, 0, 255]).max(axis=-1).min() < 60
+    green = np.abs(picture - [0, 255, 0]).max(axis=-1) < 90
+    assert green[:50, 100:].any()
+
+
 def test_a_video_that_is_too_short_is_dropped(tmp_path, perceive):
     clip = one(write_video(tmp_path / "a.mkv", scene(16)), perceive)
     assert isinstance(clip, DroppedClip)
