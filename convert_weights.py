@@ -10,7 +10,6 @@ Exit status: 0 done, 2 something in the input is wrong (one line on stderr says 
 """
 
 import difflib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Annotated, Literal, TypeVar
 
 import tyro
 
-from stableanimator_jax.cli import parse_flags, run_script
+from stableanimator_jax.cli import leave, parse_flags, run_script
 from stableanimator_jax.errors import InputError
 
 T = TypeVar("T")
@@ -137,4 +136,4 @@ def _on_the_cpu() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    leave(run_script(main))

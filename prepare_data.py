@@ -14,7 +14,7 @@ import difflib
 import sys
 from collections.abc import Callable, Sequence
 
-from stableanimator_jax.cli import parse_flags, run_script
+from stableanimator_jax.cli import leave, parse_flags, run_script
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.preparation.config import FacesConfig, VideosConfig
 
@@ -48,7 +48,7 @@ def _videos(flags: Sequence[str]) -> None:
     for reason, count in result.dropped.items():
         print(f"left out: {count} clip{'s' * (count > 1)}: {reason}")
     done = "is there already" if result.already_there else "is ready"
-    print(f"{config.output} {done}: {result.clips} clips; see {config.output}/report.md")
+    print(f"{config.output} {done}: {result.clips} clip{'s' * (result.clips != 1)}; see {config.output}/report.md")
 
 
 def _faces(flags: Sequence[str]) -> None:
@@ -68,4 +68,4 @@ def _faces(flags: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    leave(run_script(main))

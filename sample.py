@@ -8,7 +8,6 @@
 Exit status: 0 done, 2 something in the input is wrong (one line on stderr says what), 130 interrupted.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated
 
 import tyro
 
-from stableanimator_jax.cli import config_file, flag_value, parse_flags, run_script
+from stableanimator_jax.cli import config_file, flag_value, leave, parse_flags, run_script
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.record import read_record, version_changes
 from stableanimator_jax.sampling.run_config import SampleConfig
@@ -57,4 +56,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    leave(run_script(main))

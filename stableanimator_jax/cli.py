@@ -6,7 +6,6 @@ import itertools
 import os
 import re
 import runpy
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import tyro
 
 from stableanimator_jax.config import checked
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.interrupts import interruptible
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be in letters that it cannot show
     try:
-        with _sigterm_as_interrupt():
+        with interruptible():
             with contextlib.suppress(_HelpPrinted):
                 main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()  # here, where a reader that went away is still handled
@@ -54,6 +54,20 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
+
+
+def leave(status: int) -> NoReturn:
+    """End the program with what `run_script` gave.
+
+    After an interrupt the device may still be computing for arrays that nobody waits for; if Python took itself down
+    around that, it would crash now and then. All files are closed by then, so it just stops.
+    """
+    if status == 130:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def parse(argv: Sequence[str], default: T, *, prog: str, description: str) -> T:
@@ -173,21 +187,3 @@ def _joined(message: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt():
-    """Let a job manager's SIGTERM unwind the program as Ctrl-C does, so that temporary files are removed."""
-
-    def interrupt(signum: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

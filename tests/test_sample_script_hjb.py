@@ -119,7 +119,11 @@ BAD = {
     "start": (lambda: ["--hjb.start", 2, "--hjb.end", 3], r"hjb.start is 2, but the last of 2 denoising steps is 1"),
     "start after end": (lambda: ["--hjb.start", 1], r"hjb.end \(0\) is before hjb.start \(1\)"),
     "a mistyped flag": (lambda: ["--hjb.iteration", 1], r"did you mean --hjb.iterations\?"),
-    "nothing to go by": (list, r"must know where the faces are: give --face-boxes or --face-masks, or --insightface"),
+    "nothing to go by": (list, r"needs the reference's face: give --insightface-root"),
+    "no place of the faces": (
+        lambda: ["--face-embedding", embedding()],
+        r"must know where the faces are: give --face-boxes or --face-masks, or --insightface",
+    ),
     "no reference face": (lambda: ["--face-masks", masks()], r"needs the reference's face: give --insightface-root"),
     "boxes and masks": (lambda: ["--face-boxes", boxes(), "--face-masks", "poses"], r"--face-masks, not both"),
     "boxes missing": (lambda: ["--face-boxes", "none.json"], r"face boxes .*none.json does not exist"),

@@ -86,7 +86,9 @@ class FaceBoxes:
     reference: ReferenceFace | None
 
 
-def load_face_boxes(path: Path, frames: int, *, reference_size: tuple[int, int] | None = None) -> FaceBoxes:
+def load_face_boxes(
+    path: Path, frames: int | None = None, *, reference_size: tuple[int, int] | None = None
+) -> FaceBoxes:
     """Read face boxes from JSON:
 
         {"width": 512, "height": 512,
@@ -99,7 +101,7 @@ def load_face_boxes(path: Path, frames: int, *, reference_size: tuple[int, int] 
 
     Args:
         path: the file.
-        frames: how many there must be.
+        frames: how many there must be; any number where None.
         reference_size: width and height of the reference image, which its box must lie in.
 
     Raises:
@@ -118,7 +120,7 @@ def load_face_boxes(path: Path, frames: int, *, reference_size: tuple[int, int] 
         return FaceBoxes(None, None, reference)
     size = read_size(data, what)
     entries = require_list(data["frames"], f"{what}, frames")
-    if len(entries) != frames:
+    if frames is not None and len(entries) != frames:
         raise InputError(f"{what} has {len(entries)} frames, but the poses have {frames}")
     found = [None if e is None else _read_face(e, f"{what}, frame {i}", size) for i, e in enumerate(entries)]
     return FaceBoxes(_track(found, what), size, reference)

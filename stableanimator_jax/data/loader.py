@@ -100,7 +100,8 @@ def make_plan(sizes: Sequence[int], config: LoaderConfig) -> grain.MapDataset[li
     for bucket, size in enumerate(sizes):
         clips = grain.MapDataset.range(size).seed((config.seed + bucket) % 2**32).shuffle().repeat()
         rows = clips.map_with_index(_RowOf(bucket, size))
-        batches.append(rows.batch(config.batch_size, batch_fn=list))
+        # Of endless rows nothing is dropped; rounding the remainder up overflows.
+        batches.append(rows.batch(config.batch_size, drop_remainder=True, batch_fn=list))
     return grain.MapDataset.mix(batches, config.proportions or sizes)
 
 

@@ -39,6 +39,10 @@ def check_sound(source: Path, video: Path | str) -> bool:
     """
     if Path(video).suffix.lower() != ".mp4":
         raise InputError(f"{video} cannot hold sound; write an .mp4, or leave the sound out")
+    return _has_sound(source)
+
+
+def _has_sound(source: Path) -> bool:
     require_file(source, "sound")
     with _open(source) as container:
         stream = container.streams.best("audio")
@@ -57,7 +61,7 @@ def copy_sound(source: Path, video: Path | str, start: float = 0.0, end: float |
 
     Args:
         source: where the sound comes from.
-        video: the MP4, as `open_writer` left it, whose first picture is `source`'s at `start`.
+        video: the MP4, whatever it is called, as `open_writer` makes it, whose first picture is `source`'s at `start`.
         start: seconds from `source`'s first picture.
         end: seconds from `source`'s first picture; the video's length from `start` where None or later than that.
 
@@ -65,10 +69,10 @@ def copy_sound(source: Path, video: Path | str, start: float = 0.0, end: float |
         whether there was any sound in that range; if not, the video is as it was.
 
     Raises:
-        InputError: as `check_sound`; or the sound is damaged, or the video cannot be written.
+        InputError: `source` cannot be read; or the sound is damaged, or the video cannot be written.
     """
     video = Path(video)
-    if not check_sound(source, video):
+    if not _has_sound(source):
         return False
     require_file(video, "video")
     try:

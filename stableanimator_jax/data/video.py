@@ -104,7 +104,13 @@ def check_writable(output: Path | str, inputs: Iterable[Path] = ()) -> None:
 
 
 @contextmanager
-def open_writer(output: Path | str, width: int, height: int, fps: float) -> Iterator["VideoWriter"]:
+def open_writer(
+    output: Path | str,
+    width: int,
+    height: int,
+    fps: float,
+    finishing: Callable[[Path], object] | None = None,
+) -> Iterator["VideoWriter"]:
     """Write a video frame by frame: `with open_writer(...) as video: video.write(frame)`.
 
     The kind is the suffix's: `.mp4` (H.264, plays everywhere), `.gif` (a palette of 256 colours for each frame, times
@@ -117,6 +123,7 @@ def open_writer(output: Path | str, width: int, height: int, fps: float) -> Iter
         width: of every frame in pixels.
         height: of every frame in pixels.
         fps: frames a second.
+        finishing: called with the finished temporary file before it takes its place, to change it still.
 
     Raises:
         InputError: as `check_writable`; `fps` is out of range; or writing fails, as on a full disk.
@@ -139,6 +146,8 @@ def open_writer(output: Path | str, width: int, height: int, fps: float) -> Iter
                 raise ValueError("no frames were written")
             with _as_input_errors(output):
                 encoder.finish()
+        if finishing is not None:
+            finishing(temporary)
         with _as_input_errors(output):
             temporary.replace(output)
     except BaseException:

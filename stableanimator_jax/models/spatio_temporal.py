@@ -21,6 +21,7 @@ from stableanimator_jax.models.layers import (
     LayerNorm,
     Precision,
     TimestepEmbedding,
+    centred_conv,
     linear,
     residual,
     sinusoidal_embedding,
@@ -46,13 +47,7 @@ class TemporalConv(nnx.Module):
 
     def __call__(self, x: Video) -> Float[Array, "b f h w d"]:
         b, f, h, w, c = x.shape
-        y = jax.lax.conv_general_dilated(
-            x.reshape(b, f, h * w, c).astype(self.dtype),
-            self.kernel[...].astype(self.dtype)[:, None],
-            window_strides=(1, 1),
-            padding=((1, 1), (0, 0)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        y = centred_conv(x.reshape(b, f, h * w, c).astype(self.dtype), self.kernel[...].astype(self.dtype)[:, None])
         y = y.reshape(b, f, h, w, -1).astype(jnp.float32)  # as in `Conv`
         return y + self.bias[...].astype(jnp.float32).reshape(1, 1, 1, 1, -1)
 

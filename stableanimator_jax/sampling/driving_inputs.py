@@ -4,6 +4,8 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -26,9 +28,19 @@ from stableanimator_jax.sampling.run_config import SampleConfig
 _CHUNK = 16  # frames that wait for DWPose at once
 
 
-def extract_poses(
-    config: SampleConfig, reference: UInt8[np.ndarray, "h w 3"], width: int, height: int
-) -> tuple[Keypoints, Poses]:
+@dataclass(frozen=True)
+class DrivenPoses:
+    """What was found in a driving video."""
+
+    found: Keypoints
+    """In pixels of the video."""
+    keypoints: Keypoints
+    """Where the person of the reference is to be, in pixels of the output."""
+    poses: Poses
+    """Drawn from `keypoints`."""
+
+
+def extract_poses(config: SampleConfig, reference: UInt8[np.ndarray, "h w 3"], width: int, height: int) -> DrivenPoses:
     """Find the poses of one person in the driving video, and draw them at the output's size.
 
     Says on stderr what is not as it should be: nobody in some frames, other people, a poor fit to the reference.
@@ -38,17 +50,13 @@ def extract_poses(
         reference: the photo at its own size.
         width, height: of the output.
 
-    Returns:
-        the keypoints in pixels of the output, and the skeletons.
-
     Raises:
-        InputError: models or video cannot be used, nobody is in the video or in the reference, or the poses cannot
-            be saved.
+        InputError: models or video cannot be used, or nobody is in the video or in the reference.
     """
     assert config.driving is not None  # the caller's choice
     assert config.dwpose is not None  # SampleConfig sees to it
-    if config.sound and not check_sound(config.driving, config.output):
-        _warn(f"{config.driving} has no sound; neither will the output have any")
+    if config.sound:
+        check_sound(config.driving, config.output)  # whether the output can hold it; that there is none is said later
     estimator = PoseEstimator.from_folder(config.dwpose)
     standing = _reference_person(estimator, reference) if config.align else None
     with _open(config) as (info, frames):
@@ -60,7 +68,7 @@ def extract_poses(
         track = follow(_people(estimator, info, frames))
     if not track.found.any():
         raise InputError(f"DWPose finds nobody in the driving video {config.driving}")
-    _warn_of_gaps(track)
+    _warn_of_gaps(track, info)
 
     driving = Keypoints(track.points, track.scores, info.width, info.height, info.fps)
     placed = driving
@@ -70,10 +78,7 @@ def extract_poses(
             _warn(alignment.poor)
         placed = alignment.keypoints
     keypoints = _fitted(placed, width, height, config.fit)
-    poses = np.stack(list(_draw(keypoints)))
-    if config.save_poses is not None:
-        _save(config, reference, driving, keypoints, poses)
-    return keypoints, Poses(poses, info.fps)
+    return DrivenPoses(driving, keypoints, Poses(np.stack(list(_draw(keypoints))), info.fps))
 
 
 def _open(config: SampleConfig):
@@ -115,15 +120,16 @@ def _people(estimator: PoseEstimator, info: DrivingInfo, frames: Iterator[Frame]
     return found
 
 
-def _warn_of_gaps(track: Track) -> None:
+def _warn_of_gaps(track: Track, info: DrivingInfo) -> None:
     if track.gaps:
-        shown = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in track.gaps[:5])
-        more = f" and {len(track.gaps) - 5} more ranges" if len(track.gaps) > 5 else ""
-        _warn(f"nobody is found in frames {shown}{more} of the driving video: their skeletons are empty")
+        times = [(info.start + first / info.fps, info.start + (last + 1) / info.fps) for first, last in track.gaps]
+        shown = ", ".join(f"{begin:.2f} to {end:.2f} s" for begin, end in times[:5])
+        more = f" and {len(times) - 5} more times" if len(times) > 5 else ""
+        _warn(f"the person is not found in the driving video at {shown}{more}: those skeletons are empty")
     if track.others.any():
         _warn(
-            f"the driving video shows up to {int(track.others.max())} other people; the one followed was the largest "
-            "when first seen"
+            f"the driving video shows other people in {int((track.others > 0).sum())} of {len(track.others)} frames; "
+            "the one followed was the largest when first seen"
         )
 
 
@@ -142,12 +148,19 @@ def _draw(keypoints: Keypoints) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
         yield draw_skeletons(points[None], scores[None], keypoints.height, keypoints.width)
 
 
-def _save(
-    config: SampleConfig, reference: np.ndarray, driving: Keypoints, keypoints: Keypoints, poses: np.ndarray
-) -> None:
-    """Everything, or nothing, under the directory's name."""
-    place = config.save_poses
-    assert place is not None
+def save_poses(place: Path, config: SampleConfig, reference: UInt8[np.ndarray, "h w 3"], driven: DrivenPoses) -> None:
+    """Write skeletons, keypoints.json and preview.mp4 into a directory: all of them, or nothing.
+
+    Args:
+        place: the directory; new, or empty.
+        config: the run's.
+        reference: the photo at its own size.
+        driven: what to write.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    keypoints, poses = driven.keypoints, driven.poses.frames
     temporary = place.with_name(f".{place.name[:60]}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -156,7 +169,7 @@ def _save(
         save_keypoints(temporary / "keypoints.json", keypoints)
         shown = fit(reference, keypoints.width, keypoints.height, config.fit, filter="lanczos")
         with _open(config) as (info, frames):
-            write_preview(temporary / "preview.mp4", frames, _draw(driving), shown, iter(poses), info.fps)
+            write_preview(temporary / "preview.mp4", frames, _draw(driven.found), shown, iter(poses), info.fps)
         if place.is_dir():
             place.rmdir()  # empty, as was checked before
         temporary.rename(place)
@@ -164,7 +177,7 @@ def _save(
         raise InputError(f"cannot write {place}: {e.strerror or e}") from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    print(f"wrote {config.save_poses} (skeletons, keypoints.json, preview.mp4)")
+    print(f"wrote {place} (skeletons, keypoints.json, preview.mp4)")
 
 
 def _warn(text: str) -> None:

@@ -31,64 +31,91 @@ class FaceInputs:
     """Where `faces` come from, in words."""
 
 
-def read_faces(
+@dataclass(frozen=True)
+class KnownFace:
+    """What can be known before the poses are, which may take long to find."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    reference: ReferenceFace | Float32[np.ndarray, "512"]
+    boxes: FaceBoxes | None
+    boxes_path: Path | None
+    analyser: FaceAnalyser | None
+
+
+def read_reference_face(
     config: SampleConfig,
     image: np.ndarray,
-    poses: Path | Keypoints,
-    frames: int,
-    size: tuple[int, int],
     analyser: FaceAnalyser | None,
     embedding: np.ndarray | None,
     example_boxes: Path | None,
+) -> KnownFace:
+    """Find the reference's face.
+
+    Args:
+        config: the run's.
+        image: the reference at its own size.
+        analyser: InsightFace, where its models were given.
+        embedding: the identity, where it was given as a file.
+        example_boxes: the boxes of the example in this package, where that is what is animated.
+
+    Raises:
+        InputError: nothing tells where it is, or boxes that cannot be read.
+    """
+    path = config.face_boxes or example_boxes
+    height, width = image.shape[:2]
+    boxes = None if path is None else load_face_boxes(path, reference_size=(width, height))
+    reference = _reference(image, boxes, analyser, embedding)
+    if config.hjb.crop == "aligned" and isinstance(reference, ReferenceFace) and reference.landmarks is None:
+        raise InputError("--hjb.crop aligned needs the landmarks of the reference's face, and only its box is known")
+    return KnownFace(image, reference, boxes, path, analyser)
+
+
+def read_faces(
+    config: SampleConfig, known: KnownFace, poses: Path | Keypoints, frames: int, size: tuple[int, int]
 ) -> FaceInputs | None:
     """Find out where the faces are.
 
     Args:
         config: the run's.
-        image: the reference at its own size.
+        known: what `read_reference_face` found.
         poses: where the poses are; or, where a driving video was read, its keypoints in pixels of the output.
         frames: how many there are.
         size: the output's width and height.
-        analyser: InsightFace, where its models were given.
-        embedding: the identity, where it was given as a file.
-        example_boxes: the boxes of the example in this package, where that is what is animated.
 
     Returns:
-        None, with a warning said, where masks or boxes show no face in any frame.
+        None, with a warning said, where masks, boxes or keypoints show no face in any frame.
 
     Raises:
         InputError: boxes or masks that do not fit the poses, or nothing that tells where the faces are.
     """
-    boxes_path = config.face_boxes or example_boxes
-    height, width = image.shape[:2]
-    boxes = None if boxes_path is None else load_face_boxes(boxes_path, frames, reference_size=(width, height))
-    track, source = _track(config, boxes_path, boxes, poses, frames, size)
-    if track is None and analyser is None:
+    track, source = _track(config, known, poses, frames, size)
+    if track is not None and not track.valid.any():
+        # Keypoints may be of somebody who turns away; masks and boxes were given on purpose.
+        given = config.face_masks is not None or (known.boxes is not None and known.boxes.track is not None)
+        if given or known.analyser is None:
+            print(
+                f"warning: {source} show no face in any frame of the output: the face optimisation is off",
+                file=sys.stderr,
+            )
+            return None
+        track = None
+    if track is not None:
+        source = f"{source}, {int(track.valid.sum())} of {frames} frames with a face"
+        return FaceInputs(known.image, known.reference, track, source)
+    if known.analyser is None:
         raise InputError(
             "the face optimisation must know where the faces are: give --face-boxes or --face-masks, or "
             "--insightface-root to find them"
         )
-    if track is not None and not track.valid.any():
-        print(
-            f"warning: {source} show no face in any frame of the output: the face optimisation is off", file=sys.stderr
-        )
-        return None
-    reference = _reference(image, boxes, analyser, embedding)
-    if track is not None:
-        return FaceInputs(image, reference, track, f"{source}, {int(track.valid.sum())} of {frames} frames with a face")
-    assert analyser is not None
-    return FaceInputs(image, reference, analyser.detect, "found by InsightFace in the predicted frames")
+    source = "found by InsightFace in the predicted frames"
+    return FaceInputs(known.image, known.reference, known.analyser.detect, source)
 
 
 def _track(
-    config: SampleConfig,
-    boxes_path: Path | None,
-    boxes: FaceBoxes | None,
-    poses: Path | Keypoints,
-    frames: int,
-    size: tuple[int, int],
+    config: SampleConfig, known: KnownFace, poses: Path | Keypoints, frames: int, size: tuple[int, int]
 ) -> tuple[FaceTrack | None, str]:
     """In pixels of the output."""
+    boxes = known.boxes
     stored = pose_size(poses) if isinstance(poses, Path) else size
 
     def fitted(track: FaceTrack, of: tuple[int, int], what: str) -> FaceTrack:
@@ -103,8 +130,12 @@ def _track(
         track, of = load_face_masks(config.face_masks, frames)
         return fitted(track, of, f"the face masks in {config.face_masks}"), f"masks in {config.face_masks}"
     if boxes is not None and boxes.track is not None and boxes.size is not None:
+        if len(boxes.track.valid) != frames:
+            raise InputError(
+                f"face boxes {known.boxes_path} has {len(boxes.track.valid)} frames, but the poses have {frames}"
+            )
         shown = config.face_boxes or "the example in this package"
-        return fitted(boxes.track, boxes.size, f"the face boxes in {boxes_path}"), f"boxes in {shown}"
+        return fitted(boxes.track, boxes.size, f"the face boxes in {known.boxes_path}"), f"boxes in {shown}"
     if isinstance(poses, Keypoints):
         found = track_from_keypoints(poses.points, poses.scores)
         return fitted(found, size, "the keypoints"), "the face's keypoints in the driving video"

@@ -10,13 +10,13 @@ from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.data.files import is_directory, real_path
 from stableanimator_jax.data.images import fit_aspect, load_image
-from stableanimator_jax.data.keypoints import Keypoints, keypoints_beside
+from stableanimator_jax.data.keypoints import keypoints_beside
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
 from stableanimator_jax.data.video import HIGHEST_FPS, LOWEST_FPS, check_writable
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
-from stableanimator_jax.sampling.driving_inputs import extract_poses
-from stableanimator_jax.sampling.face_inputs import FaceInputs, read_faces
+from stableanimator_jax.sampling.driving_inputs import extract_poses, save_poses
+from stableanimator_jax.sampling.face_inputs import FaceInputs, read_faces, read_reference_face
 from stableanimator_jax.sampling.record import InputFile, Record, sha256_of
 from stableanimator_jax.sampling.run_config import EMBEDDED, SampleConfig
 
@@ -70,17 +70,7 @@ def read_inputs(config: SampleConfig) -> Inputs:
         fitted = fit_aspect(reference, width, height, config.fit)
     except InputError as e:
         raise InputError(f"reference image {reference_path}: {e}") from e
-    known: Path | Keypoints  # where the poses are, or what they were drawn from
-    if poses_path is not None:
-        known, poses = poses_path, load_poses(poses_path, width, height, config.fit)
-    else:
-        known, poses = extract_poses(config, reference, width, height)
-    fps = config.output_fps or poses.fps or float(config.sampling.fps)
-    if not LOWEST_FPS <= fps <= HIGHEST_FPS:
-        raise InputError(
-            f"poses {poses_path or config.driving} play at {fps:g} frames a second, at which no video can be written; "
-            "give another speed by --output-fps"
-        )
+    # Before the poses, which take long to find in a video.
     analyser = None if config.insightface_root is None else FaceAnalyser(config.insightface_root)
     if embedding is not None:
         identity = Identity(embedding, f"the embedding in {config.face_embedding}")
@@ -88,18 +78,31 @@ def read_inputs(config: SampleConfig) -> Inputs:
         identity = _find_face(analyser, reference, reference_path)
     else:
         identity = Identity(None, "none (no --insightface-root or --face-embedding), the reference image alone")
-    face = None
+    known = None
     if config.optimises_faces:
-        face = read_faces(
-            config,
-            reference,
-            known,
-            len(poses.frames),
-            (width, height),
-            analyser,
-            embedding,
-            _example() / "face_boxes.json" if config.reference is None and poses_path == _example() / "poses" else None,
+        example = config.reference is None and poses_path == _example() / "poses"
+        example_boxes = _example() / "face_boxes.json" if example else None
+        known = read_reference_face(config, reference, analyser, embedding, example_boxes)
+
+    driven = None
+    if poses_path is not None:
+        poses = load_poses(poses_path, width, height, config.fit)
+    else:
+        driven = extract_poses(config, reference, width, height)
+        poses = driven.poses
+    fps = config.output_fps or poses.fps or float(config.sampling.fps)
+    if not LOWEST_FPS <= fps <= HIGHEST_FPS:
+        raise InputError(
+            f"poses {poses_path or config.driving} play at {fps:g} frames a second, at which no video can be written; "
+            "give another speed by --output-fps"
         )
+    face = None
+    if known is not None:
+        place = poses_path if driven is None else driven.keypoints
+        assert place is not None  # poses are a file or driven
+        face = read_faces(config, known, place, len(poses.frames), (width, height))
+    if driven is not None and config.save_poses is not None:
+        save_poses(config.save_poses, config, reference, driven)
     return Inputs(reference=fitted, poses=poses.frames, fps=fps, identity=identity, face=face)
 
 
@@ -128,7 +131,7 @@ def verify_inputs(record: Record, config: SampleConfig) -> None:
     for name, then in record.inputs.items():
         if name not in paths or _shown(paths[name]) != then.path:
             continue
-        flag = f"--{name.replace('_', '-')}"
+        flag = "--poses" if name == "keypoints" else f"--{name.replace('_', '-')}"  # they lie beside the poses
         if not _exists(paths[name]):
             raise InputError(f"the recorded run's {flag} {paths[name]} is no longer there; give another by {flag}")
         if _hash(name, paths[name]).sha256 != then.sha256:
@@ -176,7 +179,10 @@ def _check_outputs(config: SampleConfig) -> None:
     if config.save_poses is not None:
         if config.save_poses.suffix:
             raise InputError(f"--save-poses {config.save_poses} must be a directory, so without a suffix")
-        check_writable(config.save_poses, [*inputs, config.output])
+        check_writable(config.save_poses, inputs)
+        places = real_path(config.save_poses), real_path(config.output)
+        if places[0] == places[1] or places[1] in places[0].parents or places[0] in places[1].parents:
+            raise InputError(f"--save-poses {config.save_poses} and --output {config.output} must lie side by side")
     read = {real_path(path) for path in inputs}
     beside = [config.contact_sheet_path, config.record_path]
     for path in (*beside, config.hjb_plot_path) if config.optimises_faces else beside:
@@ -239,6 +245,9 @@ def _input_paths(config: SampleConfig) -> dict[str, Path]:
     }
     if config.optimises_faces:
         paths["face_boxes"], paths["face_masks"] = config.face_boxes, config.face_masks
+        poses = _poses(config)
+        if poses is not None and config.face_boxes is None and config.face_masks is None:
+            paths["keypoints"] = keypoints_beside(poses)
     return {name: path for name, path in paths.items() if path is not None}
 
 
@@ -250,10 +259,7 @@ def _shown(path: Path) -> str | None:
 def _hash(name: str, path: Path) -> InputFile:
     if path.is_file():
         return InputFile(_shown(path), sha256_of([path]))
-    if name == "poses":
-        keypoints = keypoints_beside(path)  # the face optimisation reads them
-        files = [*pose_files(path), *([] if keypoints is None else [keypoints])]
-    elif name == "face_masks":
+    if name in ("poses", "face_masks"):
         files = pose_files(path)
     else:
         files = sorted(

@@ -8,6 +8,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+from stableanimator_jax.interrupts import check_interrupted
+
 Progress = Callable[[int, int], None]
 
 
@@ -44,6 +46,7 @@ class ProgressBars:
         bar = self._bar = tqdm(desc=label, unit=unit, dynamic_ncols=True, mininterval=interval)
 
         def progress(done: int, total: int) -> None:
+            check_interrupted()
             bar.total = total
             if steps is not None:
                 self._step = f"step {min(steps, done * steps // total + 1)} of {steps}"
@@ -54,6 +57,7 @@ class ProgressBars:
 
     def note(self, text: str) -> None:
         """Show `text` at the end of the bar from now on."""
+        check_interrupted()
         self._note = text
         self._write_postfix(refresh=sys.stderr.isatty())
 

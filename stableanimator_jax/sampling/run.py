@@ -1,11 +1,14 @@
 """A run of `sample.py`: files in; a video, its contact sheet and its record out."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +45,8 @@ def run(config: SampleConfig) -> Record:
     """
     started, watch = datetime.now(UTC), Stopwatch()
     config = config.absolute()
+    if not config.optimises_faces and (unused := config.face_boxes or config.face_masks):
+        print(f"warning: {unused} is not used: --hjb.iterations is 0", file=sys.stderr)
     inputs = read_inputs(config)
     print(f"reference: {config.reference or 'the example in this package'}")
     moves = config.poses or config.driving or "the example in this package"
@@ -68,17 +73,18 @@ def run(config: SampleConfig) -> Record:
     reports: list[StepReport] = []
     with ThreadPoolExecutor(1) as pool:
         hashes = pool.submit(hash_inputs, config)  # a checkpoint has gigabytes; the device computes meanwhile
-        with _out_of_memory_explained(), open_writer(config.output, width, height, inputs.fps) as video:
+        finishing = partial(_add_sound, config) if config.sound else None
+        with _out_of_memory_explained(), open_writer(config.output, width, height, inputs.fps, finishing) as video:
             for frame in _frames(animator, inputs, config, watch, reports):
                 video.write(frame)
                 sheet.add(frame)
             # Before the video takes its place: were an input unreadable now, it would be left without a record.
             hashed = hashes.result()
-        if config.sound and config.driving is not None:
-            copy_sound(config.driving, config.output, config.driving_start or 0.0)  # to the output's own end
         watch.lap("decode")
-        # With what "auto" and the defaults became, here and today.
-        resolved = replace(config, width=width, height=height, output_fps=inputs.fps, dtype=dtype)
+        # With what "auto" and the defaults became, here and today. What was kept of a driving video was kept then, and
+        # its speed is the driving flags'.
+        fps = inputs.fps if config.driving is None else config.output_fps
+        resolved = replace(config, width=width, height=height, output_fps=fps, dtype=dtype, save_poses=None)
         record = Record(
             configuration=resolved.to_dict(),
             inputs=hashed,
@@ -98,6 +104,10 @@ def run(config: SampleConfig) -> Record:
         with replacing(config.hjb_plot_path) as path:
             plot_similarity(reports, path)
         written = ".contact_sheet.png, .hjb.png and .json"
+        if not any(report.faces for report in reports):
+            print("warning: no face was found in any predicted frame: nothing was optimised", file=sys.stderr)
+    else:
+        config.hjb_plot_path.unlink(missing_ok=True)  # of another run, which the new video is not
     with replacing(config.contact_sheet_path) as path:
         sheet.save(path)
     with replacing(config.record_path) as path:
@@ -113,6 +123,12 @@ def run(config: SampleConfig) -> Record:
 
 def _frame_count(count: int) -> str:
     return "1 frame" if count == 1 else f"{count} frames"
+
+
+def _add_sound(config: SampleConfig, video: Path) -> None:
+    assert config.driving is not None  # SampleConfig sees to it
+    if not copy_sound(config.driving, video, config.driving_start or 0.0):  # to the video's own end
+        print(f"warning: {config.driving} has no sound there; neither has the output", file=sys.stderr)
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +166,8 @@ def _frames(
 
         def optimised(report: "StepReport") -> None:
             reports.append(report)
-            bars.note(f"face similarity {report.similarity_before:.3f} -> {report.similarity_after:.3f}")
+            similarity = f"face similarity {report.similarity_before:.3f} -> {report.similarity_after:.3f}"
+            bars.note(similarity if report.faces else "no face found")
 
         def decoded(done: int, total: int) -> None:
             assert on_decode is not None  # decoding follows denoising

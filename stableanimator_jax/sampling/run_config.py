@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -100,8 +101,11 @@ class SampleConfig:
                 "--driving needs --dwpose DIR, a folder with yolox_l.onnx and dw-ll_ucoco_384.onnx "
                 "(from huggingface.co/yzd-v/DWPose)"
             )
-        if self.driving is None and (self.sound or self.save_poses is not None):
-            raise InputError(f"{'--sound' if self.sound else '--save-poses'} needs --driving VIDEO")
+        if self.driving is None:
+            names = ("dwpose", "driving_start", "driving_end", "driving_fps", "driving_max_frames", "save_poses")
+            useless = [name for name in names if getattr(self, name) is not None] + ["sound"] * self.sound
+            if useless:
+                raise InputError(f"--{useless[0].replace('_', '-')} needs --driving VIDEO")
         if self.face_boxes is not None and self.face_masks is not None:
             raise InputError("give --face-boxes or --face-masks, not both: each says where the faces are")
         if self.optimises_faces:
@@ -129,10 +133,10 @@ class SampleConfig:
 
         Of the output's path `..` is worked out too, because its last part names the files beside it.
         """
-        paths = {f.name: v.absolute() for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), Path)}
+        paths = {f.name: _absolute(v) for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), Path)}
         paths["output"] = Path(os.path.normpath(paths["output"]))
         if self.checkpoint != EMBEDDED:
-            paths["checkpoint"] = str(Path(self.checkpoint).absolute())  # pyright: ignore[reportArgumentType]
+            paths["checkpoint"] = str(_absolute(Path(self.checkpoint)))  # pyright: ignore[reportArgumentType]
         return dataclasses.replace(self, **paths)
 
     @classmethod
@@ -144,3 +148,10 @@ class SampleConfig:
         """As plain data for JSON."""
         data = dataclasses.asdict(self)
         return {name: str(value) if isinstance(value, Path) else value for name, value in data.items()}
+
+
+def _absolute(path: Path) -> Path:
+    """Also of `~/file`, which the shell leaves as it is in `--flag=~/file`."""
+    with suppress(RuntimeError):  # nobody's home is known
+        path = path.expanduser()
+    return path.absolute()

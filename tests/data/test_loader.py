@@ -53,6 +53,12 @@ def test_a_batch_holds_what_the_clips_have():
             assert (batch.id_embedding[row] == reference).all()
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_small_batches(size):
+    names = [n for batch in batches(12, (WIDE, TALL), replace(CONFIG, batch_size=size)) for n in batch.names]
+    assert len(names) == 12 * size
+
+
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 def test_every_clip_comes_exactly_once_an_epoch_over_all_hosts(hosts):
     """11 clips in batches of 4: epochs end within batches, and 11 batches are four whole ones."""

@@ -147,7 +147,7 @@ def test_it_reports_what_it_did(animator, reference, clean):
 
 def test_a_run_compiles_one_program(animator, reference, clean):
     before = refine_chunk._cache_size()
-    act = control(animator, reference, HJBConfig(iterations=1, chunk=1), track(True))
+    act = control(animator, reference, HJBConfig(iterations=3, chunk=1), track(True))
     clean = clean[:1]
     for step in range(25):
         clean = act(step, clean)

@@ -1,0 +1,42 @@
+"""Interrupts that get through: Ctrl-C and a job manager's SIGTERM unwind the program, so that nothing is half-written.
+
+Python discards an exception that is raised while it runs a callback of its own, such as a garbage collector's; JAX
+installs one. A signal that arrives just then would be lost. So it is remembered, and long work asks.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+_asked = False
+
+
+def check_interrupted() -> None:
+    """Raise `KeyboardInterrupt` if one was asked for and has not come through; for callbacks of long work."""
+    if _asked:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block SIGINT and SIGTERM raise `KeyboardInterrupt`, at once or at the next `check_interrupted`."""
+    global _asked
+    _asked = False
+
+    def interrupt(signum: int, frame: object) -> NoReturn:
+        global _asked
+        _asked = True
+        raise KeyboardInterrupt
+
+    try:
+        before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        _asked = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
