@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 from stableanimator_jax.models.attention import compile_for
 
@@ -22,7 +23,10 @@ def matmul_flops(function: Callable[..., Any], *args: Any) -> int:
     gradients compute, and compute again under `jax.checkpoint`, counts as it will run.
     """
     with compile_for("cpu"):
-        return _count(jax.make_jaxpr(function)(*args).jaxpr)
+        jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    # What nothing needs, such as the gradients to parameters where only those to inputs are asked for, never runs.
+    needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _count(needed)
 
 
 def _count(jaxpr: core.Jaxpr) -> int:
