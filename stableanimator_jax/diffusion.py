@@ -57,3 +57,31 @@ def guide(
     """Classifier-free guidance with a scale for every frame."""
     scale = jax.lax.expand_dims(scale, range(1, conditional.ndim))
     return unconditional + scale * (conditional - unconditional)
+
+
+def loss_weight(sigma: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """EDM's weight of the squared error of the denoised sample, with unit data variance: (1 + sigma^2) / sigma^2."""
+    return (1 + jnp.square(sigma)) / jnp.square(sigma)
+
+
+def stratified(uniform: Float[Array, "n"]) -> Float[Array, "n"]:
+    """One draw in each n-th part of [0, 1), so that every batch has low and high noise levels: (i + uniform) / n."""
+    return (jnp.arange(len(uniform), dtype=jnp.float32) + uniform) / len(uniform)
+
+
+def training_sigmas(u: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Noise levels for draws in [0, 1): cosine-interpolated log-SNR (Hoogeboom et al. 2023, "simple diffusion").
+
+    Sigma falls from about 700 at u = 0 to 0.002 at u = 1. The log-SNR goes from a schedule shifted for images of side 32
+    to that of side 64; the data's standard deviation is 0.5.
+    """
+    data_sigma = 0.5
+    most, least = (-2 * np.log(sigma / data_sigma) for sigma in (SIGMA_MIN, SIGMA_MAX))  # log-SNR
+
+    def shifted(side: float) -> Array:
+        shift = 2 * np.log(side / 64)
+        start, end = (float(np.arctan(np.exp(-(bound - shift) / 2))) for bound in (least, most))
+        return -2 * jnp.log(jnp.tan(start + u * (end - start))) + float(shift)
+
+    log_snr = (1 - u) * shifted(32) + u * shifted(64)
+    return jnp.exp(-log_snr / 2) * data_sigma

@@ -44,3 +44,24 @@ def test_guidance_is_per_frame():
     np.testing.assert_allclose(out[0], unconditional[0], atol=1e-6)
     np.testing.assert_allclose(out[1], conditional[1], atol=1e-6)
     np.testing.assert_allclose(out[2], 3 * conditional[2] - 2 * unconditional[2], atol=1e-5)
+
+
+def test_golden_training_noise_levels():
+    case = load("noise_levels")
+    np.testing.assert_allclose(diffusion.training_sigmas(jnp.asarray(case["u"])), case["sigma"], rtol=2e-5)
+
+
+def test_training_noise_levels_fall_with_the_draw():
+    sigmas = np.asarray(diffusion.training_sigmas(jnp.linspace(0.001, 1, 100)))
+    assert (np.diff(sigmas) < 0).all()
+
+
+def test_stratified_draws_are_one_in_each_part():
+    uniform = np.random.default_rng(0).random(7).astype(np.float32)
+    draws = np.asarray(diffusion.stratified(jnp.asarray(uniform)))
+    np.testing.assert_array_equal(np.floor(draws * 7), np.arange(7))
+    np.testing.assert_allclose(draws * 7 - np.arange(7), uniform, atol=1e-5)
+
+
+def test_loss_weight():
+    np.testing.assert_allclose(diffusion.loss_weight(jnp.float32(0.5)), 5.0)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
@@ -203,6 +202,8 @@ def load_face_masks(directory: Path, frames: int) -> tuple[FaceTrack, tuple[int,
 
 
 def _largest_box(inside: np.ndarray) -> list[int]:
+    import cv2  # the sampler imports this file, and works without it
+
     _, _, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8))
     left, top, width, height, _ = max(stats[1:].tolist(), key=lambda row: row[cv2.CC_STAT_AREA])  # 0 is the black
     return [left, top, left + width - 1, top + height - 1]

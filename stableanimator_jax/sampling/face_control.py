@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +14,16 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.perception.faces import Detection
 from stableanimator_jax.sampling.config import Crop, HJBConfig
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.face_crop import alignment_transforms, crop_boxes, warp_aligned
 from stableanimator_jax.sampling.hjb import Faces, refine
 from stableanimator_jax.sampling.models import Blueprint, Model
 
-FindFace = Callable[[UInt8[np.ndarray, "H W 3"]], Detection | None]
+if TYPE_CHECKING:
+    from stableanimator_jax.perception.faces import Detection  # imports OpenCV, which the sampler does not need
+
+FindFace = Callable[[UInt8[np.ndarray, "H W 3"]], "Detection | None"]
 """The face of an RGB frame, such as `FaceAnalyser.detect`."""
 
 
@@ -162,7 +165,7 @@ def _embed(arcface: Model[ArcFace], faces: Array) -> Array:
     return arcface.module()(faces)
 
 
-def _track(found: list[Detection | None], width: int, height: int) -> FaceTrack:
+def _track(found: "list[Detection | None]", width: int, height: int) -> FaceTrack:
     """Detections, whose boxes may reach outside of the frame, as a track."""
     boxes = np.zeros((len(found), 4), np.float32)
     landmarks = np.zeros((len(found), 5, 2), np.float32)
