@@ -72,8 +72,8 @@ def stratified(uniform: Float[Array, "n"]) -> Float[Array, "n"]:
 def training_sigmas(u: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """Noise levels for draws in [0, 1): cosine-interpolated log-SNR (Hoogeboom et al. 2023, "simple diffusion").
 
-    Sigma falls from about 700 at u = 0 to 0.002 at u = 1. The log-SNR goes from a schedule shifted for images of side 32
-    to that of side 64; the data's standard deviation is 0.5.
+    Sigma falls from about 700 at u = 0 to 0.002 at u = 1. The log-SNR goes from a schedule shifted for images of side
+    32 to that of side 64; the data's standard deviation is 0.5.
     """
     data_sigma = 0.5
     most, least = (-2 * np.log(sigma / data_sigma) for sigma in (SIGMA_MIN, SIGMA_MAX))  # log-SNR

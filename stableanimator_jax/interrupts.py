@@ -5,6 +5,7 @@ installs one. A signal that arrives just then would be lost. So it is remembered
 """
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -29,14 +30,20 @@ def interruptible() -> Iterator[None]:
         _asked = True
         raise KeyboardInterrupt
 
+    def unraisable(problem: "sys.UnraisableHookArgs") -> None:
+        if problem.exc_type is not KeyboardInterrupt:  # which is remembered, and no news
+            report(problem)
+
     try:
         before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     except ValueError:  # not in the main thread
         yield
         return
+    report, sys.unraisablehook = sys.unraisablehook, unraisable
     try:
         yield
     finally:
         _asked = False
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -15,7 +15,6 @@ def test_a_signal_unwinds_at_once(number):
         os.kill(os.getpid(), number)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_that_python_swallows_is_remembered(number):
     def callback(phase, info):
