@@ -9,15 +9,14 @@
 Exit status: 0 done, 2 something in the input is wrong (one line on stderr says what), 130 interrupted.
 """
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import tyro
 
-from stableanimator_jax.cli import leave, parse_flags, run_script
+from stableanimator_jax.cli import leave, parse_flags, run_command, run_script
 from stableanimator_jax.errors import InputError
 
 T = TypeVar("T")
@@ -64,15 +63,12 @@ class InspectConfig:
 
 def main(argv: Sequence[str]) -> None:
     """Run one command. Raises `InputError`."""
-    commands: dict[str, Callable[[Sequence[str]], None]] = {"import": _import, "export": _export, "inspect": _inspect}
-    if not argv or argv[0] in ("-h", "--help"):
-        print((__doc__ or "").strip())
-        return
-    if argv[0] not in commands:
-        near = difflib.get_close_matches(argv[0], commands, n=1)
-        meant = f"; did you mean {near[0]}?" if near else f": give one of {', '.join(commands)}"
-        raise InputError(f"unknown command {argv[0]!r}{meant} (see convert_weights.py --help)")
-    commands[argv[0]](argv[1:])
+    run_command(
+        argv,
+        {"import": _import, "export": _export, "inspect": _inspect},
+        prog="convert_weights.py",
+        description=__doc__ or "",
+    )
 
 
 def _import(flags: Sequence[str]) -> None:

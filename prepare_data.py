@@ -10,26 +10,17 @@ NAME/embeddings.npy, with which such folders can be trained on as they are.
 Exit status: 0 done, 2 something in the input is wrong (one line on stderr says what), 130 interrupted.
 """
 
-import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from stableanimator_jax.cli import leave, parse_flags, run_script
+from stableanimator_jax.cli import leave, parse_flags, run_command, run_script
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.preparation.config import FacesConfig, VideosConfig
 
 
 def main(argv: Sequence[str]) -> None:
     """Run one command. Raises `InputError`."""
-    commands: dict[str, Callable[[Sequence[str]], None]] = {"videos": _videos, "faces": _faces}
-    if not argv or argv[0] in ("-h", "--help"):
-        print((__doc__ or "").strip())
-        return
-    if argv[0] not in commands:
-        near = difflib.get_close_matches(argv[0], commands, n=1)
-        meant = f"; did you mean {near[0]}?" if near else f": give one of {', '.join(commands)}"
-        raise InputError(f"unknown command {argv[0]!r}{meant} (see prepare_data.py --help)")
-    commands[argv[0]](argv[1:])
+    run_command(argv, {"videos": _videos, "faces": _faces}, prog="prepare_data.py", description=__doc__ or "")
 
 
 def _videos(flags: Sequence[str]) -> None:

@@ -1,13 +1,14 @@
 """What the scripts share: a dataclass from a config file and flags, and errors as one line."""
 
 import contextlib
+import difflib
 import io
 import itertools
 import os
 import re
 import runpy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -68,6 +69,24 @@ def leave(status: int) -> NoReturn:
                 stream.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def run_command(
+    argv: Sequence[str], commands: Mapping[str, Callable[[Sequence[str]], None]], *, prog: str, description: str
+) -> None:
+    """Run the command that `argv` begins with, with the flags that follow it; `--help` alone prints `description`.
+
+    Raises:
+        InputError: there is no such command (the nearest one is named), or what the command raises.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(description.strip())
+        return
+    if argv[0] not in commands:
+        near = difflib.get_close_matches(argv[0], commands, n=1)
+        meant = f"; did you mean {near[0]}?" if near else f": give one of {', '.join(commands)}"
+        raise InputError(f"unknown command {argv[0]!r}{meant} (see {prog} --help)")
+    commands[argv[0]](argv[1:])
 
 
 def parse(argv: Sequence[str], default: T, *, prog: str, description: str) -> T:
