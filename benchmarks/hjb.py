@@ -30,11 +30,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _device import machine, matmul_rate, peak_memory, random_model, versions
-from _flops import matmul_flops
 
 from stableanimator_jax.cli import parse_flags, run_script
 from stableanimator_jax.config import ArcFaceConfig, VAEConfig
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.flops import matmul_flops
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.vae import VAE

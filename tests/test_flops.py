@@ -1,12 +1,14 @@
-"""The benchmarks' operation count: against counts by hand and against XLA's own, where XLA can see."""
+"""The operation count: against counts by hand and against XLA's own, where XLA can see."""
+
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from benchmarks._flops import matmul_flops
 from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.flops import matmul_flops, peak_flops, without_rematerialisation
 from stableanimator_jax.models.attention import attention, xla_attention
 from stableanimator_jax.models.layers import Conv, Precision
 from stableanimator_jax.models.unet import UNet
@@ -48,6 +50,56 @@ def test_gradients_count_what_they_compute():
     assert flops(two, jax.checkpoint) == 2.5  # the first of the two convolutions runs once more
     # A strided convolution's gradient is as many products as the convolution, whatever is put between its inputs.
     assert flops(Conv(6, 10, 3, stride=2, precision=Precision(), rngs=nnx.Rngs(0))) == 2
+
+
+def test_a_training_step_counts_what_its_trained_parameters_need():
+    """A chain of three layers, one of them a loop's, one frozen: every product by hand."""
+    conv = Conv(6, 6, 3, precision=Precision(), rngs=nnx.Rngs(0))
+    graphdef, state = nnx.split(conv)
+    kernels = nnx.to_pure_dict(state)
+    one = matmul_flops(conv, shape(2, 8, 8, 6))
+
+    def loss(trained, frozen, x, turns=3):
+        y = nnx.merge(graphdef, frozen)(x)
+        y, _ = jax.lax.scan(lambda y, _: (jax.checkpoint(nnx.merge(graphdef, trained))(y), None), y, None, turns)
+        y = jax.lax.map(nnx.merge(graphdef, frozen), y[:, None])
+        return jnp.square(y).sum(), y
+
+    def gradient(function):
+        return matmul_flops(jax.grad(function, has_aux=True), kernels, kernels, shape(2, 8, 8, 6))
+
+    # Forward 1 + 3 + 1. Backward: the last layer's input; three times kernel and input, the first turn's input for
+    # nothing (a loop's turns are alike); nothing of the first layer.
+    assert gradient(without_rematerialisation(loss)) == (5 + 1 + 3 * 2) * one
+    assert gradient(loss) == (5 + 1 + 3 * 2) * one
+    assert gradient(lambda *args: jax.checkpoint(loss)(*args)) > (5 + 1 + 3 * 2) * one
+    assert gradient(without_rematerialisation(lambda *args: jax.checkpoint(loss)(*args))) == (5 + 1 + 3 * 2) * one
+
+
+def test_without_rematerialisation_a_function_does_the_same():
+    def function(x, scale):
+        y = jax.checkpoint(lambda x: jnp.sin(jnp.sin(x @ x) @ x))(x)
+        y = jax.lax.cond(scale > 0, jax.checkpoint(lambda y: jnp.sin(y @ y) @ y), lambda y: y, y)
+        return {"sum": (y * scale).sum()}
+
+    x, scale = jnp.linspace(0, 1, 9).reshape(3, 3), jnp.float32(2)
+    kept = without_rematerialisation(function)
+    assert kept(x, scale)["sum"] == function(x, scale)["sum"]
+    gradients = [jax.grad(lambda x, f=f: f(x, scale)["sum"])(x) for f in (function, kept)]
+    assert jnp.allclose(*gradients, rtol=1e-6)
+    counts = [matmul_flops(jax.grad(lambda x, f=f: f(x, scale)["sum"]), x) for f in (function, kept)]
+    assert counts[1] < counts[0]
+
+
+def test_the_peak_is_known_by_the_device_and_not_guessed():
+    def peak(kind):
+        return peak_flops(SimpleNamespace(device_kind=kind))
+
+    assert peak("TPU v5 lite") == 197e12
+    assert peak("NVIDIA H200") == 989.5e12
+    assert peak("NVIDIA H100 PCIe") == 756.5e12
+    assert peak("NVIDIA H100 80GB HBM3 MIG 1g.10gb") is None
+    assert peak_flops(jax.devices()[0]) is None
 
 
 def test_a_while_loop_is_refused():
