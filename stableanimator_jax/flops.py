@@ -89,10 +89,10 @@ def _keep_everything(part: Any) -> Any:
     """A jaxpr whose checkpoints save every value, those in its loops and calls too; anything else as it is."""
     if type(part) is tuple:  # the branches of a condition
         return tuple(map(_keep_everything, part))
-    if isinstance(part, core.ClosedJaxpr):
-        return part.replace(jaxpr=_keep_everything(part.jaxpr))
-    if not isinstance(part, core.Jaxpr):
+    if not isinstance(part, (core.Jaxpr, core.ClosedJaxpr)):
         return part
+    if not isinstance(part, core.Jaxpr):  # closed, until JAX 0.12 made one class of both
+        return part.replace(jaxpr=_keep_everything(part.jaxpr))
     eqns = []
     for eqn in part.eqns:
         params = {name: _keep_everything(value) for name, value in eqn.params.items()}
