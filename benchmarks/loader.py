@@ -28,7 +28,7 @@ from clip_format import moving_clip, skeletons
 
 from stableanimator_jax.cli import parse_flags, run_script
 from stableanimator_jax.data.clip_format import ClipRecord, encode_jpeg, encode_png
-from stableanimator_jax.data.clip_source import Clip, ClipFrames, ClipSource
+from stableanimator_jax.data.clip_source import ChosenClip, Clip, ClipSource
 from stableanimator_jax.data.loader import LoaderConfig, make_loader
 from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClips
 from stableanimator_jax.data.published_layout import PublishedLayout
@@ -161,7 +161,7 @@ class TimedClip:
         with self.watch("record"):
             return self.clip.has_face
 
-    def read(self, indices: Sequence[int]) -> ClipFrames:
+    def read(self, indices: Sequence[int]) -> ChosenClip:
         with self.watch("decode"):
             return self.clip.read(indices)
 

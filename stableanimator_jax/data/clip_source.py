@@ -6,18 +6,55 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+from stableanimator_jax.data.batches import AnyBatch, Batch, at_latents
 
-class ClipFrames(NamedTuple):
-    """Chosen frames of a clip, all at the size of its bucket."""
 
-    frames: UInt8[np.ndarray, "k h w 3"]
-    """RGB, 0 to 255."""
+class ChosenClip(Protocol):
+    """What was read of a clip for one training sample: the frames to denoise and, as the last one, the reference."""
+
+    def batch(self, name: str, *, mirrored: bool) -> AnyBatch:
+        """As a batch of one row.
+
+        Args:
+            name: of the clip.
+            mirrored: exchange left and right.
+        """
+        ...
+
+
+class Annotations(NamedTuple):
+    """What is known of chosen frames of a clip besides their pixels."""
+
     poses: UInt8[np.ndarray, "k h w 3"]
     """Drawn skeletons of the person in the frames, RGB on black."""
     masks: Bool[np.ndarray, "k h w"]
     """True inside the boxes of the faces; True all over in a frame where no face is known."""
     embeddings: Float32[np.ndarray, "k 512"]
     """Raw ArcFace embeddings, not normalised; zeros in a frame without a face."""
+
+
+class ClipFrames(NamedTuple):
+    """Chosen frames of a clip, all at the size of its bucket. A `ChosenClip`."""
+
+    frames: UInt8[np.ndarray, "k h w 3"]
+    """RGB, 0 to 255."""
+    poses: UInt8[np.ndarray, "k h w 3"]
+    """This and what follows: as in `Annotations`."""
+    masks: Bool[np.ndarray, "k h w"]
+    embeddings: Float32[np.ndarray, "k 512"]
+
+    def batch(self, name: str, *, mirrored: bool) -> Batch:
+        frames, poses, masks, embeddings = self
+        if mirrored:
+            frames, poses, masks = (x[:, :, ::-1] for x in (frames, poses, masks))
+        return Batch(
+            frames[None, :-1],
+            poses[None, :-1],
+            at_latents(masks)[None, :-1],
+            frames[None, -1],
+            embeddings[None, -1],
+            names=(name,),
+        )
 
 
 class Clip(Protocol):
@@ -43,8 +80,8 @@ class Clip(Protocol):
         """Which frames have an embedding, and so can be the reference."""
         ...
 
-    def read(self, indices: Sequence[int]) -> ClipFrames:
-        """Decode these frames, counted from 0, in this order, repeated ones too.
+    def read(self, indices: Sequence[int]) -> ChosenClip:
+        """Read these frames, counted from 0, in this order, repeated ones too.
 
         Raises:
             InputError: a file cannot be read; names it.

@@ -18,13 +18,11 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Bool, Float32, UInt8
 
+from stableanimator_jax.data.batches import PIXELS_PER_LATENT, AnyBatch, joined
 from stableanimator_jax.data.clip_sampling import sample_frames
 from stableanimator_jax.data.clip_source import ClipSource
 from stableanimator_jax.errors import InputError
-
-PIXELS_PER_LATENT = 8  # along height and width
 
 _SHARED_MEMORY = "/dev/shm"
 
@@ -61,23 +59,6 @@ class LoaderConfig:
             raise InputError(f"loader: seed must be below 2**32, got {self.seed}")
         if self.proportions is not None and not all(0 < p < float("inf") for p in self.proportions):
             raise InputError(f"loader: proportions must be numbers above 0, got {self.proportions}")
-
-
-class Batch(NamedTuple):
-    """This host's rows of one step's batch, all from one bucket. Latents are h/8 by w/8."""
-
-    frames: UInt8[np.ndarray, "b f h w 3"]
-    """RGB, 0 to 255."""
-    poses: UInt8[np.ndarray, "b f h w 3"]
-    """Drawn skeletons, RGB."""
-    masks: Bool[np.ndarray, "b f h/8 w/8"]
-    """True inside the faces' boxes, or all over where no face is known."""
-    reference: UInt8[np.ndarray, "b h w 3"]
-    """A frame of the same video that is not among `frames`."""
-    id_embedding: Float32[np.ndarray, "b 512"]
-    """Raw ArcFace embedding of the reference; zeros where no frame outside of `frames` has a face."""
-    names: tuple[str, ...]
-    """Of the clips."""
 
 
 class Row(NamedTuple):
@@ -123,12 +104,10 @@ class _ReadRows:
     first: int
     count: int
 
-    def __call__(self, rows: list[Row]) -> Batch:
-        samples = [self._read(row) for row in rows[self.first : self.first + self.count]]
-        *arrays, names = zip(*samples, strict=True)
-        return Batch(*(np.stack(a) for a in arrays), names=names)
+    def __call__(self, rows: list[Row]) -> AnyBatch:
+        return joined([self._read(row) for row in rows[self.first : self.first + self.count]])
 
-    def _read(self, row: Row) -> tuple[Any, ...]:
+    def _read(self, row: Row) -> AnyBatch:
         clip = self.buckets[row.bucket][row.clip]
         # Of the clip and the epoch, not of the row's place: the same on any number of hosts, and after a restart.
         rng = np.random.default_rng([self.config.seed, row.epoch, row.bucket, row.clip])
@@ -136,38 +115,35 @@ class _ReadRows:
             clip.has_face, frames=self.config.frames, stride=self.config.stride, rng=rng, name=clip.name
         )
         mirrored = self.config.horizontal_flip and rng.random() < 0.5
-        frames, poses, masks, embeddings = clip.read([*chosen.indices.tolist(), chosen.reference])
-        if mirrored:
-            frames, poses, masks = (x[:, :, ::-1] for x in (frames, poses, masks))
-        masks = masks[:-1, ::PIXELS_PER_LATENT, ::PIXELS_PER_LATENT]  # exactly torch's "nearest"
-        return frames[:-1], poses[:-1], masks, frames[-1], embeddings[-1], clip.name
+        return clip.read([*chosen.indices.tolist(), chosen.reference]).batch(clip.name, mirrored=mirrored)
 
 
-class Loader(Iterator[Batch]):
+class Loader(Iterator[AnyBatch]):
     """Endless batches of one host. Made by `make_loader`; close it, because it may hold processes."""
 
     def __init__(self, plan: grain.MapDataset[list[Row]], read: _ReadRows):
         self._plan, self._read = plan, read
         self._step = 0
-        self._batches: grain.DatasetIterator[Batch] | None = None
+        self._batches: grain.DatasetIterator[AnyBatch] | None = None
 
     @property
     def step(self) -> int:
         """Number of batches that came out so far, those before a restored state included."""
         return self._step
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> AnyBatch:
         if self._batches is None:
             self._batches = iter(self._open())
-        *arrays, names = next(self._batches)
+        batch = next(self._batches)
         self._step += 1
         if self._read.config.workers:
             # Shared memory is freed here and now. Kept until the program ends, it would be freed too late, with a
             # warning about a leak.
-            arrays = [np.array(a) for a in arrays]
-        return Batch(*arrays, names=names)
+            *arrays, names = batch
+            batch = type(batch)(*(np.array(a) for a in arrays), names=names)
+        return batch
 
-    def batch_at(self, step: int) -> Batch:
+    def batch_at(self, step: int) -> AnyBatch:
         """The batch of any step, read now, here; where the loader is does not matter, and does not change."""
         batch = self._plan.map(self._read)[step]
         assert batch is not None  # nothing is filtered
@@ -211,7 +187,7 @@ class Loader(Iterator[Batch]):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _open(self) -> grain.IterDataset[Batch]:
+    def _open(self) -> grain.IterDataset[AnyBatch]:
         config = self._read.config
         # Reading begins where the plan is cut: steps before it cost nothing.
         batches = self._plan[self._step :].map(self._read)

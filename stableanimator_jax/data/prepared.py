@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, from_example
-from stableanimator_jax.data.clip_source import ClipFrames
+from stableanimator_jax.data.clip_source import Annotations, ClipFrames
 from stableanimator_jax.errors import InputError
 
 DATASET_FILE = "dataset.json"
@@ -104,12 +104,16 @@ class PreparedClip:
 
     def read(self, indices: Sequence[int]) -> ClipFrames:
         """Decode these frames. Raises `InputError` where one is damaged."""
+        return ClipFrames(self.read_frames(indices), *self.read_annotations(indices))
+
+    def read_frames(self, indices: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
+        """Their pixels alone. Raises `InputError` where one is damaged."""
+        return self._decode(self.record.frames, indices)
+
+    def read_annotations(self, indices: Sequence[int]) -> Annotations:
+        """All but their pixels. Raises `InputError` where a skeleton is damaged."""
         record, rows = self.record, [int(i) for i in indices]
-        try:
-            frames = decode_images([record.frames[i] for i in rows])
-            poses = decode_images([record.poses[i] for i in rows])
-        except ValueError as e:
-            raise InputError(f"clip {self.name}: {e}") from e
+        poses = self._decode(record.poses, rows)
         width, height = self.size
         masks = np.ones((len(rows), height, width), bool)
         for mask, i in zip(masks, rows, strict=True):
@@ -117,7 +121,13 @@ class PreparedClip:
                 left, top, right, bottom = record.boxes[i].astype(int)
                 mask[:] = False
                 mask[top : bottom + 1, left : right + 1] = True
-        return ClipFrames(frames, poses, masks, record.embeddings[rows])
+        return Annotations(poses, masks, record.embeddings[rows])
+
+    def _decode(self, images: Sequence[bytes], indices: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
+        try:
+            return decode_images([images[i] for i in indices])
+        except ValueError as e:
+            raise InputError(f"clip {self.name}: {e}") from e
 
 
 def read_dataset_file(directory: Path) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from stableanimator_jax.data.clip_sampling import shortest_length
-from stableanimator_jax.data.clip_source import ClipFrames
+from stableanimator_jax.data.clip_source import Annotations, ClipFrames
 from stableanimator_jax.data.files import is_directory, numbered_frames, require_file
 from stableanimator_jax.data.images import BLACK, Filter, FitMode, fit, fit_aspect, load_image
 from stableanimator_jax.errors import InputError
@@ -46,21 +46,30 @@ class PublishedClip:
         return (self.embeddings != 0).any(axis=1)
 
     def read(self, indices: Sequence[int]) -> ClipFrames:
-        images = _images(self.folder)
+        return ClipFrames(self.read_frames(indices), *self.read_annotations(indices))
+
+    def read_frames(self, indices: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
+        """Their pixels alone. Raises `InputError` where one cannot be read."""
+        images = self.images()
+        return np.stack([self._fitted(images[i], "frame", "lanczos") for i in indices])
+
+    def read_annotations(self, indices: Sequence[int]) -> Annotations:
+        """All but their pixels. Raises `InputError` where a file cannot be read."""
         poses = numbered_frames(self.folder / "poses", "poses")
-        masks = _masks(self.folder, images)
-        width, height = self.size
-
-        def fitted(path: Path, what: str, filter: Filter) -> np.ndarray:
-            image = load_image(path, what=what, background=BLACK)
-            return fit(image, width, height, self.fit, filter=filter)
-
-        return ClipFrames(
-            frames=np.stack([fitted(images[i], "frame", "lanczos") for i in indices]),
-            poses=np.stack([fitted(poses[i], "pose", "bicubic") for i in indices]),
+        masks = _masks(self.folder, self.images())
+        return Annotations(
+            poses=np.stack([self._fitted(poses[i], "pose", "bicubic") for i in indices]),
             masks=np.stack([self._mask(masks[i]) for i in indices]),
             embeddings=self.embeddings[list(indices)],
         )
+
+    def images(self) -> list[Path]:
+        """The files of all frames. Raises `InputError` where there are none, or not all."""
+        return _images(self.folder)
+
+    def _fitted(self, path: Path, what: str, filter: Filter) -> UInt8[np.ndarray, "h w 3"]:
+        image = load_image(path, what=what, background=BLACK)
+        return fit(image, *self.size, self.fit, filter=filter)
 
     def _mask(self, path: Path | None) -> Bool[np.ndarray, "h w"]:
         width, height = self.size
@@ -97,7 +106,7 @@ class PublishedLayout:
     """
 
     def __init__(self, list_file: Path | str, size: tuple[int, int], fit: FitMode = "crop", *, frames: int = 16):
-        list_file = Path(list_file)
+        self.list_file = list_file = Path(list_file)
         require_file(list_file, "list of folders")
         self._size = size
         self._fit: FitMode = fit

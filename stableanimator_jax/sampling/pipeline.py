@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,12 @@ from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.parallel import replicated
 from stableanimator_jax.sampling.conditions import Condition, encode_condition
 from stableanimator_jax.sampling.config import Crop, SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.denoise import Control, Progress, denoise
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
-from stableanimator_jax.sampling.models import Blueprint, Model, random_params
-from stableanimator_jax.weights.checkpoint import load_params
+from stableanimator_jax.sampling.models import Blueprint, Model
 from stableanimator_jax.weights.embedded import open_checkpoint
 
 Dtype = Literal["bfloat16", "float32"]
@@ -74,26 +72,14 @@ class Animator:
         reduced = Precision(jnp.dtype(dtype), jnp.dtype(dtype))
         full = Precision(jnp.dtype("float32"), jnp.dtype("float32"))
 
-        def load(name: str, blueprint: Blueprint[Any]) -> Model[Any]:
-            abstract = blueprint.abstract_params()
-            sharding = replicated(mesh)
-            if source.path is None:
-                params = jax.device_put(random_params(abstract, seed=0), sharding)
-            else:
-                with_sharding = jax.tree.map(
-                    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
-                )
-                params = load_params(source.path, name, with_sharding)
-            return Model(params, blueprint)
-
         return cls(
             config=config,
-            unet=load("unet", Blueprint(UNet, config.unet, reduced)),
-            pose_net=load("pose_net", Blueprint(PoseNet, config.pose_net, reduced)),
-            vae=load("vae", Blueprint(VAE, config.vae, full)),
-            image_encoder=load("image_encoder", Blueprint(ImageEncoder, config.image_encoder, reduced)),
-            face_encoder=load("face_encoder", Blueprint(FaceEncoder, config.face_encoder, reduced)),
-            arcface=load("arcface", Blueprint(ArcFace, config.arcface, full)) if arcface else None,
+            unet=source.load("unet", Blueprint(UNet, config.unet, reduced), mesh),
+            pose_net=source.load("pose_net", Blueprint(PoseNet, config.pose_net, reduced), mesh),
+            vae=source.load("vae", Blueprint(VAE, config.vae, full), mesh),
+            image_encoder=source.load("image_encoder", Blueprint(ImageEncoder, config.image_encoder, reduced), mesh),
+            face_encoder=source.load("face_encoder", Blueprint(FaceEncoder, config.face_encoder, reduced), mesh),
+            arcface=source.load("arcface", Blueprint(ArcFace, config.arcface, full), mesh) if arcface else None,
             random_weights=source.path is None,
             mesh=mesh,
         )

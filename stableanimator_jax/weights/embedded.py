@@ -2,11 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
 
 from stableanimator_jax.config import StableAnimatorConfig
-from stableanimator_jax.weights.checkpoint import load_config
+from stableanimator_jax.parallel import replicated
+from stableanimator_jax.sampling.models import Blueprint, Model, random_params
+from stableanimator_jax.weights.checkpoint import load_config, load_params
 
 EMBEDDED = "embedded"
+
+M = TypeVar("M", bound=nnx.Module)
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,18 @@ class CheckpointSource:
     config: StableAnimatorConfig
     path: Path | None
     """The checkpoint directory; None where there are no trained weights, and random ones stand in."""
+
+    def load(self, name: str, blueprint: Blueprint[M], mesh: Mesh | None = None) -> Model[M]:
+        """One model, copied to each device of a mesh, or else on JAX's default device.
+
+        Raises:
+            InputError: as `checkpoint.load_params`.
+        """
+        abstract, sharding = blueprint.abstract_params(), replicated(mesh)
+        if self.path is None:
+            return Model(jax.device_put(random_params(abstract, seed=0), sharding), blueprint)
+        placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)
+        return Model(load_params(self.path, name, placed), blueprint)
 
 
 def open_checkpoint(name: str) -> CheckpointSource:
