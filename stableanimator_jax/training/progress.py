@@ -1,0 +1,146 @@
+"""What a person sees while a model trains: where the run is, how the loss falls, how fast it goes."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Self
+
+import jax
+from tqdm import tqdm
+
+from stableanimator_jax.interrupts import check_interrupted
+
+_SMOOTHING = 0.98  # of the loss that is shown: about the last 50 updates
+
+
+class _Stretch(NamedTuple):
+    """What was done from one update to the next."""
+
+    seconds: float
+    steps: int
+    frames: int
+    flops: float | None
+
+
+class TrainProgress:
+    """A bar on stderr: `with TrainProgress(steps) as progress: progress.update(step, loss=…, learning_rate=…, …)`.
+
+    Process 0 shows it; the others only count. On a terminal it is redrawn many times a second; in a log file it is
+    a line now and then.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        done: int = 0,
+        peak: float | None = None,
+        window: int = 50,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        """
+        Args:
+            total: steps of the whole run.
+            done: steps done already, by the run that this one resumes.
+            peak: floating-point operations a second that all devices together could do (`flops.peak_flops`), if known.
+            window: updates that speeds are averaged over.
+            clock: seconds, for tests.
+        """
+        self._peak = peak
+        self._clock = clock
+        self._paused = 0.0  # seconds of all pauses so far
+        self._last: tuple[float, int] | None = None  # seconds without pauses, and the step, of the last update
+        self._recent: deque[_Stretch] = deque(maxlen=window)
+        self._loss_sum = self._loss_weight = 0.0
+        self._text = ""
+        # The rate and its unit are our own: tqdm's counts pauses and compilation. Its time left counts them rightly.
+        self._bar = tqdm(
+            desc="training",
+            total=total,
+            initial=done,
+            disable=jax.process_index() != 0,
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10.0,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(
+        self, step: int, *, loss: float, learning_rate: float, frames: int, flops: float | None = None
+    ) -> dict[str, float]:
+        """Show that `step` steps are done.
+
+        To be called when the step's results have arrived; a call that only hands work to the device takes no time.
+
+        Args:
+            step: steps done since the run began, before it was resumed too.
+            loss: of the last step.
+            learning_rate: of the last step.
+            frames: video frames trained on since the last update, over all devices.
+            flops: floating-point operations that this needed (`flops.matmul_flops`), if known.
+
+        Returns:
+            What is shown, for the log: `loss_smoothed`, and from the second update on `steps_per_second`,
+            `frames_per_second` and, where they are known, `tflops` and `share_of_peak`. The time up to the first
+            update is in none of them: it is mostly compilation.
+        """
+        check_interrupted()
+        self._loss_sum = _SMOOTHING * self._loss_sum + (1 - _SMOOTHING) * loss
+        self._loss_weight = _SMOOTHING * self._loss_weight + (1 - _SMOOTHING)
+        shown = {"loss_smoothed": self._loss_sum / self._loss_weight, **self._speeds(step, frames, flops)}
+        self._text = _in_words(shown, learning_rate)
+        self._bar.set_postfix_str(self._text, refresh=False)
+        self._bar.update(step - self._bar.n)
+        return shown
+
+    @contextmanager
+    def paused(self, doing: str) -> Iterator[None]:
+        """Leave the time of this block, in which nothing is trained, out of the speeds; not to be nested.
+
+        Args:
+            doing: why, as in "saving", "validating" or "compiling", which is shown meanwhile.
+        """
+        start = self._clock()
+        self._bar.set_postfix_str(doing, refresh=True)
+        try:
+            yield
+        finally:
+            self._paused += self._clock() - start
+            self._bar.set_postfix_str(self._text, refresh=sys.stderr.isatty())
+
+    def _speeds(self, step: int, frames: int, flops: float | None) -> dict[str, float]:
+        now = self._clock() - self._paused
+        if self._last is not None:
+            seconds, before = self._last
+            self._recent.append(_Stretch(now - seconds, step - before, frames, flops))
+        self._last = now, step
+        seconds = sum(stretch.seconds for stretch in self._recent)
+        if seconds <= 0:
+            return {}
+        speeds = {
+            "steps_per_second": sum(stretch.steps for stretch in self._recent) / seconds,
+            "frames_per_second": sum(stretch.frames for stretch in self._recent) / seconds,
+        }
+        known = [stretch.flops for stretch in self._recent if stretch.flops is not None]
+        if len(known) == len(self._recent):
+            speeds["tflops"] = sum(known) / seconds / 1e12
+            if self._peak is not None:
+                speeds["share_of_peak"] = sum(known) / seconds / self._peak
+        return speeds
+
+
+def _in_words(shown: dict[str, float], learning_rate: float) -> str:
+    parts = [f"loss {shown['loss_smoothed']:.4g}", f"lr {learning_rate:.2g}"]
+    if "steps_per_second" in shown:
+        parts += [f"{shown['steps_per_second']:.3g} steps/s", f"{shown['frames_per_second']:.3g} frames/s"]
+    if "tflops" in shown:
+        share = f" ({shown['share_of_peak']:.1%} of peak)" if "share_of_peak" in shown else ""
+        parts.append(f"{shown['tflops']:.3g} TFLOP/s{share}")
+    return ", ".join(parts)
