@@ -139,8 +139,12 @@ class TrainProgress:
 def _in_words(shown: dict[str, float], learning_rate: float) -> str:
     parts = [f"loss {shown['loss_smoothed']:.4g}", f"lr {learning_rate:.2g}"]
     if "steps_per_second" in shown:
-        parts += [f"{shown['steps_per_second']:.3g} steps/s", f"{shown['frames_per_second']:.3g} frames/s"]
+        parts += [f"{_short(shown['steps_per_second'])} steps/s", f"{_short(shown['frames_per_second'])} frames/s"]
     if "tflops" in shown:
         share = f" ({shown['share_of_peak']:.1%} of peak)" if "share_of_peak" in shown else ""
-        parts.append(f"{shown['tflops']:.3g} TFLOP/s{share}")
+        parts.append(f"{_short(shown['tflops'])} TFLOP/s{share}")
     return ", ".join(parts)
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
