@@ -10,7 +10,6 @@ The sizes are there because Orbax, given a file cut short, fills the terminal wi
 """
 
 import json
-import logging
 import shutil
 import sys
 import time
@@ -23,12 +22,14 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 
 from stableanimator_jax.config import StableAnimatorConfig, read_json
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
+from stableanimator_jax.weights.storage import damage, file_sizes, first_line, orbax_silenced
 
 MODELS = tuple(f.name for f in fields(StableAnimatorConfig))
 _FORMAT = "stableanimator-jax"
@@ -76,13 +77,7 @@ def save_checkpoint(
         raise ValueError(f"params must hold some of {MODELS}, got {sorted(params)}")
     place = Path(path).resolve()
     require_replaceable(place)
-    description = {
-        "format": _FORMAT,
-        "version": _VERSION,
-        "config": config.to_dict(),
-        "source": dict(source or {}),
-    }
-    json.dumps(description)  # raises here rather than after everything is written
+    description = make_description(config, source)
 
     # Fixed names, because every process must know them.
     unfinished = place.with_name(f".{place.name}.unfinished")
@@ -93,18 +88,15 @@ def save_checkpoint(
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
         _wait_for_all("checkpoint begun")
-        with _orbax_silenced(), _removed_on_failure(unfinished), ocp.StandardCheckpointer() as checkpointer:
+        with orbax_silenced(), _removed_on_failure(unfinished), ocp.StandardCheckpointer() as checkpointer:
             for model, parameters in params.items():
-                for number, part in enumerate(_parts(parameters)):
-                    checkpointer.save(unfinished / model / f"part_{number:03}", part)
+                for name, part in cut(parameters):
+                    checkpointer.save(unfinished / model / name, part)
                     # Else the next part would be made while this one is still in memory.
                     checkpointer.wait_until_finished()
         _wait_for_all("checkpoint written")
         if first:
-            written = (file for file in sorted(unfinished.rglob("*")) if file.is_file())
-            sizes = {file.relative_to(unfinished).as_posix(): file.stat().st_size for file in written}
-            text = json.dumps(description | {"files": sizes}, indent=2)
-            (unfinished / "config.json").write_text(text + "\n", encoding="utf-8")
+            write_description(unfinished, description)
             if place.exists():
                 shutil.rmtree(replaced, ignore_errors=True)
                 place.rename(replaced)
@@ -114,23 +106,41 @@ def save_checkpoint(
     except InputError:
         raise
     except (OSError, ValueError) as e:  # TensorStore's failure to write is a ValueError
-        raise InputError(f"cannot write the checkpoint {place}: {_first_line(e)}") from e
+        raise InputError(f"cannot write the checkpoint {place}: {first_line(e)}") from e
     finally:
         if first:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _parts(parameters: Parameters) -> Iterator[dict[str, Any]]:
+def make_description(config: StableAnimatorConfig, source: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What `config.json` says of a checkpoint, but for its files.
+
+    Raises:
+        TypeError: JSON does not take `source`.
+    """
+    description = {"format": _FORMAT, "version": _VERSION, "config": config.to_dict(), "source": dict(source or {})}
+    json.dumps(description)  # raises here rather than after everything is written
+    return description
+
+
+def write_description(directory: epath.PathLike, description: Mapping[str, Any]) -> None:
+    """Write `config.json` into a directory that has everything else: with it the directory is a checkpoint."""
+    text = json.dumps({**description, "files": file_sizes(directory)}, indent=2)
+    (epath.Path(directory) / "config.json").write_text(text + "\n")
+
+
+def cut(parameters: Parameters) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The Orbax items of one model: the name of each, and its arrays by dotted parameter path."""
     pairs = flatten(parameters).items() if isinstance(parameters, Mapping) else parameters
-    part, size = {}, 0
+    part, size, number = {}, 0, 0
     for path, array in pairs:
         if part and size + array.nbytes > _PART_BYTES:
-            yield part
-            part, size = {}, 0
+            yield f"part_{number:03}", part
+            part, size, number = {}, 0, number + 1
         part[dotted(path)] = array
         size += array.nbytes
     if part:
-        yield part
+        yield f"part_{number:03}", part
 
 
 def describe(path: Path | str) -> Description:
@@ -166,15 +176,8 @@ def _describe(place: Path) -> Description:
         raise InputError(f"{file} has format version {data.get('version')!r}, this program reads {_VERSION}: update it")
     if not all(isinstance(data.get(field), dict) for field in ("config", "source", "files")):
         raise InputError(f"{file} is damaged: it must have config, source and files, each an object")
-    for name, size in data["files"].items():
-        part = place / name
-        if not part.is_file():
-            raise InputError(f"checkpoint {place} is incomplete: {name} is missing; copy or convert it again")
-        if part.stat().st_size != size:
-            raise InputError(
-                f"checkpoint {place} is damaged: {name} has {part.stat().st_size} bytes, not {size}; "
-                "copy or convert it again"
-            )
+    if wrong := damage(place, data["files"]):
+        raise InputError(f"checkpoint {place} is {wrong}; copy or convert it again")
     try:
         config = StableAnimatorConfig.from_dict(data["config"])
     except InputError as e:
@@ -240,7 +243,7 @@ def load_params(path: Path | str, model: str, abstract: Mapping[Any, Any]) -> di
     loaded = {}
     with _reading(place, model) as parts:
         stored = {name: leaf for _, part in parts for name, leaf in part.items()}
-        _require_same_parameters(f"{model} of checkpoint {place}", stored, wanted)
+        require_same_parameters(f"{model} of checkpoint {place}", stored, wanted)
         with ocp.StandardCheckpointer() as checkpointer:
             for part, names in parts:
                 loaded |= checkpointer.restore(part, {name: wanted[name] for name in names})
@@ -276,7 +279,7 @@ def stream_params(path: Path | str, model: str) -> Iterator[tuple[str, np.ndarra
 def _reading(place: Path, model: str) -> Iterator[list[tuple[Path, dict[str, jax.ShapeDtypeStruct]]]]:
     """A model's parts, each with what it holds; errors while they are read become an `InputError`."""
     require_models(place, [model])
-    with _orbax_silenced():
+    with orbax_silenced():
         try:
             with ocp.StandardCheckpointer() as checkpointer:
                 parts = []
@@ -287,10 +290,11 @@ def _reading(place: Path, model: str) -> Iterator[list[tuple[Path, dict[str, jax
         except (InputError, jax.errors.JaxRuntimeError):
             raise
         except Exception as e:  # Orbax raises plain Exceptions where a file cannot be read
-            raise InputError(f"cannot read {model} of checkpoint {place}: {_first_line(e)}") from e
+            raise InputError(f"cannot read {model} of checkpoint {place}: {first_line(e)}") from e
 
 
-def _require_same_parameters(where: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def require_same_parameters(where: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless two models or states have the same arrays, by name and shape; it names the first."""
     another = f"{where} is of another configuration"
     for name, leaf in wanted.items():
         if name not in stored:
@@ -331,20 +335,6 @@ def _first_difference(found: Any, wanted: Any, name: str) -> tuple[str, Any, Any
 
 
 @contextmanager
-def _orbax_silenced() -> Iterator[None]:
-    # Orbax logs a traceback for every thread that an error passes through; here it becomes one line.
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    before = [logger.disabled for logger in loggers]
-    for logger in loggers:
-        logger.disabled = True
-    try:
-        yield
-    finally:
-        for logger, disabled in zip(loggers, before, strict=True):
-            logger.disabled = disabled
-
-
-@contextmanager
 def _removed_on_failure(directory: Path) -> Iterator[None]:
     """Where the block fails, remove `directory` once Orbax's threads have left off.
 
@@ -363,10 +353,6 @@ def _removed_on_failure(directory: Path) -> Iterator[None]:
         raise
     finally:
         sys.unraisablehook = hook
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _wait_for_all(what: str) -> None:
