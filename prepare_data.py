@@ -1,26 +1,32 @@
-"""Make training data: a dataset out of videos, or masks and embeddings for folders of frames.
+"""Make training data: a dataset out of videos, masks and embeddings for folders of frames, latents computed ahead.
 
     python prepare_data.py videos FOLDER --output ROOT --insightface-root DIR --dwpose DIR
     python prepare_data.py faces FOLDER --insightface-root DIR
+    python prepare_data.py encode ROOT --checkpoint DIR
+    python prepare_data.py encode LIST.txt --size 512x512 --checkpoint DIR
 
 `videos` takes videos or folders NAME/images/frame_0.png, … and makes ROOT for training, with ROOT/report.md to look
 at. It can be stopped at any time and started again. `faces` writes NAME/faces/frame_0.png, … and
-NAME/embeddings.npy, with which such folders can be trained on as they are.
+NAME/embeddings.npy, with which such folders can be trained on as they are. `encode` keeps what the checkpoint's VAE and
+CLIP make of every frame, in ROOT/encoded or LIST.encoded, so that training need not run them in every step.
 `prepare_data.py COMMAND --help` explains a command's flags.
 Exit status: 0 done, 2 something in the input is wrong (one line on stderr says what), 130 interrupted.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from stableanimator_jax.cli import leave, parse_flags, run_command, run_script
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.preparation.config import FacesConfig, VideosConfig
+from stableanimator_jax.preparation.config import EncodeConfig, FacesConfig, VideosConfig
 
 
 def main(argv: Sequence[str]) -> None:
     """Run one command. Raises `InputError`."""
-    run_command(argv, {"videos": _videos, "faces": _faces}, prog="prepare_data.py", description=__doc__ or "")
+    run_command(
+        argv, {"videos": _videos, "faces": _faces, "encode": _encode}, prog="prepare_data.py", description=__doc__ or ""
+    )
 
 
 def _videos(flags: Sequence[str]) -> None:
@@ -29,11 +35,8 @@ def _videos(flags: Sequence[str]) -> None:
     )
     from stableanimator_jax.preparation.run import run  # OpenCV and others: slow, and not for --help
 
-    try:
+    with _said_to_go_on():
         result = run(config)
-    except KeyboardInterrupt:
-        print("note: the same command goes on where this one was stopped", file=sys.stderr)
-        raise
     for video in result.failed:
         print(f"left out: {video.name}: {video.why}")
     for reason, count in result.dropped.items():
@@ -56,6 +59,31 @@ def _faces(flags: Sequence[str]) -> None:
             print(f"{result.folder}: has both already; --overwrite makes them anew")
     if failed := [result for result in results if result.why is not None]:
         raise InputError("\n".join(str(result.why) for result in failed))
+
+
+def _encode(flags: Sequence[str]) -> None:
+    config = parse_flags(
+        flags, EncodeConfig(), prog="prepare_data.py encode", description="Latents and embeddings ahead of training."
+    )
+    from stableanimator_jax.preparation.encoding import encode
+
+    with _said_to_go_on():
+        result = encode(config)
+    clips, size = f"{result.clips} clip{'s' * (result.clips != 1)}", f"{result.bytes / 1e9:.3g} GB"
+    if not result.encoded:
+        print(f"{result.folder} is there already: {clips}, {size}")
+    else:
+        speed = f"{result.frames} frames in {result.seconds:.1f} s on {result.device}"
+        print(f"{result.folder} is ready: {clips} ({result.encoded} of them now: {speed}), {size}")
+
+
+@contextmanager
+def _said_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("note: the same command goes on where this one was stopped", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

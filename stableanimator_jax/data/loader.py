@@ -22,6 +22,7 @@ from absl import flags
 from stableanimator_jax.data.batches import PIXELS_PER_LATENT, AnyBatch, joined
 from stableanimator_jax.data.clip_sampling import sample_frames
 from stableanimator_jax.data.clip_source import ClipSource
+from stableanimator_jax.data.encoded import EncodedClips
 from stableanimator_jax.errors import InputError
 
 _SHARED_MEMORY = "/dev/shm"
@@ -247,13 +248,16 @@ def make_loader(buckets: Sequence[ClipSource], config: LoaderConfig, *, host: in
         hosts: how many there are.
 
     Raises:
-        InputError: no clips in a bucket, sizes that are no multiple of 8 pixels, a batch that does not divide, or
-            not one proportion a bucket. When iterated: a clip is too short or cannot be read; it is named.
+        InputError: no clips in a bucket, sizes that are no multiple of 8 pixels, a batch that does not divide, not
+            one proportion a bucket, or encoded clips that are to be mirrored. When iterated: a clip is too short or
+            cannot be read; it is named.
     """
     if not 0 <= host < hosts:
         raise ValueError(f"host {host} of {hosts}")
     if not buckets:
         raise InputError("there is no training data: give at least one bucket")
+    if config.horizontal_flip and any(isinstance(bucket, EncodedClips) for bucket in buckets):
+        raise InputError("encoded clips cannot be mirrored: turn the horizontal flip off, or train on pixels")
     for number, bucket in enumerate(buckets):
         if len(bucket) == 0:
             raise InputError(f"bucket {number} of the training data has no clips")

@@ -3,11 +3,12 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from stableanimator_jax.data.clip_format import bucket_size
+from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.preparation.filters import FilterConfig
 
@@ -121,6 +122,42 @@ class FacesConfig:
     """Folder with InsightFace's models (models/NAME/*.onnx)."""
     insightface_name: str = "antelopev2"
     """The model pack in it."""
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """One run of `prepare_data.py encode`."""
+
+    data: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="DATASET|LIST.txt")] = None
+    """A dataset that `prepare_data.py videos` made, all of it; or a list of folders in the published layout."""
+    checkpoint: Annotated[str | None, tyro.conf.arg(metavar="DIR|embedded")] = None
+    """The checkpoint whose VAE and CLIP image encoder training is to use; the word embedded is a tiny, random one."""
+    size: Annotated[str | None, tyro.conf.arg(metavar="WIDTHxHEIGHT")] = None
+    """For a list: the size to train in, as for training."""
+    fit: FitMode | None = None
+    """For a list: how frames are brought to that aspect, as for training. By default they are cropped."""
+    batch: int = 8
+    """Frames to encode at a time. At 512x512 each takes about 1 GB of the device's memory."""
+    noise_augmentation: float = 0.02
+    """How much noise the VAE's copy of a reference has, as for training."""
+    seed: int = 0
+    """Of that noise."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What CLIP computes in (the VAE in float32 always). auto: bfloat16, but float32 on a CPU."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to compute. auto: an accelerator where JAX finds one."""
+    compilation_cache: bool = True
+    """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""
+
+    def __post_init__(self):
+        if self.size is not None:
+            bucket_size(self.size)
+        if not 1 <= self.batch <= 4096:
+            raise InputError(f"batch must be from 1 to 4096, got {self.batch}")
+        if not 0 <= self.noise_augmentation <= 10:
+            raise InputError(f"noise-augmentation must be from 0 to 10, got {self.noise_augmentation}")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}")
 
 
 def nearest_bucket(width: int, height: int, buckets: tuple[str, ...]) -> str:

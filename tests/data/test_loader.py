@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from stableanimator_jax.data.batches import Batch, joined
+from stableanimator_jax.data.batches import Batch
 from stableanimator_jax.data.clip_sampling import sample_frames
 from stableanimator_jax.data.loader import LoaderConfig, make_loader, make_plan
 from stableanimator_jax.errors import InputError

@@ -1,0 +1,265 @@
+"""Clips with what the frozen models make of every frame, computed ahead by `prepare_data.py encode`.
+
+A clip's frames are the records of one `.npy` file, so that a few of them are read by mapping it to memory. The file's
+name is a hash of what its clip's frames are: where the data has changed, or is another's, there is no such file. What
+the models were is in `encoded.json` beside the files, and compared whenever they are opened.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float16, Float32, UInt8
+
+from stableanimator_jax.config import from_dict, read_json
+from stableanimator_jax.data.batches import PIXELS_PER_LATENT, EncodedClipBatch, at_latents
+from stableanimator_jax.data.files import is_directory
+from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClip, PreparedClips
+from stableanimator_jax.data.published_layout import PublishedClip, PublishedLayout
+from stableanimator_jax.errors import InputError
+
+ENCODED_FILE = "encoded.json"
+_FORMAT = "stableanimator-jax encoded clips"
+_VERSION = 1  # a change in what is stored or how it is computed must raise it
+_AGAIN = "run prepare_data.py encode (again)"
+
+PixelClips = PreparedClips | PublishedLayout
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What decides the numbers of encoded clips."""
+
+    vae: str
+    """The VAE's `weights.fingerprint.fingerprint`."""
+    image_encoder: str
+    """CLIP's."""
+    image_encoder_dtype: str
+    """What CLIP computed in; the VAE does in float32."""
+    latent_channels: int
+    embedding_dim: int
+    """Of CLIP's projected image embedding."""
+    noise_augmentation: float
+    """How much unit Gaussian noise the VAE's copy of a reference has, in pixels of [-1, 1]."""
+    seed: int
+    """Of that noise."""
+
+    def record(self, size: tuple[int, int]) -> np.dtype[Any]:
+        """One frame of a clip whose frames have this (width, height)."""
+        width, height = size
+        moments = (height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT, 2 * self.latent_channels)
+        return np.dtype(
+            [
+                ("moments", "<f2", moments),
+                ("condition_moments", "<f2", moments),
+                ("image_embedding", "<f4", (self.embedding_dim,)),
+            ]
+        )
+
+
+class EncodedFrames(NamedTuple):
+    """Chosen frames of a clip. A `ChosenClip`."""
+
+    moments: Float16[np.ndarray, "k h w 2c"]
+    """The VAE's posterior: mean, then log-variance; not scaled."""
+    condition_moments: Float16[np.ndarray, "k h w 2c"]
+    """The same with noise augmentation, as a reference has it."""
+    image_embeddings: Float32[np.ndarray, "k d"]
+    """CLIP's, projected, without noise."""
+    poses: UInt8[np.ndarray, "k H W 3"]
+    """This and what follows: as in `clip_source.Annotations`."""
+    masks: Bool[np.ndarray, "k H W"]
+    embeddings: Float32[np.ndarray, "k 512"]
+
+    def batch(self, name: str, *, mirrored: bool) -> EncodedClipBatch:
+        """As a batch of one row; what is encoded cannot be mirrored."""
+        if mirrored:
+            raise ValueError("the latents of a mirrored image are not the mirrored latents")
+        return EncodedClipBatch(
+            self.moments[None, :-1],
+            self.condition_moments[None, -1],
+            self.image_embeddings[None, -1],
+            self.poses[None, :-1],
+            at_latents(self.masks)[None, :-1],
+            self.embeddings[None, -1],
+            names=(name,),
+        )
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """One clip, as a `Clip`."""
+
+    clip: PreparedClip | PublishedClip
+    file: Path
+    encoding: Encoding
+
+    @property
+    def name(self) -> str:
+        return self.clip.name
+
+    @property
+    def length(self) -> int:
+        return self.clip.length
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.clip.size
+
+    @property
+    def has_face(self) -> Bool[np.ndarray, "length"]:
+        return self.clip.has_face
+
+    def read(self, indices: Sequence[int]) -> EncodedFrames:
+        """Read these frames' numbers and decode their skeletons; their pixels are not decoded.
+
+        Raises:
+            InputError: a file cannot be read, or is not what its clip has become.
+        """
+        frames = self._map()[list(indices)]
+        return EncodedFrames(
+            frames["moments"],
+            frames["condition_moments"],
+            frames["image_embedding"],
+            *self.clip.read_annotations(indices),
+        )
+
+    def _map(self) -> np.ndarray:
+        try:
+            frames = np.load(self.file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as e:
+            reason = getattr(e, "strerror", None) or str(e).partition("\n")[0]
+            raise InputError(
+                f"encoded clip {self.name}: cannot read {self.file}: {reason}; remove that file and {_AGAIN}"
+            ) from e
+        wanted = self.encoding.record(self.size), (self.length,)
+        if (frames.dtype, frames.shape) != wanted:
+            raise InputError(
+                f"encoded clip {self.name}: {self.file} does not hold its {self.length} frames; remove it and {_AGAIN}"
+            )
+        return frames
+
+
+class EncodedClips:
+    """The clips of a prepared dataset's bucket and split, or of the published layout, encoded. A `ClipSource`.
+
+    Args:
+        clips: where everything but pixels comes from, and beside which the encoded clips lie.
+        vae, image_encoder: `weights.fingerprint.fingerprint` of the models that training is to go on with.
+        noise_augmentation: of the reference, which the UNet is told.
+
+    Raises:
+        InputError: they are not encoded, not all of them, or with other models or noise; one line says which.
+    """
+
+    def __init__(self, clips: PixelClips, *, vae: str, image_encoder: str, noise_augmentation: float = 0.02):
+        self.clips, self.folder = clips, encoded_folder(clips)
+        self.encoding = read_encoding(self.folder)
+        for what, found, wanted in (
+            ("another VAE", self.encoding.vae, vae),
+            ("another CLIP image encoder", self.encoding.image_encoder, image_encoder),
+            (
+                f"noise augmentation {self.encoding.noise_augmentation:g}",
+                self.encoding.noise_augmentation,
+                noise_augmentation,
+            ),
+        ):
+            if found != wanted:
+                raise InputError(
+                    f"the encoded clips in {self.folder} were made with {what}, not with what training uses: "
+                    f"remove that folder and {_AGAIN}"
+                )
+        self.files = clip_files(clips)
+        if missing := len(set(self.files) - present_files(self.folder)):
+            raise InputError(
+                f"{missing} of {len(clips)} clips are not encoded in {self.folder}, or have changed since: {_AGAIN}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int, /) -> EncodedClip:
+        """The clip at `index`. Raises as that of the clips that these were made of."""
+        return EncodedClip(self.clips[index], self.folder / self.files[index], self.encoding)
+
+
+def encoded_folder(clips: PixelClips) -> Path:
+    """Where the encoded clips of these are: in the dataset's folder, or beside the list LIST.txt as LIST.encoded."""
+    if isinstance(clips, PreparedClips):
+        return clips.directory / "encoded"
+    return clips.list_file.with_suffix(".encoded")
+
+
+def clip_files(clips: PixelClips) -> list[str]:
+    """The name of each clip's file: another one where the clip's frames are others.
+
+    Of a prepared dataset that is what its `dataset.json` says, which has hashes of all videos; of published folders,
+    the name, how frames are fitted, and the images' names and sizes in bytes.
+
+    Raises:
+        InputError: those cannot be read.
+    """
+    if isinstance(clips, PreparedClips):
+        dataset = hashlib.sha256(_read_bytes(clips.directory / DATASET_FILE)).hexdigest()
+        return [_file_name([dataset, clips.bucket, clips.split, index]) for index in range(len(clips))]
+    return [_file_name([c.name, c.size, c.fit, _sizes(c.images())]) for c in map(clips.__getitem__, range(len(clips)))]
+
+
+def _file_name(identity: list[Any]) -> str:
+    return f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.npy"
+
+
+def _sizes(files: Sequence[Path]) -> list[tuple[str, int]]:
+    try:
+        return [(path.name, path.stat().st_size) for path in files]
+    except OSError as e:
+        raise InputError(f"cannot read frame {e.filename}: {e.strerror}") from e
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise InputError(f"cannot read {path}: {e.strerror}") from e
+
+
+def present_files(folder: Path) -> set[str]:
+    """The names of the encoded clips that are there; a clip's file is there whole or not at all."""
+    try:
+        return {path.name for path in folder.iterdir() if path.suffix == ".npy"}
+    except OSError as e:
+        raise InputError(f"cannot read encoded clips {folder}: {e.strerror}") from e
+
+
+def read_encoding(folder: Path) -> Encoding:
+    """What clips in this folder are encoded by. Raises `InputError` where there are none, or in another format."""
+    if not is_directory(folder) or not (folder / ENCODED_FILE).is_file():
+        raise InputError(f"there are no encoded clips in {folder}: {_AGAIN}, or train on pixels")
+    data = read_json(folder / ENCODED_FILE)
+    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+        raise InputError(f"{folder / ENCODED_FILE} is not what prepare_data.py encode writes")
+    if data.get("version") != _VERSION:
+        raise InputError(
+            f"the encoded clips in {folder} have format version {data.get('version')!r}, this program reads "
+            f"{_VERSION}: remove that folder and {_AGAIN}"
+        )
+    try:
+        return from_dict(Encoding, data.get("encoding"))
+    except (InputError, TypeError) as e:  # TypeError: a field is missing
+        raise InputError(f"{folder / ENCODED_FILE} is damaged: {e}; remove that folder and {_AGAIN}") from e
+
+
+def write_encoding(file: Path, encoding: Encoding, versions: dict[str, str]) -> None:
+    """Write what `read_encoding` reads, with the versions of what computed, which nothing is compared with."""
+    data = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "encoding": dataclasses.asdict(encoding),
+        "versions": versions,
+    }
+    file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,43 @@
+"""Whether two checkpoints hold the same model, by a hash of its values and configuration."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+
+import numpy as np
+
+from stableanimator_jax.sampling.models import random_params
+from stableanimator_jax.weights.blueprints import blueprint
+from stableanimator_jax.weights.checkpoint import stream_params
+from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.rules import dotted, flatten
+
+
+def fingerprint(checkpoint: str, model: str) -> str:
+    """SHA-256, in hexadecimal digits, of one model's configuration and parameters.
+
+    Values count, not how they are stored: the same in bfloat16 and in float32 have the same fingerprint. The
+    parameters are read from disk one after the other; no device is needed.
+
+    Args:
+        checkpoint: a checkpoint directory, or "embedded".
+        model: its name, one of `checkpoint.MODELS`.
+
+    Raises:
+        InputError: there is no such checkpoint, it lacks the model, or is damaged.
+    """
+    source = open_checkpoint(checkpoint)
+    if source.path is None:
+        drawn = flatten(random_params(blueprint(source.config, model).abstract_params(), seed=0))
+        tensors: Iterable[tuple[str, np.ndarray]] = ((dotted(path), array) for path, array in drawn.items())
+    else:
+        tensors = stream_params(source.path, model)
+    digests = {name: [list(array.shape), _digest(array)] for name, array in tensors}
+    whole = {"config": dataclasses.asdict(getattr(source.config, model)), "parameters": digests}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(array: np.ndarray) -> str:
+    # Every stored dtype is exact in float32.
+    return hashlib.sha256(np.ascontiguousarray(array, np.dtype("<f4")).tobytes()).hexdigest()
