@@ -29,6 +29,15 @@ from clip_format import moving_clip, skeletons
 from stableanimator_jax.cli import parse_flags, run_script
 from stableanimator_jax.data.clip_format import ClipRecord, encode_jpeg, encode_png
 from stableanimator_jax.data.clip_source import ChosenClip, Clip, ClipSource
+from stableanimator_jax.data.encoded import (
+    ENCODED_FILE,
+    EncodedClips,
+    Encoding,
+    PixelClips,
+    clip_files,
+    encoded_folder,
+    write_encoding,
+)
 from stableanimator_jax.data.loader import LoaderConfig, make_loader
 from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClips
 from stableanimator_jax.data.published_layout import PublishedLayout
@@ -43,6 +52,8 @@ class Options:
 
     layout: Literal["prepared", "published"] = "prepared"
     """How the data is kept: the dataset that `prepare_data.py` makes, or folders of PNG images as published."""
+    encoded: bool = False
+    """Read latents and embeddings that were computed ahead (here, noise), and no pixels but the skeletons'."""
     side: int = 512
     """Width and height of the clips."""
     stored_side: int | None = None
@@ -65,7 +76,7 @@ class Options:
             raise InputError(f"side must be a multiple of 64 from 64 to 2048, got {self.side}")
 
 
-def write_published(directory: Path, options: Options) -> ClipSource:
+def write_published(directory: Path, options: Options) -> PixelClips:
     """Folders of images, which differ in their embeddings alone: decoding takes as long whatever the picture."""
     side = options.stored_side or options.side
     mask = np.zeros((side, side), np.uint8)
@@ -84,7 +95,7 @@ def write_published(directory: Path, options: Options) -> ClipSource:
     return PublishedLayout(list_file, (options.side, options.side))
 
 
-def write_prepared(directory: Path, options: Options) -> ClipSource:
+def write_prepared(directory: Path, options: Options) -> PixelClips:
     """A dataset by the preparation's own writer, of clips with the same pictures."""
     from stableanimator_jax.preparation.dataset_writer import write_dataset  # imports TFDS, which workers need not do
 
@@ -114,6 +125,19 @@ def write_prepared(directory: Path, options: Options) -> ClipSource:
     write_dataset(directory / bucket, bucket, {"train": staged})
     (directory / DATASET_FILE).write_text(json.dumps({"buckets": {bucket: {"train": options.videos}}}))
     return PreparedClips(directory, "train", bucket)
+
+
+def write_encoded(clips: PixelClips, options: Options) -> EncodedClips:
+    """Noise of the published models' sizes in place of what they make of the frames: reading takes as long."""
+    encoding = Encoding("", "", "float32", latent_channels=4, embedding_dim=1024, noise_augmentation=0.02, seed=0)
+    folder = encoded_folder(clips)
+    folder.mkdir()
+    write_encoding(folder / ENCODED_FILE, encoding, {})
+    record = encoding.record((options.side, options.side))
+    noise = np.random.default_rng(0).bytes(options.length * record.itemsize)
+    for name in clip_files(clips):
+        np.save(folder / name, np.frombuffer(noise, record))
+    return EncodedClips(clips, vae="", image_encoder="")
 
 
 def made_up(length: int, side: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -217,7 +241,7 @@ def time_workers(source: ClipSource, options: Options) -> None:
         print(f"| {workers} | {steps * options.batch_size / seconds:.2f} |", flush=True)
 
 
-WRITERS: dict[str, Callable[[Path, Options], ClipSource]] = {
+WRITERS: dict[str, Callable[[Path, Options], PixelClips]] = {
     "prepared": write_prepared,
     "published": write_published,
 }
@@ -229,7 +253,8 @@ def main(argv: Sequence[str]) -> None:
     print(f"{machine()}; {versions('grain', 'numpy', 'pillow', 'opencv-python')}")
     print(f"Command: {shlex.join(['python', 'benchmarks/loader.py', *argv])}\n")
     with tempfile.TemporaryDirectory() as directory:
-        source = WRITERS[options.layout](Path(directory), options)
+        clips = WRITERS[options.layout](Path(directory), options)
+        source = write_encoded(clips, options) if options.encoded else clips
         time_one_thread(source, options)
         time_workers(source, options)
 

@@ -137,7 +137,7 @@ class EncodeConfig:
     fit: FitMode | None = None
     """For a list: how frames are brought to that aspect, as for training. By default they are cropped."""
     batch: int = 8
-    """Frames to encode at a time. At 512x512 each takes about 1 GB of the device's memory."""
+    """Frames to encode at a time. At 512x512 each takes about half a GB of the device's memory."""
     noise_augmentation: float = 0.02
     """How much noise the VAE's copy of a reference has, as for training."""
     seed: int = 0
