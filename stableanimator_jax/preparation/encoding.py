@@ -31,7 +31,7 @@ from stableanimator_jax.data.encoded import (
     read_encoding,
     write_encoding,
 )
-from stableanimator_jax.data.files import is_directory, replacing
+from stableanimator_jax.data.files import is_directory, replacing, require_file
 from stableanimator_jax.data.prepared import PreparedClip, PreparedClips, read_dataset_file
 from stableanimator_jax.data.published_layout import PublishedClip, PublishedLayout
 from stableanimator_jax.errors import InputError
@@ -72,6 +72,8 @@ class EncodeResult:
     """Of all."""
     seconds: float
     device: str
+    random_weights: bool
+    """Whether the models were not trained."""
 
 
 @dataclass(frozen=True)
@@ -131,13 +133,13 @@ def encode(config: EncodeConfig) -> EncodeResult:
                 frames += length
                 bar.update()
     size = sum((folder / name).stat().st_size for names in files for name in names)
-    return EncodeResult(folder, clips, len(todo), frames, size, time.perf_counter() - started, device)
+    seconds = time.perf_counter() - started
+    return EncodeResult(folder, clips, len(todo), frames, size, seconds, device, checkpoint.path is None)
 
 
 def _sources(config: EncodeConfig, data: Path) -> Sequence[PixelClips]:
     if not is_directory(data):
-        if not data.exists():
-            raise InputError(f"data {data} does not exist; give a dataset's folder or a list of folders")
+        require_file(data, "data")
         if config.size is None:
             raise InputError(f"{data} is a list of folders: give the --size WIDTHxHEIGHT to train in")
         # One frame besides the reference: how many training takes is not for this program to know.
@@ -155,19 +157,20 @@ def _claim(folder: Path, encoding: Encoding) -> None:
     """Make the folder, or go on with one that was encoded in the same way."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        left = set(folder.glob(".*.tmp"))  # by a run that was killed
         if (folder / ENCODED_FILE).exists():
             found = read_encoding(folder)
             for field in dataclasses.fields(Encoding):
                 if getattr(found, field.name) != getattr(encoding, field.name):
                     what = _FIELDS.get(field.name, f"another {field.name}")
                     raise InputError(f"the clips in {folder} are encoded with {what}: use the same, or remove it")
-        elif any(folder.iterdir()):
+        elif set(folder.iterdir()) - left:
             raise InputError(f"cannot write {folder}: it is not empty and holds no encoded clips of ours")
         else:
             with replacing(folder / ENCODED_FILE) as file:
                 write_encoding(file, encoding, versions())
-        for left in folder.glob(".*.tmp"):  # by a run that was killed
-            left.unlink(missing_ok=True)
+        for path in left:
+            path.unlink(missing_ok=True)
     except OSError as e:
         raise InputError(f"cannot write {folder}: {e.strerror or e}") from e
 

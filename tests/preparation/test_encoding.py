@@ -146,7 +146,9 @@ def test_interrupted_and_run_again_is_as_undisturbed(place, encoded, made_by, mo
     (place / "data/encoded/.killed.npy-0.tmp").write_text("half a clip")
     monkeypatch.setattr(encoding, "_write", lambda *args: (calls.append(args[2]), write(*args)))
     assert call("encode", "data", *WITH) == 0
-    assert "4 clips (2 of them now" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "4 clips (2 of them now" in out
+    assert "weights: RANDOM" in out
     assert sorted(calls) == [f"video {i}" for i in range(4)]
     assert files(place / "data/encoded") == files(encoded / "data/encoded")
     assert call("encode", "data", *WITH) == 0
@@ -199,7 +201,8 @@ BAD = {
     "no data": ([], "give the data: prepare_data.py encode DATASET --checkpoint DIR"),
     "no checkpoint": (["data"], "give --checkpoint DIR"),
     "data missing": (["nowhere", *WITH], "data nowhere does not exist"),
-    "no dataset": (["a", *WITH], "a holds no prepared dataset"),
+    "a name too long": (["x" * 300, *WITH], "cannot read data xxx"),
+    "a folder that holds none": (["a", *WITH], "a holds no prepared dataset"),
     "list without a size": (["rec.txt", *WITH], "give the --size WIDTHxHEIGHT"),
     "a bad size": (["rec.txt", *WITH, "--size", "60x60"], "'60x60' is no size"),
     "a dataset's size": (["data", *WITH, "--size", "64x64"], "leave out '64x64'"),
