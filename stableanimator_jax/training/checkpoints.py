@@ -72,6 +72,7 @@ class Checkpoints:
         self.directory = _writable(directory)
         self._came_from: int | None = None
         self._under_way: int | None = None
+        self._unsound = False
         self._state = _StateHandler(save_concurrent_gb=_GIGABYTES_AT_A_TIME, restore_concurrent_gb=_GIGABYTES_AT_A_TIME)
         self._silence = ExitStack()
         # Threads fail while training goes on; the error itself comes out of the next call here.
@@ -117,8 +118,11 @@ class Checkpoints:
         Raises:
             InputError: it cannot be written, or the one before it could not (the message says which); or the run
                 did not go on from the checkpoints that are in its directory.
+            RuntimeError: a save failed or was interrupted before: threads of it may be writing still.
         """
         self.wait()
+        if self._unsound:
+            raise RuntimeError("a checkpoint failed or was interrupted: nothing can be saved after it")
         if step == self._came_from:
             return
         self._leave_later_ones(step)
@@ -128,8 +132,10 @@ class Checkpoints:
             data=ocp.args.JsonSave({"step": step, "loader": data_state.decode("utf-8", "surrogateescape")}),
             weights=weights,
         )
+        self._unsound = True
         with self._writing():
             self._manager.save(step, args=items, force=True)
+        self._unsound = False
 
     def restore(self, abstract_state: PyTree[Any], step: int | None = None) -> tuple[int, PyTree[jax.Array], bytes]:
         """Read a step back; training then goes on from it.
@@ -182,8 +188,9 @@ class Checkpoints:
         """
         with self._writing():
             self._manager.wait_until_finished()
-        if self._under_way is not None:
-            self._came_from, self._under_way = self._under_way, None
+        if self._under_way in self._manager.all_steps():
+            self._came_from = self._under_way
+        self._under_way = None
         self._delete_for_good()
 
     def close(self) -> None:
@@ -192,7 +199,8 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
-            self._silence.close()
+            if not self._unsound:  # else there are threads left to fail
+                self._silence.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -223,6 +231,7 @@ class Checkpoints:
             raise
         except (OSError, ValueError) as e:  # TensorStore's failure to write is a ValueError
             step, self._under_way = self._under_way, None
+            self._unsound = True
             raise InputError(f"cannot write the checkpoint {self.directory / str(step)}: {first_line(e)}") from e
 
     @contextmanager

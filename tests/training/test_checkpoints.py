@@ -118,6 +118,25 @@ def test_a_step_is_saved_once(run: Path):
         assert sorted((run / "checkpoints/2").rglob("*")) == files
 
 
+def test_nothing_is_saved_over_an_interrupted_save(run: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with Checkpoints(run) as checkpoints:
+        checkpoints.restore(abstract(train_state(2)))
+        with monkeypatch.context() as patch:
+            patch.setattr("orbax.checkpoint.AsyncCheckpointer.save", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                save(checkpoints, 3)
+        with pytest.raises(RuntimeError, match="failed or was interrupted"):
+            save(checkpoints, 3)
+        assert checkpoints.steps() == [1, 2]
+    with Checkpoints(run) as checkpoints:
+        checkpoints.restore(abstract(train_state(2)))
+        save(checkpoints, 3)
+        require_equal(checkpoints.restore(abstract(train_state(3)))[1], train_state(3))
+
+
 def test_going_on_from_an_earlier_step_leaves_the_later_ones(tmp_path: Path):
     with Checkpoints(tmp_path, CheckpointConfig(keep=9)) as checkpoints:
         save(checkpoints, 1, 3, 4, 6)
