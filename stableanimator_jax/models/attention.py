@@ -17,9 +17,11 @@ from typing import Literal, cast
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from stableanimator_jax.parallel import leading_shards, leading_spec
 
 Platform = Literal["cpu", "gpu", "tpu"]
 Implementation = Literal["xla", "cudnn", "splash"]
@@ -42,13 +44,13 @@ def compile_for(platform: Platform):
 
 def attention(
     q: Float[Array, "*batch tq heads d"],
-    k: Float[Array, "*batch tk heads d"],
-    v: Float[Array, "*batch tk heads d"],
+    k: Float[Array, "*#batch tk heads d"],
+    v: Float[Array, "*#batch tk heads d"],
 ) -> Float[Array, "*batch tq heads d"]:
     """softmax(q kᵀ / sqrt(d)) v for every head, softmax in float32, output in `q`'s dtype. Differentiable.
 
-    Any number of leading axes. Under a mesh (`jax.set_mesh`) with an axis "data", the kernels run on the
-    first leading axis sharded over it, where the mesh divides it; keep rows that are to be sharded there.
+    Any number of leading axes; in cross-attention, keys and values may have 1 where queries have more. Under a mesh
+    (`jax.set_mesh`) every device works on its rows, the first axis, and its share of the second: see `parallel.spread`.
     """
     match choose(_platform(), q.shape, k.shape, q.dtype):
         case "splash":
@@ -85,8 +87,8 @@ def _platform() -> Platform:
 
 def xla_attention(
     q: Float[Array, "*batch tq heads d"],
-    k: Float[Array, "*batch tk heads d"],
-    v: Float[Array, "*batch tk heads d"],
+    k: Float[Array, "*#batch tk heads d"],
+    v: Float[Array, "*#batch tk heads d"],
     *,
     logits_bytes: int = LOGITS_BYTES,
 ) -> Float[Array, "*batch tq heads d"]:
@@ -95,7 +97,7 @@ def xla_attention(
     Blocks are rematerialised in the backward pass, so that the bound holds for gradients too.
     """
     *batch, tq, heads, _ = q.shape
-    local_batch = math.prod(batch) // _data_shards(batch)
+    local_batch = math.prod(batch) // math.prod(leading_shards(batch))
     bytes_a_query = 4 * local_batch * heads * k.shape[-3]
     blocks = math.ceil(tq / max(1, logits_bytes // max(1, bytes_a_query)))
     if blocks <= 1:
@@ -163,19 +165,10 @@ def splash_attention(
 
 
 def _by_rows(kernel: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Run `kernel` on every device's own rows: XLA cannot partition a hand-written kernel by itself."""
+    """Run `kernel` on every device's own rows and frames: XLA cannot partition a hand-written kernel by itself."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or AxisType.Manual in mesh.axis_types:
         return kernel(q, k, v)
-    rows = PartitionSpec("data") if _data_shards(q.shape[:-3]) > 1 else PartitionSpec()
+    spec = leading_spec(q.shape[:-3])
     # Pallas kernels declare no varying axes for their outputs, hence no check_vma.
-    return jax.shard_map(kernel, in_specs=rows, out_specs=rows, check_vma=False)(q, k, v)
-
-
-def _data_shards(batch: tuple[int, ...] | list[int]) -> int:
-    """Over how many devices the current mesh spreads the first of the leading axes."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or AxisType.Manual in mesh.axis_types or not batch:
-        return 1
-    size = mesh.shape.get("data", 1)
-    return size if batch[0] % size == 0 else 1
+    return jax.shard_map(kernel, in_specs=spec, out_specs=spec, check_vma=False)(q, k, v)

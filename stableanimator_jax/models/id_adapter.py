@@ -45,7 +45,7 @@ class IdCrossAttention(nnx.Module):
     ) -> Float[Array, "b f #t c"]:
         """The layer's output, of one position where it is the same at all of them (no face tokens)."""
         z_image = self.to_v(image_embedding)[:, None, None]  # [b, 1, 1, c]
-        if face_tokens is None:
+        if face_tokens is None or self.id_injection == "none":
             return self.to_out(jnp.broadcast_to(z_image, (*x.shape[:2], 1, x.shape[-1])))
         z_face = self._attend_to_faces(x, face_tokens)
         if self.id_injection == "addition":
@@ -53,14 +53,12 @@ class IdCrossAttention(nnx.Module):
         return self.to_out(align_distribution(z_image, z_face))
 
     def _attend_to_faces(self, x: Float[Array, "b f t c"], face_tokens: Float[Array, "b n d"]):
-        b, f, t, c = x.shape
-
         def split(y: jax.Array) -> jax.Array:
-            return y.reshape(*y.shape[:-1], self.heads, c // self.heads)
+            return y.reshape(*y.shape[:-1], self.heads, x.shape[-1] // self.heads)
 
-        q = split(self.to_q(x)).reshape(b, f * t, self.heads, c // self.heads)
-        z = attention(q, split(self.id_to_k(face_tokens)), split(self.id_to_v(face_tokens)))
-        return z.reshape(b, f, t, c)
+        tokens = face_tokens[:, None]  # the same for every frame
+        z = attention(split(self.to_q(x)), split(self.id_to_k(tokens)), split(self.id_to_v(tokens)))
+        return z.reshape(x.shape)
 
 
 def align_distribution(

@@ -6,13 +6,15 @@ statistics in float32 whatever it is.
 
 import math
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from stableanimator_jax.parallel import on_each_image, whole
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,18 @@ def residual(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Arra
 def linear(features_in: int, features_out: int, *, bias: bool = True, precision: Precision, rngs: nnx.Rngs):
     """torch's `Linear`. Kernel `[features_in, features_out]`."""
     return nnx.Linear(
-        features_in, features_out, use_bias=bias, dtype=precision.compute, param_dtype=precision.params, rngs=rngs
+        features_in,
+        features_out,
+        use_bias=bias,
+        dtype=precision.compute,
+        param_dtype=precision.params,
+        dot_general=_with_whole_kernel,
+        rngs=rngs,
     )
+
+
+def _with_whole_kernel(x: Array, kernel: Array, *arguments: Any, **options: Any) -> Array:
+    return jax.lax.dot_general(x, whole(kernel), *arguments, **options)
 
 
 @jax.custom_vjp
@@ -101,20 +113,21 @@ class Conv(nnx.Module):
         self.dtype = precision.compute
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 d"]:
-        images, kernel = x.reshape(-1, *x.shape[-3:]).astype(self.dtype), self.kernel[...].astype(self.dtype)
+        y = on_each_image(self._convolve, x.astype(self.dtype)).astype(jnp.float32)
+        return y if self.bias is None else y + _along_last(self.bias[...].astype(jnp.float32), y.ndim)
+
+    def _convolve(self, images: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+        kernel = whole(self.kernel[...].astype(self.dtype))
         half = len(kernel) // 2
         if self.stride == 1 and len(kernel) % 2 and self.padding == (half, half):
-            y = centred_conv(images, kernel)
-        else:
-            y = jax.lax.conv_general_dilated(
-                images,
-                kernel,
-                window_strides=(self.stride, self.stride),
-                padding=(self.padding, self.padding),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
-        y = y.reshape(*x.shape[:-3], *y.shape[1:]).astype(jnp.float32)
-        return y if self.bias is None else y + _along_last(self.bias[...].astype(jnp.float32), y.ndim)
+            return centred_conv(images, kernel)
+        return jax.lax.conv_general_dilated(
+            images,
+            kernel,
+            window_strides=(self.stride, self.stride),
+            padding=(self.padding, self.padding),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
 
 
 class LayerNorm(nnx.Module):

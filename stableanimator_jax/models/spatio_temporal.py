@@ -1,6 +1,8 @@
 """SVD's spatio-temporal blocks: a spatial layer, a temporal layer, and a learned mix of the two.
 
-Activations are `[b, f, h, w, c]` throughout: batch and frames stay apart, so that a mesh can shard either.
+Activations are `[b, f, h, w, c]` throughout: batch and frames stay apart, so that a mesh can shard either. Where it
+shards frames, temporal convolutions take their neighbours' from other devices, and the temporal transformers run with
+pixels sharded in the frames' place.
 Hidden states are float32 from layer to layer; convolutions, linear layers and attention run in the compute dtype.
 """
 
@@ -26,6 +28,7 @@ from stableanimator_jax.models.layers import (
     residual,
     sinusoidal_embedding,
 )
+from stableanimator_jax.parallel import spread, whole
 
 Video = Float[Array, "b f h w c"]
 
@@ -47,7 +50,8 @@ class TemporalConv(nnx.Module):
 
     def __call__(self, x: Video) -> Float[Array, "b f h w d"]:
         b, f, h, w, c = x.shape
-        y = centred_conv(x.reshape(b, f, h * w, c).astype(self.dtype), self.kernel[...].astype(self.dtype)[:, None])
+        x = spread(x.reshape(b, f, h * w, c).astype(self.dtype))
+        y = spread(centred_conv(x, whole(self.kernel[...].astype(self.dtype))[:, None]))
         y = y.reshape(b, f, h, w, -1).astype(jnp.float32)  # as in `Conv`
         return y + self.bias[...].astype(jnp.float32).reshape(1, 1, 1, 1, -1)
 
@@ -259,13 +263,21 @@ class SpatioTemporalTransformer(nnx.Module):
     def __call__(
         self, x: Video, image_embedding: Float[Array, "b d"], face_tokens: Float[Array, "b n d"] | None
     ) -> Video:
-        f, h, c = x.shape[1], x.shape[2], x.shape[-1]
+        return self.over_time(x, self.over_space(x, image_embedding, face_tokens), image_embedding)
+
+    def over_space(
+        self, x: Video, image_embedding: Float[Array, "b d"], face_tokens: Float[Array, "b n d"] | None
+    ) -> Float[Array, "b f t c"]:
+        """The half of the layer in which no frame sees another."""
         y = self.proj_in(rearrange(self.norm(x, OVER_SPACE), "b f h w c -> b f (h w) c"))
+        return self.transformer_blocks[0](y, image_embedding, face_tokens)
+
+    def over_time(self, x: Video, spatial: Float[Array, "b f t c"], image_embedding: Float[Array, "b d"]) -> Video:
+        """The rest of it, given the layer's input and the spatial half's output."""
+        f, h, c = x.shape[1], x.shape[2], x.shape[-1]
         position = self.time_pos_embed(sinusoidal_embedding(jnp.arange(f, dtype=jnp.float32), c))  # [f, c]
-        blocks = zip(self.transformer_blocks, self.temporal_transformer_blocks, strict=True)
-        for spatial_block, temporal_block in blocks:
-            y = spatial_block(y, image_embedding, face_tokens)
-            mixed = rearrange(residual(y, position[None, :, None]), "b f t c -> b t f c")
-            mixed = rearrange(temporal_block(mixed, image_embedding), "b t f c -> b f t c")
-            y = self.time_mixer(y, mixed)
+        y = spread(residual(spatial, position[None, :, None]))
+        y = spread(rearrange(y, "b f t c -> b t f c"))
+        y = spread(self.temporal_transformer_blocks[0](y, image_embedding))
+        y = self.time_mixer(spatial, spread(rearrange(y, "b t f c -> b f t c")))
         return residual(x, rearrange(self.proj_out(y), "b f (h w) c -> b f h w c", h=h))

@@ -1,5 +1,8 @@
 """SVD's spatio-temporal UNet with StableAnimator's pose features and ID adapters (paper section 3)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -95,6 +98,8 @@ class UNet(nnx.Module):
         face_tokens: Float[Array, "b n d"] | None,
         added_time_ids: Float[Array, "b 3"],
         pose_features: Float[Array, "b f h w c"] | None = None,
+        *,
+        remat: bool = False,
     ) -> Float[Array, "b f h w c_out"]:
         """Run the UNet.
 
@@ -106,6 +111,8 @@ class UNet(nnx.Module):
             face_tokens: the Face Encoder's tokens; None leaves the ID adapters out (plain SVD).
             added_time_ids: (fps - 1, motion bucket, noise augmentation strength).
             pose_features: PoseNet's output, added after the first convolution; None adds nothing.
+            remat: keep for the backward pass only what enters the spatial and the temporal half of every block and
+                compute the rest again, to train in less memory. Nothing else changes.
 
         Returns:
             The v-prediction, float32.
@@ -119,13 +126,13 @@ class UNet(nnx.Module):
             x = residual(x, pose_features)
         skips = [x.astype(self.dtype)]  # many are kept for long: in the compute dtype they take half the memory
         for block in self.down_blocks:
-            x, outputs = block(x, time, image_embedding, face_tokens)
+            x, outputs = block(x, time, image_embedding, face_tokens, remat)
             skips += [output.astype(self.dtype) for output in outputs]
-        x = self.mid_block(x, time, image_embedding, face_tokens)
+        x = self.mid_block(x, time, image_embedding, face_tokens, remat)
         for block in self.up_blocks:
             count = len(block.resnets)
             skips, taken = skips[:-count], skips[-count:]
-            x = block(x, taken[::-1], time, image_embedding, face_tokens)
+            x = block(x, taken[::-1], time, image_embedding, face_tokens, remat)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x, OVER_SPACE)))
 
     def _time_embedding(self, timestep: Float[Array, "b"], added_time_ids: Float[Array, "b 3"]):
@@ -133,6 +140,34 @@ class UNet(nnx.Module):
         added = sinusoidal_embedding(added_time_ids, self.config.addition_time_embed_dim)
         added = added.reshape(added.shape[0], -1)
         return self.time_embedding(sinusoid) + self.add_embedding(added)
+
+
+def _residual_block(
+    block: SpatioTemporalResBlock, x: Video, time: jax.Array, remat: bool, skip: Video | None = None
+) -> Video:
+    """`block`, on `x` and a skip beside it, if any: what they are joined to is large, and not kept with `remat`."""
+
+    def over_space(x: Video, skip: Video | None, time: jax.Array) -> Video:
+        joined = x if skip is None else jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)
+        return block.spatial_res_block(joined, time)
+
+    return _kept(block.over_time, remat)(_kept(over_space, remat)(x, skip, time), time)
+
+
+def _transformer(
+    layer: SpatioTemporalTransformer,
+    x: Video,
+    image_embedding: jax.Array,
+    face_tokens: jax.Array | None,
+    remat: bool,
+) -> Video:
+    spatial = _kept(layer.over_space, remat)(x, image_embedding, face_tokens)
+    return _kept(layer.over_time, remat)(x, spatial, image_embedding)
+
+
+def _kept(function: Callable[..., Any], remat: bool) -> Callable[..., Any]:
+    """`function`; with `remat`, its arguments alone are kept for the backward pass."""
+    return jax.checkpoint(function) if remat else function
 
 
 class DownBlock(nnx.Module):
@@ -151,13 +186,13 @@ class DownBlock(nnx.Module):
             self.downsampler = downsampler
 
     def __call__(
-        self, x: Video, time: jax.Array, image_embedding: jax.Array, face_tokens: jax.Array | None
+        self, x: Video, time: jax.Array, image_embedding: jax.Array, face_tokens: jax.Array | None, remat: bool
     ) -> tuple[Video, list[Video]]:
         outputs = []
         for i, resnet in enumerate(self.resnets):
-            x = resnet(x, time)
+            x = _residual_block(resnet, x, time, remat)
             if hasattr(self, "attentions"):
-                x = self.attentions[i](x, image_embedding, face_tokens)
+                x = _transformer(self.attentions[i], x, image_embedding, face_tokens, remat)
             outputs.append(x)
         if hasattr(self, "downsampler"):
             x = self.downsampler(x)
@@ -172,10 +207,12 @@ class MidBlock(nnx.Module):
         self.resnets = nnx.List(resnets)
         self.attentions = nnx.List(attentions)
 
-    def __call__(self, x: Video, time: jax.Array, image_embedding: jax.Array, face_tokens: jax.Array | None) -> Video:
-        x = self.resnets[0](x, time)
-        x = self.attentions[0](x, image_embedding, face_tokens)
-        return self.resnets[1](x, time)
+    def __call__(
+        self, x: Video, time: jax.Array, image_embedding: jax.Array, face_tokens: jax.Array | None, remat: bool
+    ) -> Video:
+        x = _residual_block(self.resnets[0], x, time, remat)
+        x = _transformer(self.attentions[0], x, image_embedding, face_tokens, remat)
+        return _residual_block(self.resnets[1], x, time, remat)
 
 
 class UpBlock(nnx.Module):
@@ -200,9 +237,10 @@ class UpBlock(nnx.Module):
         time: jax.Array,
         image_embedding: jax.Array,
         face_tokens: jax.Array | None,
+        remat: bool,
     ) -> Video:
         for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
-            x = resnet(jnp.concatenate([x, skip.astype(x.dtype)], axis=-1), time)
+            x = _residual_block(resnet, x, time, remat, skip)
             if hasattr(self, "attentions"):
-                x = self.attentions[i](x, image_embedding, face_tokens)
-        return self.upsampler(x) if hasattr(self, "upsampler") else x
+                x = _transformer(self.attentions[i], x, image_embedding, face_tokens, remat)
+        return _kept(self.upsampler, remat)(x) if hasattr(self, "upsampler") else x

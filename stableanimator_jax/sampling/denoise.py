@@ -159,7 +159,8 @@ def denoise(
         noise: unit Gaussian noise for one window of frames; frame i of the video starts from noise[i mod window].
         sampling: settings.
         control: changes each step's predicted clean sample, such as `sampling.face_control.FaceControl`.
-        mesh: spread the rows of a call over its "data" axis; `rows_at_once` must be a multiple of that.
+        mesh: spread the rows of a call over its "data" and "fsdp" axes, which must divide `rows_at_once`, and the
+            frames of each over "frame".
         on_progress: called after every call of the UNet.
 
     Returns:
