@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TypeVar
 from stableanimator_jax.errors import InputError
 
 T = TypeVar("T")
-IdInjection = Literal["distribution_aware", "addition"]
+IdInjection = Literal["distribution_aware", "addition", "none"]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -53,7 +53,7 @@ class UNetConfig:
     addition_time_embed_dim: int = 256
     projection_class_embeddings_input_dim: int = 768
     id_injection: IdInjection = "distribution_aware"
-    """How face tokens enter: the paper's distribution-aware alignment, or plain addition (IP-Adapter)."""
+    """How face tokens enter: the paper's distribution-aware alignment, plain addition (IP-Adapter), or not at all."""
 
     def __post_init__(self):
         _require_sizes(self)

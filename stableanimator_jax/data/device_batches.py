@@ -78,7 +78,12 @@ class DeviceBatches(Iterator[AnyDeviceBatch]):
 
     def _fetch(self) -> tuple[AnyDeviceBatch, bytes]:
         batch: AnyBatch = next(self._loader)
-        rows = batch[:-1]  # all but the names
-        placed = jax.device_put(rows) if self._mesh is None else place_local_rows(rows, self._mesh)
-        kind = DeviceBatch if isinstance(batch, Batch) else DeviceEncodedBatch
-        return kind(*placed), self._loader.state()
+        return place_batch(batch, self._mesh), self._loader.state()
+
+
+def place_batch(batch: AnyBatch, mesh: Mesh | None) -> AnyDeviceBatch:
+    """This host's rows as part of the global batch; see `DeviceBatches`."""
+    rows = batch[:-1]  # all but the names
+    placed = jax.device_put(rows) if mesh is None else place_local_rows(rows, mesh)
+    kind = DeviceBatch if isinstance(batch, Batch) else DeviceEncodedBatch
+    return kind(*placed)

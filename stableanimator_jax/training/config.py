@@ -1,0 +1,288 @@
+"""What a training run can be told. The defaults are the published training's, on one device."""
+
+import dataclasses
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tyro
+
+from stableanimator_jax.config import IdInjection
+from stableanimator_jax.data.images import FitMode
+from stableanimator_jax.data.loader import LoaderConfig
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.training.checkpoints import CheckpointConfig
+from stableanimator_jax.training.metrics import WandbConfig
+
+EMBEDDED = "embedded"
+Trainable = Literal["attentions", "all", "adapters", "lora"]
+
+
+def _require_at_least(part: str, config: Any, **least: float) -> None:
+    for name, low in least.items():
+        if not getattr(config, name) >= low:  # which NaN is not
+            raise InputError(f"--{part}.{name.replace('_', '-')} must be at least {low}, got {getattr(config, name)}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on: a dataset that `prepare_data.py` made, or folders in the published layout."""
+
+    dataset: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """What `prepare_data.py videos` made. All its buckets are trained on."""
+    lists: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.txt ...")] = ()
+    """Instead of a dataset: text files that name folders in the published layout, one file a bucket."""
+    sizes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WIDTHxHEIGHT ...")] = ()
+    """With --data.lists: the size of each one's clips."""
+    fit: FitMode = "crop"
+    """With --data.lists: how frames are brought to that size's aspect."""
+    encoded: bool = False
+    """Train on latents and embeddings that `prepare_data.py encode` left beside the data: VAE and CLIP do not run."""
+    loader: Annotated[LoaderConfig, tyro.conf.arg(name="")] = field(default_factory=LoaderConfig)
+
+    def __post_init__(self):
+        if self.dataset is not None and self.lists:
+            raise InputError("give --data.dataset or --data.lists, not both")
+        if len(self.lists) != len(self.sizes):
+            raise InputError(
+                f"--data.lists names {len(self.lists)} files, but --data.sizes {len(self.sizes)} sizes: one each"
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Where the model departs from that of --init-from: the paper's ablations."""
+
+    id_injection: IdInjection = "distribution_aware"
+    """How face tokens enter the UNet: aligned in distribution (the paper), by plain addition, or not at all."""
+    refine_face_tokens: bool = True
+    """Refine the face tokens by the image's content (the paper's Face Encoder); else they are ArcFace's alone."""
+
+
+@dataclass(frozen=True)
+class TrainableConfig:
+    """Which parameters are trained. PoseNet and Face Encoder always are; VAE, CLIP and ArcFace never."""
+
+    unet: Trainable = "attentions"
+    """Of the UNet: its attention layers (published code), everything (the paper), the ID adapters only, or the ID
+    adapters and low-rank changes of the attention layers."""
+    lora_rank: int = 32
+    """Rank of those changes."""
+    lora_alpha: float = 32.0
+    """They are multiplied by this over the rank."""
+
+    def __post_init__(self):
+        _require_at_least("trainable", self, lora_rank=1, lora_alpha=0)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The loss and what goes into it."""
+
+    face_weight: float = 1.0
+    """How much more the error inside the face boxes counts; 0 is the ablation without face masks."""
+    dropout: float = 0.1
+    """Probability that a clip goes without the image embedding, the reference's latents, or both: each."""
+    noise_augmentation: float = 0.02
+    """Strength of the noise on the reference before it is encoded."""
+    fps: int = 7
+    """Frames a second that the model is told (it is conditioned on fps - 1)."""
+    motion_bucket: int = 127
+    """SVD's motion bucket id."""
+
+    def __post_init__(self):
+        _require_at_least("objective", self, face_weight=0, dropout=0, noise_augmentation=0, fps=1, motion_bucket=0)
+        if self.dropout > 1 / 3:
+            raise InputError(f"--objective.dropout must be at most 1/3: three cases take it each; got {self.dropout}")
+
+    @property
+    def added_time_ids(self) -> tuple[float, float, float]:
+        """SVD's conditions on the video as a whole."""
+        return self.fps - 1, self.motion_bucket, self.noise_augmentation
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its learning rate."""
+
+    learning_rate: float = 1e-5
+    """After the warm-up."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up: as it is, or down to 0 at the last step along half a cosine."""
+    warmup_steps: int = 500
+    """Steps in which the learning rate rises evenly from 0."""
+    beta1: float = 0.9
+    """Decay of the gradients' mean."""
+    beta2: float = 0.999
+    """Decay of the gradients' mean square."""
+    eps: float = 1e-8
+    """Added to the root of the mean square."""
+    weight_decay: float = 1e-2
+    """Decoupled, times the learning rate."""
+    clip_norm: float = 1.0
+    """Gradients of a larger norm, over all parameters together, are scaled down to it; 0: never."""
+    accumulate: int = 1
+    """Parts that a batch is cut into, one after the other in a device's memory: a batch so many times as large."""
+    ema_decay: float = 0.0
+    """Of the running mean of the parameters that is then validated and exported, such as 0.9999; 0: there is none."""
+
+    def __post_init__(self):
+        least = {"learning_rate": 0, "warmup_steps": 0, "beta1": 0, "beta2": 0, "eps": 0, "weight_decay": 0}
+        _require_at_least("optimizer", self, **least, clip_norm=0, accumulate=1, ema_decay=0)
+        for name in ("beta1", "beta2", "ema_decay"):
+            if getattr(self, name) >= 1:
+                raise InputError(f"--optimizer.{name.replace('_', '-')} must be below 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How the devices share the work. The product of the three is their number."""
+
+    data: int | None = None
+    """Groups of devices with a copy of the parameters each; by default as many as there are devices for."""
+    fsdp: int = 1
+    """Devices that share one copy of the parameters and the optimiser's state."""
+    frame: int = 1
+    """Devices that share the frames of a clip."""
+
+    def __post_init__(self):
+        _require_at_least("mesh", self, fsdp=1, frame=1)
+        if self.data is not None:
+            _require_at_least("mesh", self, data=1)
+
+
+@dataclass(frozen=True)
+class DistributedConfig:
+    """How several processes find each other."""
+
+    start: Literal["off", "auto", "slurm", "explicit"] = "off"
+    """off: this process is alone. auto: as the TPU pod or the cluster says. slurm: as SLURM says. explicit: by the
+    three settings below."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """Where process 0 can be reached."""
+    processes: int | None = None
+    """How many there are."""
+    process: int | None = None
+    """Which one this is, from 0."""
+
+    def __post_init__(self):
+        explicit = (self.coordinator, self.processes, self.process)
+        if self.start == "explicit" and None in explicit:
+            raise InputError(
+                "--distributed.start explicit needs --distributed.coordinator, --distributed.processes and "
+                "--distributed.process"
+            )
+        if self.start != "explicit" and explicit != (None, None, None):
+            raise InputError("the addresses of processes are given, but not --distributed.start explicit")
+        if self.processes is not None and self.process is not None and not 0 <= self.process < self.processes:
+            raise InputError(f"--distributed.process must be from 0 to {self.processes - 1}, got {self.process}")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Loss on clips that are not trained on, at noise that is always the same, and videos of them."""
+
+    every: int = 1000
+    """Steps from one validation to the next; 0: none, and --data needs no clips for it."""
+    lists: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.txt ...")] = ()
+    """With --data.lists: the same for validation. A dataset has a split for it."""
+    clips: int = 8
+    """How many of them, from the first on; spread over the devices, so a multiple of the batch is no slower."""
+    levels: int = 4
+    """Noise levels that each is denoised from, spread evenly over those of training."""
+    videos: int = 1
+    """How many of them to make videos of; 0: none."""
+    steps: int = 25
+    """Denoising steps of a video."""
+    guidance: float = 3.0
+    """Classifier-free guidance of a video."""
+
+    def __post_init__(self):
+        _require_at_least("validation", self, every=0, clips=1, levels=1, videos=0, steps=1, guidance=0)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run of `train.py`."""
+
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("outputs/training")
+    """Where checkpoints, curves and videos go."""
+    resume: bool = False
+    """Go on from the latest checkpoint in --output; if there is none, begin."""
+    resume_step: Annotated[int | None, tyro.conf.arg(metavar="STEP")] = None
+    """Go on from the checkpoint of this step."""
+    init_from: Annotated[str, tyro.conf.arg(metavar="DIR|embedded")] = EMBEDDED
+    """The weights to begin from: a checkpoint directory, of StableAnimator or of Stable Video Diffusion alone (PoseNet
+    and Face Encoder then begin anew); or the tiny model in this package, with random weights."""
+    steps: int = 100_000
+    """Steps of the whole run, those before it was resumed too."""
+    seed: int = 0
+    """Of everything random but the data's order, which has its own."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What the models compute in (the VAE, norms, loss and optimiser in float32 always), and what frozen parameters
+    are held in. auto: bfloat16, but float32 on a CPU."""
+    remat: bool = True
+    """Compute the UNet's blocks once more in the backward pass rather than keep what is inside them."""
+    log_every: int = 10
+    """Steps between points of the curves; each is a mean over them."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to compute. auto: an accelerator where JAX finds one."""
+    compilation_cache: bool = True
+    """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    trainable: TrainableConfig = field(default_factory=TrainableConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self):
+        for name, low in {"steps": 1, "seed": 0, "log_every": 1}.items():
+            if getattr(self, name) < low:
+                raise InputError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise InputError(f"--seed must be below 2**32, got {self.seed}")
+        if self.data.dataset is not None and self.validation.lists:
+            raise InputError("--validation.lists goes with --data.lists; a dataset has a validation split of its own")
+        if self.validation.lists and len(self.validation.lists) != len(self.data.lists):
+            raise InputError(f"--validation.lists must name {len(self.data.lists)} files, one for each of --data.lists")
+        if self.data.lists and self.validation.every and not self.validation.lists:
+            raise InputError("give --validation.lists for --data.lists, or turn validation off: --validation.every 0")
+
+    def absolute(self) -> Self:
+        """With every path absolute, so that it means the same from another directory."""
+        data = dataclasses.replace(
+            self.data,
+            dataset=None if self.data.dataset is None else _absolute(self.data.dataset),
+            lists=tuple(map(_absolute, self.data.lists)),
+        )
+        validation = dataclasses.replace(self.validation, lists=tuple(map(_absolute, self.validation.lists)))
+        init_from = self.init_from if self.init_from == EMBEDDED else str(_absolute(Path(self.init_from)))
+        return dataclasses.replace(
+            self, output=_absolute(self.output), init_from=init_from, data=data, validation=validation
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        return _plain(dataclasses.asdict(self))
+
+
+def _absolute(path: Path) -> Path:
+    """Also of `~/file`, which the shell leaves as it is in `--flag=~/file`."""
+    with suppress(RuntimeError):  # nobody's home is known
+        path = path.expanduser()
+    return Path(os.path.normpath(path.absolute()))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value

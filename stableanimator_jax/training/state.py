@@ -1,0 +1,172 @@
+"""What a training run carries from step to step, made straight into its shards."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Int32, PyTree, UInt32
+
+from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.layers import Precision
+from stableanimator_jax.parallel import fsdp_shardings
+from stableanimator_jax.sampling.models import Blueprint, random_params
+from stableanimator_jax.training.config import ModelConfig, TrainConfig
+from stableanimator_jax.training.trainable import TRAINED_MODELS, Params, split_abstract
+from stableanimator_jax.weights.blueprints import Dtype, blueprint
+from stableanimator_jax.weights.checkpoint import describe, load_params
+from stableanimator_jax.weights.embedded import CheckpointSource
+from stableanimator_jax.weights.rules import dotted, flatten, unflatten
+
+MADE_ANEW = ("pose_net", "face_encoder")
+"""Models that Stable Video Diffusion does not have."""
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes. Parameters, moments and averages are float32."""
+
+    step: Int32[Array, ""]
+    """Steps done."""
+    params: Params
+    """The trained ones, by model and dotted name."""
+    opt_state: optax.OptState
+    ema: Params
+    """Their running mean; empty where none is kept."""
+    key: UInt32[Array, "2"]
+    """What every step's random numbers come from, with its number."""
+
+
+def model_config(source: StableAnimatorConfig, config: ModelConfig) -> StableAnimatorConfig:
+    """The configuration of the model to train: its source's, but for the ablations."""
+    return replace(
+        source,
+        unet=replace(source.unet, id_injection=config.id_injection),
+        face_encoder=replace(source.face_encoder, refine=config.refine_face_tokens),
+    )
+
+
+def training_blueprints(config: StableAnimatorConfig, dtype: Dtype, *, arcface: bool) -> dict[str, Blueprint[Any]]:
+    """The models of a run by name. The VAE and ArcFace are float32 always.
+
+    Args:
+        config: of all models.
+        dtype: what the others compute in and hold frozen parameters in.
+        arcface: with ArcFace: training does without, but what is trained is exported with it, and validated by it.
+    """
+    names = [*TRAINED_MODELS, "vae", "image_encoder", *["arcface"] * arcface]
+    return {name: blueprint(config, name, dtype) for name in names}
+
+
+def abstract_state(trained: Params, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool) -> TrainState:
+    """The state's shapes, dtypes and shardings; nothing is allocated."""
+    scalar: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    key: Any = jax.ShapeDtypeStruct((2,), jnp.uint32)
+    opt_state = jax.eval_shape(optimizer.init, trained)
+    return with_shardings(TrainState(scalar, trained, opt_state, trained if ema else {}, key), mesh)
+
+
+def with_shardings(tree: PyTree[Any], mesh: Mesh) -> PyTree[Any]:
+    """Abstract arrays, each with the sharding that it is to have."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        fsdp_shardings(tree, mesh),
+    )
+
+
+def begin(params: Params, optimizer: optax.GradientTransformation, mesh: Mesh, *, ema: bool, seed: int) -> TrainState:
+    """The state at step 0."""
+    wanted = abstract_state(jax.eval_shape(lambda: params), optimizer, mesh, ema=ema)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, wanted)
+
+    def rest(params: Params) -> tuple[Any, ...]:
+        # Copies, because donated buffers must not be shared.
+        average = jax.tree.map(jnp.copy, params) if ema else {}
+        return jnp.zeros((), jnp.int32), optimizer.init(params), average, jax.random.key_data(jax.random.key(seed))
+
+    made = jax.jit(rest, out_shardings=(shardings.step, shardings.opt_state, shardings.ema, shardings.key))(params)
+    step, opt_state, average, key = made
+    return TrainState(step, params, opt_state, average, key)
+
+
+def load(
+    source: CheckpointSource, blueprints: Mapping[str, Blueprint[Any]], config: TrainConfig, mesh: Mesh
+) -> tuple[Params, Params, list[str]]:
+    """Parameters to begin from, read straight into their dtypes and shards.
+
+    Args:
+        source: a checkpoint, or none for random weights.
+        blueprints: the models wanted.
+        config: which parameters are trained, and the seed of those made anew.
+        mesh: devices.
+
+    Returns:
+        trained and frozen parameters, and the names of the models that were made anew.
+
+    Raises:
+        InputError: the checkpoint has no UNet, VAE or CLIP, or is damaged.
+    """
+    abstract_trained, abstract_frozen = split_abstract(blueprints, config.trainable)
+    abstract_trained, abstract_frozen = (with_shardings(t, mesh) for t in (abstract_trained, abstract_frozen))
+    held = () if source.path is None else describe(source.path).models
+    trained: Params = {}
+    frozen: Params = {}
+    anew = []
+    for model, made_from in blueprints.items():
+        wanted = abstract_frozen[model] | abstract_trained.get(model, {})
+        paths = {dotted(path): path for path in flatten(made_from.abstract_params())}
+        same = getattr(source.config, model) == made_from.config or model not in MADE_ANEW
+        if source.path is not None and model in held and same:
+            nested = unflatten({path: wanted[name] for name, path in paths.items()})
+            found = load_params(source.path, model, nested)
+        elif source.path is None or model in MADE_ANEW:
+            anew.append(model)
+            found = _place(_initial(made_from, config.seed, random=source.path is None), wanted)
+        else:
+            raise InputError(
+                f"checkpoint {source.path} has no {model}, from which training must begin; convert_weights.py makes "
+                "one from Stable Video Diffusion or StableAnimator"
+            )
+        leaves = {dotted(path): leaf for path, leaf in flatten(found).items()}
+        frozen[model] = {name: leaves[name] for name in abstract_frozen[model]}
+        if own := abstract_trained.get(model):
+            factors = _initial_factors({n: a for n, a in own.items() if n not in leaves}, config.seed)
+            trained[model] = {name: leaves[name] if name in leaves else factors[name] for name in own}
+    return trained, frozen, anew
+
+
+def _initial(made_from: Blueprint[Any], seed: int, *, random: bool) -> dict[Any, Any]:
+    """A model's parameters as it begins: by its own initialisers where it must begin well, on this host's CPU."""
+    if random and made_from.kind.__name__ not in ("PoseNet", "FaceEncoder"):
+        return random_params(made_from.abstract_params(), seed=0)  # as sampling has them
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        full = Precision(jnp.dtype("float32"), jnp.dtype("float32"))
+        return nnx.to_pure_dict(nnx.state(made_from.kind(made_from.config, precision=full, rngs=nnx.Rngs(seed))))
+
+
+def _place(params: dict[Any, Any], wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[Any, Any]:
+    """The same numbers on every host, each device taking its part."""
+    placed = {}
+    for path, leaf in flatten(params).items():
+        target = wanted[dotted(path)]
+        array = np.asarray(leaf).astype(target.dtype)
+        placed[path] = jax.make_array_from_callback(array.shape, target.sharding, lambda index, a=array: a[index])
+    return unflatten(placed)
+
+
+def _initial_factors(wanted: Mapping[str, jax.ShapeDtypeStruct], seed: int) -> dict[str, jax.Array]:
+    """Low-rank factors: one of each pair Gaussian, with a spread of 1/sqrt(rank), the other zero: no change yet."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    placed = {}
+    for name, leaf in wanted.items():
+        array = np.zeros(leaf.shape, np.float32)
+        if name.endswith("lora_a"):
+            array = generator.standard_normal(leaf.shape, np.float32) / np.sqrt(leaf.shape[0], dtype=np.float32)
+        placed[name] = jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index, a=array: a[index])
+    return placed
