@@ -44,6 +44,7 @@ from stableanimator_jax.runtime import choose_device, keep_compiled_programs
 from stableanimator_jax.sampling.clip_input import clip_pixels
 from stableanimator_jax.sampling.models import Blueprint, Model
 from stableanimator_jax.sampling.record import versions
+from stableanimator_jax.training.encode import pixels
 from stableanimator_jax.weights.embedded import open_checkpoint
 from stableanimator_jax.weights.fingerprint import fingerprint
 
@@ -222,27 +223,27 @@ def encode_frames(
         key: the clip's.
         noise_augmentation: how much unit Gaussian noise is added to pixels in [-1, 1].
     """
-    pixels, noisy = _pixels(frames, numbers, key, np.float32(noise_augmentation))
-    return _moments(vae, pixels), _moments(vae, noisy), _embedding(image_encoder, pixels)
+    plain, noisy = _with_noise(frames, numbers, key, np.float32(noise_augmentation))
+    return _moments(vae, plain), _moments(vae, noisy), _embedding(image_encoder, plain)
 
 
 @jax.jit
-def _pixels(
+def _with_noise(
     frames: UInt8[Array, "n H W 3"], numbers: Int32[Array, "n"], key: Array, noise_augmentation: Float32[Array, ""]
 ) -> tuple[Float32[Array, "n H W 3"], Float32[Array, "n H W 3"]]:
-    pixels = frames.astype(jnp.float32) / 127.5 - 1
+    plain = pixels(frames)
     noise = jax.vmap(lambda number: jax.random.normal(jax.random.fold_in(key, number), frames.shape[1:]))(numbers)
-    return pixels, pixels + noise_augmentation * noise
+    return plain, plain + noise_augmentation * noise
 
 
 @jax.jit
-def _moments(vae: Model[VAE], pixels: Float32[Array, "n H W 3"]) -> Float16[Array, "n h w 2c"]:
-    return jnp.concatenate(vae.module().encode(pixels), axis=-1).astype(jnp.float16)
+def _moments(vae: Model[VAE], images: Float32[Array, "n H W 3"]) -> Float16[Array, "n h w 2c"]:
+    return jnp.concatenate(vae.module().encode(images), axis=-1).astype(jnp.float16)
 
 
 @jax.jit
-def _embedding(image_encoder: Model[ImageEncoder], pixels: Float32[Array, "n H W 3"]) -> Float32[Array, "n d"]:
-    return image_encoder.module()(clip_pixels(pixels)).astype(jnp.float32)
+def _embedding(image_encoder: Model[ImageEncoder], images: Float32[Array, "n H W 3"]) -> Float32[Array, "n d"]:
+    return image_encoder.module()(clip_pixels(images)).astype(jnp.float32)
 
 
 def _chunks(todo: Sequence[tuple[PixelClips, int, str]], batch: int) -> Iterator[_Chunk]:
