@@ -1,6 +1,7 @@
 """The UNet against the published code, and its own promises."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 from stableanimator_jax.models.id_adapter import IdCrossAttention, align_distribution
-from stableanimator_jax.models.unet import UNet
+from stableanimator_jax.models.layers import LayerKwargs, Upsample
+from stableanimator_jax.models.spatio_temporal import SpatioTemporalResBlock, SpatioTemporalTransformer
+from stableanimator_jax.models.unet import UNet, UpBlock
 from tests.golden_data import assert_close, load
 from tests.golden_models import BFLOAT16, FLOAT32, TINY, channels_last, reference_model
 
@@ -166,3 +169,32 @@ def test_any_number_of_frames_and_size(frames):
 
 def test_unet_is_a_plain_module():
     assert isinstance(reference_model("unet").module(), UNet)
+
+
+def test_remat_keeps_little_and_changes_nothing():
+    """One level on the way up: it takes skips, and doubles. What is kept for the backward pass, and the gradients."""
+    kw: LayerKwargs = {"precision": FLOAT32, "rngs": _rngs()}
+    block = UpBlock(
+        [SpatioTemporalResBlock(96, 64, 16, eps=1e-5, **kw)],
+        [SpatioTemporalTransformer(64, 16, 2, id_injection="distribution_aware", **kw)],
+        Upsample(64, **kw),
+    )
+    shapes = ((1, 16, 8, 8, 64), (1, 16, 8, 8, 32), (1, 16), (1, 16), (1, 4, 16))
+    x, skip, *conditions = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
+
+    def loss(block, x, skip, remat):
+        return jnp.square(block(x, [skip], *conditions, remat)).sum()
+
+    def kept(remat):
+        """How many times the size of `x` the backward pass needs; parameters are smaller, and not counted."""
+        pullback = jax.eval_shape(lambda *args: jax.vjp(partial(loss, remat=remat), *args)[1], block, x, skip)
+        return sum(leaf.size for leaf in jax.tree.leaves(pullback) if leaf.size >= x.size) / x.size
+
+    # What enters each of the four halves and the doubling; and for the square, the output, four times as large.
+    assert kept(True) == 5 + 4
+    assert kept(False) > 50
+    plain, again = (
+        jax.jit(jax.grad(partial(loss, remat=remat), argnums=(0, 1, 2)))(block, x, skip) for remat in (0, 1)
+    )
+    for p, q in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(q, p, atol=1e-5 * np.abs(p).max())
