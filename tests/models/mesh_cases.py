@@ -24,7 +24,7 @@ ROWS = FRAMES = 8
 RELATIVE = 1e-5
 ZERO = 1e-6
 """Of the largest gradient's norm. What is smaller is a sum that cancels to nothing: a bias before a norm."""
-SIDE, CHANNELS, CONTEXT = 4, 64, 16
+SIDE, CHANNELS, CONTEXT = 8, 64, 16  # the UNet's lower level has half the side: still enough pixels for 8 devices
 WHOLE_ACTIVATION = 4 * ROWS * FRAMES * SIDE**2 * CHANNELS
 """Bytes of what goes from layer to layer, on all devices together."""
 
