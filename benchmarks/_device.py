@@ -61,16 +61,16 @@ def matmul_rate(dtype: Any, seconds: float = 1.0) -> float:
     return 2 * size**3 / min(run(times) for _ in range(5))
 
 
-def peak_memory(lower: Callable[[], jax.stages.Lowered]) -> tuple[int, str]:
+def peak_memory(compiled: Callable[[], jax.stages.Compiled]) -> tuple[int, str]:
     """Most bytes that were in use on the device so far, and how that is known.
 
-    Where the device keeps no statistics (a CPU), what the compiler plans for one call of the program that `lower`
-    gives.
+    Where the device keeps no statistics (a CPU), what the compiler plans for one call of the program that
+    `compiled` gives.
     """
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
         return statistics["peak_bytes_in_use"], "device statistics, whole process"
-    memory: Any = lower().compile().memory_analysis()
+    memory: Any = compiled().memory_analysis()
     total = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
     return total, "compiler's plan of one call"
 

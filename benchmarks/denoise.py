@@ -186,7 +186,7 @@ def measure(options: Options) -> list[tuple[str, str]]:
     decode_first, decode_second = (decode(animator, timed.latents, options) for _ in range(2))
 
     arguments = predict_arguments(animator, condition, options)
-    memory, source = peak_memory(lambda: predict.lower(*arguments))
+    memory, source = peak_memory(lambda: predict.lower(*arguments).compile())
     flops = matmul_flops(predict, *arguments) * timed.calls
     rate = matmul_rate(options.dtype)
     return [

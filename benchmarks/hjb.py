@@ -189,7 +189,7 @@ def measure_mode(models: Models, problem: Problem, options: Options, margin: flo
             latent_size=options.latent_size,
             iterations=options.iterations,
             region=region,
-        )
+        ).compile()
     )
     return Measured(
         compile_seconds=first - whole,

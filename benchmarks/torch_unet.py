@@ -32,10 +32,17 @@ def random_unet(config: dict[str, Any], frames: int, device: str, dtype: torch.d
     values: dict[str, Any] = {
         name: tuple(config[name]) if isinstance(config[name], list) else config[name] for name in names
     }
+    levels = len(config["block_out_channels"]) - 1
+    values["down_block_types"] = ("CrossAttnDownBlockSpatioTemporal",) * levels + ("DownBlockSpatioTemporal",)
+    values["up_block_types"] = ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * levels
     torch.manual_seed(0)
+    default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
-    with torch.device(device):
-        return UNetSpatioTemporalConditionModel(**values, num_frames=frames).eval()
+    try:
+        with torch.device(device):
+            return UNetSpatioTemporalConditionModel(**values, num_frames=frames).eval()
+    finally:
+        torch.set_default_dtype(default)
 
 
 def time_steps(step: Callable[[], Any], steps: int, device: str) -> tuple[float, list[float]]:

@@ -76,7 +76,8 @@ def make_step(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -
         else:
             gradients, metrics = _accumulated(gradient, state.params, (batch, noise, draws), task.accumulate)
         gradients = jax.lax.with_sharding_constraint(gradients, fsdp_shardings(gradients, mesh))
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts in integers
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = cast(Params, optax.apply_updates(state.params, updates))
         ema = state.ema
         if task.ema_decay:
@@ -84,7 +85,7 @@ def make_step(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -
             decay = jnp.minimum(task.ema_decay, (1 + state.step) / (10 + state.step)).astype(jnp.float32)
             ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
         new = TrainState(state.step + 1, params, opt_state, ema, state.key)
-        return new, metrics, optax.global_norm(gradients)
+        return new, metrics, optax.tree.norm(gradients)
 
     return step
 
