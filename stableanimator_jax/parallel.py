@@ -19,6 +19,8 @@ from stableanimator_jax.errors import InputError
 
 DATA, FSDP, FRAME = "data", "fsdp", "frame"
 BATCH_AXES = (DATA, FSDP)
+SMALLEST_SHARDED = 2**16
+"""Parameters of fewer elements are whole on every device: gathering them would cost more than it saves."""
 
 
 def make_mesh(
@@ -74,12 +76,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def fsdp_shardings(params: PyTree[Any], mesh: Mesh, smallest: int = 2**16) -> PyTree[NamedSharding]:
+def fsdp_shardings(params: PyTree[Any], mesh: Mesh, smallest: int = SMALLEST_SHARDED) -> PyTree[NamedSharding]:
     """A sharding for every parameter, by its shape alone: its largest axis that "fsdp" divides evenly.
 
     Args:
         params: arrays or anything with a `shape` (abstract parameters, before any memory is allocated).
-        smallest: parameters of fewer elements are replicated: gathering them would cost more than it saves.
+        smallest: parameters of fewer elements are replicated.
     """
     size = mesh.shape[FSDP]
 

@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Float, UInt8
 
 from stableanimator_jax.data.device_batches import AnyDeviceBatch, DeviceBatch
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.parallel import FRAME
+from stableanimator_jax.parallel import leading_shards, spread
 from stableanimator_jax.sampling.clip_input import clip_pixels
 from stableanimator_jax.training.objective import EncodedBatch
 
@@ -56,14 +57,13 @@ def frame_moments(vae: VAE, frames: UInt8[Array, "b f H W 3"]) -> Float[Array, "
     One frame of each row after the other, on each of the devices that share a row's frames: all at once would be the
     largest thing in memory.
     """
-    b, f = frames.shape[:2]
-    mesh = jax.sharding.get_abstract_mesh()
-    shards = mesh.shape.get(FRAME, 1) if not mesh.empty else 1
-    if f % shards:
-        shards = 1
-    turns = jnp.moveaxis(frames.reshape(b, shards, f // shards, *frames.shape[2:]), 2, 0)  # [turn, b, shard, …]
-    encoded = jax.lax.map(lambda some: jnp.concatenate(vae.encode(pixels(some)), axis=-1), turns)
-    return jnp.moveaxis(encoded, 0, 2).reshape(b, f, *encoded.shape[3:])
+    _, shards = leading_shards(frames.shape)
+    turns = rearrange(spread(frames), "b (shard turn) h w c -> turn b shard h w c", shard=shards)
+
+    def encode(some: UInt8[Array, "b shard H W 3"]) -> Float[Array, "b shard h w 2c"]:
+        return jnp.concatenate(vae.encode(pixels(spread(some))), axis=-1)
+
+    return rearrange(jax.lax.map(encode, turns), "turn b shard h w c -> b (shard turn) h w c")
 
 
 def _sampled(

@@ -35,6 +35,12 @@ def start_distributed(config: DistributedConfig) -> None:
         raise InputError(f"--distributed.start {config.start} does not work here: {reason}") from e
 
 
+def leave_together() -> None:
+    """Wait for the other processes, so that none takes another's end for a failure. Nothing can be computed after."""
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()
+
+
 def require_agreement(settings: dict[str, Any]) -> None:
     """Check that every process was told the same, and stop all of them where one was not.
 

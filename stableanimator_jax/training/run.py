@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,39 +11,38 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from stableanimator_jax.config import StableAnimatorConfig, read_json
-from stableanimator_jax.data.device_batches import AnyDeviceBatch, DeviceBatches
-from stableanimator_jax.data.files import replacing
+from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.data.device_batches import DeviceBatches
 from stableanimator_jax.data.loader import Loader, make_loader
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.flops import matmul_flops, peak_flops
+from stableanimator_jax.flops import peak_flops
 from stableanimator_jax.parallel import BATCH_AXES, make_mesh, row_share
 from stableanimator_jax.runtime import choose_device, keep_compiled_programs
 from stableanimator_jax.training.checkpoints import Checkpoints
 from stableanimator_jax.training.config import TrainConfig
-from stableanimator_jax.training.hosts import changes, require_agreement, start_distributed
+from stableanimator_jax.training.hosts import leave_together, require_agreement, start_distributed
 from stableanimator_jax.training.metrics import MetricsWriter
 from stableanimator_jax.training.optimizer import learning_rate, make_optimizer
 from stableanimator_jax.training.progress import TrainProgress
+from stableanimator_jax.training.settings import keep_settings, resumed_step, say
 from stableanimator_jax.training.sources import sources, training_clips, validation_clips
 from stableanimator_jax.training.state import (
     TrainState,
     abstract_state,
     begin,
+    frozen_digest,
     load,
     model_config,
     training_blueprints,
 )
 from stableanimator_jax.training.step import Metrics, Task, make_step, means
+from stableanimator_jax.training.step_flops import step_flops
 from stableanimator_jax.training.stopping import Stopping
 from stableanimator_jax.training.trainable import Params, merged, split_abstract
 from stableanimator_jax.training.validation import Validation
+from stableanimator_jax.weights.checkpoint import models_in
 from stableanimator_jax.weights.checkpoint_item import SaveModels
 from stableanimator_jax.weights.embedded import CheckpointSource, open_checkpoint
-
-SETTINGS = "config.json"
-# What a run's checkpoints mean: another value makes them another run's.
-_FIXED = ("init_from", "model.", "trainable.", "dtype", "seed", "optimizer.ema_decay", "optimizer.clip_norm")
 
 
 @dataclass(frozen=True)
@@ -85,13 +83,14 @@ def run(config: TrainConfig) -> None:
     require_agreement({"training data": json.loads(loader.state())})
     with ExitStack() as opened:
         checkpoints = opened.enter_context(Checkpoints(config.output, config.checkpoints))
-        resumed = _resumed_step(config, checkpoints)
-        _keep_settings(config, resumed)
-        _say(f"device: {device}, computing in {config.dtype}; mesh {dict(mesh.shape)}")
-        _say(f"data: {sum(map(len, clips))} clips in {len(clips)} buckets, batches of {config.data.loader.batch_size}")
+        resumed = resumed_step(config, checkpoints)
+        say(f"device: {device}, computing in {config.dtype}; mesh {dict(mesh.shape)}")
+        say(f"data: {sum(map(len, clips))} clips in {len(clips)} buckets, batches of {config.data.loader.batch_size}")
 
-        opened.enter_context(jax.set_mesh(mesh))
         made, trained = _prepare(config, source, model, mesh)
+        digest = frozen_digest(made.frozen)
+        require_agreement({"frozen weights": digest})
+        keep_settings(config, digest, resumed)
         validation = _validation(config, made, mesh)
         if resumed is None:
             state = begin(trained, made.optimizer, mesh, ema=config.optimizer.ema_decay > 0, seed=config.seed)
@@ -105,12 +104,15 @@ def run(config: TrainConfig) -> None:
             del trained
             _, state, position = checkpoints.restore(wanted, resumed)
             loader.restore(position)
-            _say(f"going on from step {resumed}")
+            say(f"going on from step {resumed}")
         batches = opened.enter_context(DeviceBatches(loader, mesh))
         metrics = opened.enter_context(
             MetricsWriter(config.output, resumed=resumed, wandb=config.wandb, settings=config.to_dict())
         )
-        _train(made, state, resumed or 0, batches, loader, checkpoints, metrics, validation)
+        stopped = _train(made, state, resumed or 0, batches, loader, checkpoints, metrics, validation)
+    leave_together()
+    if stopped:
+        raise KeyboardInterrupt
 
 
 def _train(
@@ -122,11 +124,12 @@ def _train(
     checkpoints: Checkpoints,
     metrics: MetricsWriter,
     validation: Validation | None,
-) -> None:
+) -> bool:
+    """Train to the last step, or until asked to stop, which is what it returns."""
     config = made.config
     step = jax.jit(make_step(made.task, made.optimizer, made.mesh), donate_argnums=0)
     rate = learning_rate(config.optimizer, config.steps)
-    flops: dict[Any, float] = {}
+    flops: dict[Any, int] = {}
     peak = peak_flops(jax.devices()[0])
     peak = None if peak is None else peak * made.mesh.size
     with (
@@ -139,8 +142,9 @@ def _train(
             batch = next(batches)
             if batch.masks.shape not in flops:
                 with progress.paused("preparing"):
-                    flops[batch.masks.shape] = _useful_flops(made, state, batch)
-            state, sums, norm = step(state, made.frozen, batch)
+                    flops[batch.masks.shape] = step_flops(made.task, state.params, made.frozen, batch)
+            with jax.set_mesh(made.mesh):  # not for longer: a video is made on one device
+                state, sums, norm = step(state, made.frozen, batch)
             done += 1
             if waiting is not None:
                 log.add(waiting)  # while the device is busy with this step, the one before is looked at
@@ -160,10 +164,11 @@ def _train(
                     _validate(validation, made, state, done, metrics, stopping.check)
             if stop:
                 checkpoints.wait()
-                _say(f"stopped after step {done}, which is saved; --resume goes on from it")
-                raise KeyboardInterrupt
+                say(f"stopped after step {done}, which is saved; --resume goes on from it")
+                return True
         checkpoints.wait()
-    _say(f"trained {done} steps; the weights are in {checkpoints.directory / str(done) / 'weights'}")
+    say(f"trained {done} steps; the weights are in {checkpoints.directory / str(done) / 'weights'}")
+    return False
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,7 @@ class _Waiting:
     metrics: Metrics
     norm: jax.Array
     frames: int
-    flops: float
+    flops: int
 
 
 class _Log:
@@ -222,8 +227,6 @@ def _prepare(
     config: TrainConfig, source: CheckpointSource, model: StableAnimatorConfig, mesh: Mesh
 ) -> tuple[_Run, Params]:
     """Load the models, and say what is trained."""
-    from stableanimator_jax.weights.checkpoint import models_in
-
     has_arcface = source.path is not None and "arcface" in models_in(source.path)
     blueprints = training_blueprints(model, config.dtype, arcface=has_arcface)  # pyright: ignore[reportArgumentType]
     trained, frozen, anew = load(source, blueprints, config, mesh)
@@ -236,8 +239,8 @@ def _prepare(
         config.optimizer.ema_decay,
     )
     count = sum(leaf.size for leaf in jax.tree.leaves(trained))
-    _say(f"weights: {config.init_from}" + (f"; begun anew: {', '.join(anew)}" if anew and source.path else ""))
-    _say(f"trained: {count / 1e6:.1f} M parameters ({config.trainable.unet}, PoseNet, Face Encoder)")
+    say(f"weights: {config.init_from}" + (f"; begun anew: {', '.join(anew)}" if anew and source.path else ""))
+    say(f"trained: {count / 1e6:.1f} M parameters ({config.trainable.unet}, PoseNet, Face Encoder)")
     nested = jax.jit(lambda trained, frozen: merged(blueprints, trained, frozen, config.trainable))
     plain = config.trainable.unet != "lora"  # then nothing is computed, and nothing copied
     weights = (lambda t, f: merged(blueprints, t, f, config.trainable)) if plain else nested
@@ -248,13 +251,6 @@ def _weights(made: _Run, state: TrainState, step: int) -> SaveModels:
     """The models for inference, of the running mean where there is one."""
     source = {"trained_from": made.config.init_from, "step": step, "ema": bool(state.ema)}
     return SaveModels(made.model, made.weights(state.ema or state.params, made.frozen), source)
-
-
-def _useful_flops(made: _Run, state: TrainState, batch: AnyDeviceBatch) -> float:
-    """Of one step, without what is computed twice to save memory."""
-    whole = replace(made.task, remat=False)
-    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (state, made.frozen, batch))
-    return float(matmul_flops(make_step(whole, made.optimizer, made.mesh), *abstract))
 
 
 def _validation(config: TrainConfig, made: _Run, mesh: Mesh) -> Validation | None:
@@ -303,48 +299,3 @@ def _require_divisible(config: TrainConfig, mesh: Mesh) -> None:
             f"devices in {config.optimizer.accumulate} parts: make --data.batch-size a multiple of {parts}, "
             f"such as {max(1, round(size / parts)) * parts}"
         )
-
-
-def _resumed_step(config: TrainConfig, checkpoints: Checkpoints) -> int | None:
-    """Which step to go on from, None to begin. Raises `InputError` for another run's directory."""
-    steps = checkpoints.steps()
-    if config.resume_step is not None:
-        if config.resume_step not in steps:
-            there = f"it has {', '.join(map(str, steps))}" if steps else "it has none"
-            raise InputError(f"{checkpoints.directory} has no checkpoint of step {config.resume_step}; {there}")
-        return config.resume_step
-    if steps and not config.resume:
-        raise InputError(
-            f"{config.output} holds a run's checkpoints already (step {steps[-1]}): go on with it by --resume, or name "
-            "another --output"
-        )
-    return steps[-1] if steps else None
-
-
-def _keep_settings(config: TrainConfig, resumed: int | None) -> None:
-    """Leave the run's settings in its directory. Raises `InputError` where going on with others means nothing."""
-    path = config.output / SETTINGS
-    settings = config.to_dict()
-    if resumed is not None and path.is_file():
-        before = read_json(path)
-        changed = changes(before if isinstance(before, dict) else {}, settings)
-        for name, (old, new) in changed.items():
-            if name.startswith(_FIXED):
-                flag = "--" + name.replace("_", "-")
-                raise InputError(
-                    f"this run was begun with {flag} {old}, and cannot go on with {new}: leave it as it was"
-                )
-        shown = [f"{n} {o} -> {v}" for n, (o, v) in changed.items() if not n.startswith(("resume", "distributed"))]
-        if shown:
-            _say(f"note: settings that are not as they were: {', '.join(shown)}")
-    if jax.process_index() == 0:
-        try:
-            with replacing(path) as unfinished:
-                Path(unfinished).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        except OSError as e:
-            raise InputError(f"cannot write to --output {config.output}: {e.strerror}") from e
-
-
-def _say(text: str) -> None:
-    if jax.process_index() == 0:
-        print(text, flush=True)

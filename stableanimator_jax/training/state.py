@@ -1,5 +1,6 @@
 """What a training run carries from step to step, made straight into its shards."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from jaxtyping import Array, Int32, PyTree, UInt32
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.parallel import fsdp_shardings
+from stableanimator_jax.parallel import SMALLEST_SHARDED, fsdp_shardings
 from stableanimator_jax.sampling.models import Blueprint, random_params
 from stableanimator_jax.training.config import ModelConfig, TrainConfig
 from stableanimator_jax.training.trainable import TRAINED_MODELS, Params, split_abstract
@@ -139,6 +140,21 @@ def load(
             factors = _initial_factors({n: a for n, a in own.items() if n not in leaves}, config.seed)
             trained[model] = {name: leaves[name] if name in leaves else factors[name] for name in own}
     return trained, frozen, anew
+
+
+def frozen_digest(frozen: Params) -> str:
+    """Tells whether two runs have the same frozen weights: a hash of their small arrays, such as norms and biases.
+
+    These are whole on every device; and they are rounded to bfloat16, so that the dtype that the run holds them in
+    makes no difference.
+    """
+    digest = hashlib.sha256()
+    arrays = {f"{model}.{name}": leaf for model, leaves in frozen.items() for name, leaf in leaves.items()}
+    for name, leaf in sorted(arrays.items()):
+        if leaf.size < SMALLEST_SHARDED:
+            digest.update(name.encode())
+            digest.update(np.asarray(leaf.addressable_data(0)).astype(jnp.bfloat16).tobytes())
+    return digest.hexdigest()
 
 
 def _initial(made_from: Blueprint[Any], seed: int, *, random: bool) -> dict[Any, Any]:

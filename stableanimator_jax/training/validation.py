@@ -63,7 +63,9 @@ class Validation:
                 check()
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(_SEED), number), level)
                 u = (level + 0.5) / self.config.levels
-                found = jax.device_get(self._measure(params, frozen, batch, jax.random.key_data(key), np.float32(u)))
+                with jax.set_mesh(self.mesh):
+                    sums = self._measure(params, frozen, batch, jax.random.key_data(key), np.float32(u))
+                found = jax.device_get(sums)
                 total = found if total is None else cast(Metrics, jax.tree.map(np.add, total, found))
         assert total is not None
         return means(total)
