@@ -12,6 +12,7 @@ from stableanimator_jax.cli import config_file, flag_value, parse, run_script
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.run_config import SampleConfig
+from stableanimator_jax.training.config import TrainConfig
 from tests.sample_script import ROOT
 
 
@@ -114,11 +115,14 @@ def test_ends(capsys):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[!_]*.py")), ids=lambda path: path.stem)
 def test_configs(path):
     """Each is of use as it is, for models of the published sizes and the tiny one alike; and says how to run it."""
-    config, rest = config_file([str(path)], SampleConfig())
+    default = TrainConfig() if path.stem.startswith("train_") else SampleConfig()
+    config, rest = config_file([str(path)], default)
     assert not rest
-    assert isinstance(config, SampleConfig)
+    script = "train.py" if isinstance(config, TrainConfig) else "sample.py"
+    assert f"python {script} configs/{path.name}" in runpy.run_path(str(path))["__doc__"]
+    if isinstance(config, TrainConfig):
+        return
     multiple = StableAnimatorConfig().size_multiple
     assert config.width is not None
     assert config.height is not None
     assert config.width % multiple == config.height % multiple == 0
-    assert f"python sample.py configs/{path.name}" in runpy.run_path(str(path))["__doc__"]

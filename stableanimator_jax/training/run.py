@@ -1,7 +1,7 @@
 """A run of `train.py`: data in; checkpoints, curves and videos out."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.data.clip_source import ClipSource
 from stableanimator_jax.data.device_batches import DeviceBatches
 from stableanimator_jax.data.loader import Loader, make_loader
 from stableanimator_jax.errors import InputError
@@ -79,8 +80,11 @@ def run(config: TrainConfig) -> None:
     source = open_checkpoint(config.init_from)
     model = model_config(source.config, config.model)
     clips = training_clips(config)
-    loader = _loader(config, sources(clips, config, model), mesh)
+    host, hosts = row_share(mesh)
+    loader = make_loader(sources(clips, config, model), config.data.loader, host=host, hosts=hosts)
+    loader.batch_at(0)  # so that data that cannot be read shows before weights are
     require_agreement({"training data": json.loads(loader.state())})
+    held_out = sources(validation_clips(config), config, model) if config.validation.every else []
     with ExitStack() as opened:
         checkpoints = opened.enter_context(Checkpoints(config.output, config.checkpoints))
         resumed = resumed_step(config, checkpoints)
@@ -91,7 +95,7 @@ def run(config: TrainConfig) -> None:
         digest = frozen_digest(made.frozen)
         require_agreement({"frozen weights": digest})
         keep_settings(config, digest, resumed)
-        validation = _validation(config, made, mesh)
+        validation = _validation(made, held_out)
         if resumed is None:
             state = begin(trained, made.optimizer, mesh, ema=config.optimizer.ema_decay > 0, seed=config.seed)
         else:
@@ -253,18 +257,18 @@ def _weights(made: _Run, state: TrainState, step: int) -> SaveModels:
     return SaveModels(made.model, made.weights(state.ema or state.params, made.frozen), source)
 
 
-def _validation(config: TrainConfig, made: _Run, mesh: Mesh) -> Validation | None:
-    if not config.validation.every:
+def _validation(made: _Run, clips: Sequence[ClipSource]) -> Validation | None:
+    if not clips:
         return None
-    clips = validation_clips(config)
-    rows = mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
+    config = made.config
+    rows = made.mesh.shape[BATCH_AXES[0]] * made.mesh.shape[BATCH_AXES[1]]
     settings = replace(config.data.loader, batch_size=rows, seed=0, horizontal_flip=False, workers=0, proportions=None)
-    host, hosts = row_share(mesh)
-    loader = make_loader(sources(clips, config, made.model), settings, host=host, hosts=hosts)
-    pixels = make_loader(clips, replace(settings, batch_size=1))
+    host, hosts = row_share(made.mesh)
+    loader = make_loader(clips, settings, host=host, hosts=hosts)
+    pixels = make_loader(validation_clips(config), replace(settings, batch_size=1))
     most = min(config.validation.clips, sum(map(len, clips)))
     wanted = replace(config.validation, clips=most, videos=min(config.validation.videos, most))
-    return Validation(wanted, made.task, made.model, mesh, loader, pixels)
+    return Validation(wanted, made.task, made.model, made.mesh, loader, pixels)
 
 
 def _validate(
@@ -282,11 +286,6 @@ def _validate(
     metrics.write(step, {f"validation/{name}": value for name, value in (values | found).items()})
     for name, sheet in sheets.items():
         metrics.image(step, name, sheet)
-
-
-def _loader(config: TrainConfig, clips: Any, mesh: Mesh) -> Loader:
-    host, hosts = row_share(mesh)
-    return make_loader(clips, config.data.loader, host=host, hosts=hosts)
 
 
 def _require_divisible(config: TrainConfig, mesh: Mesh) -> None:

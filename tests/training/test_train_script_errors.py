@@ -1,0 +1,160 @@
+"""`train.py` on bad input: one clear line on stderr, exit status 2, and nothing lost or half-written."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import train
+from stableanimator_jax.cli import run_script
+from stableanimator_jax.training import run
+from tests.data.published_folders import make_folder
+from tests.training.drawn_clips import write_drawn_dataset
+from tests.training.mini_model import save_mini_model
+from tests.training.train_script import FLAGS, finish, start_together
+
+OUTPUT = ("--output", "out")
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("given")
+    write_drawn_dataset(folder / "data", train=2, validation=1, frames=6)
+    save_mini_model(folder / "mini")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def place(given, tmp_path, monkeypatch):
+    """A working directory with the data and the weights; nothing may get as far as training."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "mini"):
+        shutil.copytree(given / name, name)
+    monkeypatch.setattr(run, "_train", lambda *_: pytest.fail("it began to train"))
+    return tmp_path
+
+
+def call(*argv: object) -> int:
+    flags = ["--init-from", "mini", "--data.dataset", "data", *FLAGS, "--no-compilation-cache"]
+    return run_script(train.main, [*flags, *map(str, argv)])
+
+
+def error(capsys, *argv: object) -> str:
+    assert call(*argv) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("error: ")
+    assert complaint.count("\n") == 1
+    return complaint.removeprefix("error: ").strip()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--optimizer.learning-rat", "1"], "did you mean --optimizer.learning-rate"),
+        (["--trainable.unet", "attention"], "--trainable.unet"),
+        (["--optimizer.beta2", "1"], "beta2 must be below 1"),
+        (["--optimizer.learning-rate", "nan"], "learning-rate must be at least 0, got nan"),
+        (["--objective.dropout", "0.5"], "at most 1/3"),
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--checkpoints.every", "0"], "every must be at least 1"),
+        (["--mesh.fsdp", "3"], "fsdp 3"),
+        (["--mesh.data", "2"], "takes 2 devices: there are 1"),
+        (["--optimizer.accumulate", "3"], "make --data.batch-size a multiple of 3, such as 3"),
+        (["--data.frames", "6"], " has 6 frames, but 6 and another one for the reference are needed"),
+        (["--init-from", "nowhere"], "nowhere does not exist"),
+        (["--data.dataset", "nowhere"], "nowhere holds no prepared dataset"),
+        (["--data.lists", "a.txt", "--data.sizes", "64x64"], "not both"),
+        (["--distributed.start", "explicit"], "needs --distributed.coordinator"),
+        (["--distributed.process", "1"], "not --distributed.start explicit"),
+        (["--data.encoded"], "there are no encoded clips in"),
+        (["--resume-step", "3"], "has no checkpoint of step 3; it has none"),
+        (["--output", "data/dataset.json"], "dataset.json"),
+        (["--output", "/proc/out"], "/proc/out"),
+        (["--device", "tpu"], "--device tpu"),
+        (["--wandb.mode", "sometimes"], "--wandb.mode"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_settings(capsys, flags, message):
+    assert message in error(capsys, *OUTPUT, *flags)
+    assert not list(Path("out").glob("checkpoints/[0-9]*"))
+
+
+def test_no_data(capsys):
+    status = run_script(train.main, ["--init-from", "mini", *OUTPUT])
+    assert (status, capsys.readouterr().err.count("\n")) == (2, 1)
+
+
+def test_a_dataset_without_validation(capsys):
+    text = json.loads(Path("data/dataset.json").read_text())
+    del text["buckets"]["64x64"]["validation"]
+    Path("data/dataset.json").write_text(json.dumps(text))
+    assert "--validation.every 0" in error(capsys, *OUTPUT)
+
+
+def test_folders_of_another_size_or_without_embeddings(capsys):
+    make_folder(Path("a"), 8, size=(72, 72))
+    Path("a.txt").write_text("a\n")
+    lists = ["--data.lists", "a.txt", "--validation.every", "0", "--init-from", "mini", *FLAGS, *OUTPUT]
+    assert run_script(train.main, [*lists, "--data.sizes", "72x72"]) == 2
+    assert "72x72" in capsys.readouterr().err
+    Path("a/embeddings.npy").unlink()
+    assert run_script(train.main, [*lists, "--data.sizes", "64x64"]) == 2
+    assert re.search(r"embeddings\.npy is missing; `prepare_data\.py faces` makes it", capsys.readouterr().err)
+
+
+def test_half_a_checkpoint_to_begin_from(capsys):
+    part = next(path for path in Path("mini/unet").rglob("*") if path.is_file() and path.stat().st_size > 100)
+    part.write_bytes(part.read_bytes()[:50])
+    assert "is damaged" in error(capsys, *OUTPUT)
+    Path("mini/config.json").unlink()
+    assert "no config.json" in error(capsys, *OUTPUT)
+
+
+def test_a_checkpoint_without_a_vae(capsys):
+    save_mini_model(Path("part"), models=("unet", "image_encoder"))
+    assert "has no vae, from which training must begin" in error(capsys, *OUTPUT, "--init-from", "part")
+
+
+def save_once(made, state, done, batches, loader, checkpoints, *_):
+    """A run of one step that computes nothing."""
+    checkpoints.save(done + 1, state, batches.state(), run._weights(made, state, done + 1))
+
+
+def test_another_runs_directory(capsys, monkeypatch):
+    monkeypatch.setattr(run, "_train", save_once)
+    assert call(*OUTPUT, "--validation.every", "0") == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("out/checkpoints").rglob("*")}
+    assert "holds a run's checkpoints already (step 1): go on with it by --resume" in error(capsys, *OUTPUT)
+    assert "begun with --trainable.unet attentions and cannot go on with all" in error(
+        capsys, *OUTPUT, "--resume", "--trainable.unet", "all"
+    )
+    scale = next(
+        path for path in Path("out/checkpoints/1/state").rglob("*") if path.is_file() and path.stat().st_size > 500
+    )
+    whole = scale.read_bytes()
+    scale.write_bytes(whole[:100])
+    assert re.search(r"cannot read the checkpoint of step 1.*delete", error(capsys, *OUTPUT, "--resume"))
+    scale.write_bytes(whole)
+    assert {path: path.stat().st_mtime_ns for path in Path("out/checkpoints").rglob("*") if path != scale} == {
+        path: time for path, time in before.items() if path != scale
+    }
+
+
+def test_other_weights_than_the_run_began_from(capsys, monkeypatch, given):
+    monkeypatch.setattr(run, "_train", save_once)
+    assert call(*OUTPUT, "--validation.every", "0") == 0
+    save_mini_model(Path("other"), seed=9)
+    message = error(capsys, *OUTPUT, "--resume", "--init-from", "other", "--validation.every", "0")
+    assert "are others: give those by --init-from" in message
+
+
+def test_processes_that_were_told_different_things(given):
+    given_both = ("--init-from", str(given / "mini"), "--data.dataset", str(given / "data"), "--output", "out")
+    processes = start_together(given, 2, 1, *given_both, each=[["--seed", "1"], ["--seed", "2"]])
+    for process in processes:
+        _, complaint = finish(process, 2)
+        assert "training:" not in complaint
+        assert "error: the processes do not agree: seed is 1 on process 0, but 2 on process 1" in complaint
