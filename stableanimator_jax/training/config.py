@@ -209,6 +209,8 @@ class TrainConfig:
 
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("outputs/training")
     """Where checkpoints, curves and videos go."""
+    checkpoint_directory: Annotated[str | None, tyro.conf.arg(metavar="DIR|URL")] = None
+    """Where checkpoints go instead of --output: a folder that all processes share, or a bucket, gs://BUCKET/RUN."""
     resume: bool = False
     """Go on from the latest checkpoint in --output; if there is none, begin."""
     resume_step: Annotated[int | None, tyro.conf.arg(metavar="STEP")] = None
@@ -264,8 +266,16 @@ class TrainConfig:
         )
         validation = dataclasses.replace(self.validation, lists=tuple(map(_absolute, self.validation.lists)))
         init_from = self.init_from if self.init_from == EMBEDDED else str(_absolute(Path(self.init_from)))
+        place = self.checkpoint_directory
+        if place is not None and "://" not in place:
+            place = str(_absolute(Path(place)))
         return dataclasses.replace(
-            self, output=_absolute(self.output), init_from=init_from, data=data, validation=validation
+            self,
+            output=_absolute(self.output),
+            checkpoint_directory=place,
+            init_from=init_from,
+            data=data,
+            validation=validation,
         )
 
     def to_dict(self) -> dict[str, Any]:

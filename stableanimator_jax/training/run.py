@@ -86,7 +86,7 @@ def run(config: TrainConfig) -> None:
     require_agreement({"training data": json.loads(loader.state())})
     held_out = sources(validation_clips(config), config, model) if config.validation.every else []
     with ExitStack() as opened:
-        checkpoints = opened.enter_context(Checkpoints(config.output, config.checkpoints))
+        checkpoints = opened.enter_context(Checkpoints(config.checkpoint_directory or config.output, config.checkpoints))
         resumed = resumed_step(config, checkpoints)
         say(f"device: {device}, computing in {config.dtype}; mesh {dict(mesh.shape)}")
         say(f"data: {sum(map(len, clips))} clips in {len(clips)} buckets, batches of {config.data.loader.batch_size}")

@@ -28,8 +28,8 @@ def resumed_step(config: TrainConfig, checkpoints: Checkpoints) -> int | None:
         return config.resume_step
     if steps and not config.resume:
         raise InputError(
-            f"{config.output} holds a run's checkpoints already (step {steps[-1]}): go on with it by --resume, or name "
-            "another --output"
+            f"{checkpoints.directory.parent} holds a run's checkpoints already (step {steps[-1]}): go on with it by "
+            "--resume, or name another --output"
         )
     return steps[-1] if steps else None
 
