@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from stableanimator_jax.sampling.models import random_params
 from tests.training.mini_model import MINI
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -17,4 +18,8 @@ def train(monkeypatch) -> SimpleNamespace:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     names = SimpleNamespace(**runpy.run_path(str(BENCHMARKS / "train.py")))
     names.Options.model = MINI
+    # Drawn on the host, which compiles nothing; the benchmark of sampling draws on the device in its tests.
+    names.main.__globals__["random_model"] = lambda blueprint: SimpleNamespace(
+        params=random_params(blueprint.abstract_params(), seed=0)
+    )
     return names
