@@ -92,10 +92,10 @@ def test_stopped_by_sigterm_and_gone_on_with(folder, common, straight):
 
 
 def test_killed_while_it_saves_and_gone_on_with(folder, common, straight):
-    flags = (*common, "--output", "killed", "--validation.every", "0", "--steps", STEPS, "--checkpoints.every", "1")
+    flags = (*common, "--output", "killed", "--validation.every", "0", "--steps", STEPS, "--checkpoints.every", "3")
     process = start(folder, *flags)
     # The second one, so that there is something to go on from.
-    wait_for(folder / "killed" / "checkpoints", lambda place: any(place.glob("[2-9]*orbax-checkpoint-tmp*")))
+    wait_for(folder / "killed" / "checkpoints", lambda place: any(place.glob("[6-9]*orbax-checkpoint-tmp*")))
     process.kill()
     finish(process, -signal.SIGKILL)
     said, _ = train(folder, *flags, "--resume")

@@ -1,0 +1,163 @@
+"""One training step: what it changes, in parts of a batch, with running means and with low-rank changes."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from stableanimator_jax.data.device_batches import DeviceEncodedBatch
+from stableanimator_jax.parallel import make_mesh
+from stableanimator_jax.training.config import ObjectiveConfig, OptimizerConfig, TrainableConfig, TrainConfig
+from stableanimator_jax.training.optimizer import learning_rate, make_optimizer
+from stableanimator_jax.training.state import begin, load, training_blueprints
+from stableanimator_jax.training.step import BANDS, Task, make_step, means
+from stableanimator_jax.training.trainable import assemble, is_trained, merged, split_abstract
+from stableanimator_jax.weights.embedded import CheckpointSource
+from stableanimator_jax.weights.rules import dotted, flatten
+from tests.training.mini_model import MINI, save_mini_model
+
+BLUEPRINTS = training_blueprints(MINI, "float32", arcface=False)
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return CheckpointSource(MINI, save_mini_model(tmp_path_factory.mktemp("step") / "mini"))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    random = np.random.default_rng(0)
+    b, f, h, w = 4, 3, 8, 8
+    masks = np.zeros((b, f, h, w), bool)
+    masks[..., 2:5, 3:6] = True
+    return DeviceEncodedBatch(
+        moments=jnp.asarray(random.standard_normal((b, f, h, w, 8)), jnp.float16),
+        condition_moments=jnp.asarray(random.standard_normal((b, h, w, 8)), jnp.float16),
+        image_embedding=jnp.asarray(random.standard_normal((b, 64)), jnp.float32),
+        poses=jnp.asarray(random.integers(0, 256, (b, f, 8 * h, 8 * w, 3)), jnp.uint8),
+        masks=jnp.asarray(masks),
+        id_embedding=jnp.asarray(random.standard_normal((b, 512)), jnp.float32),
+    )
+
+
+def stepped(source, batch, trainable=TrainableConfig(), **settings):  # noqa: B008 (frozen)
+    """(state before, frozen, state after, metrics, gradient norm) of one step."""
+    mesh = make_mesh()
+    task = Task(BLUEPRINTS, trainable, ObjectiveConfig(), remat=False, **settings)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-3, warmup_steps=0), 100)
+    params, frozen, anew = load(source, BLUEPRINTS, TrainConfig(trainable=trainable), mesh)
+    assert not anew
+    state = begin(params, optimizer, mesh, ema=task.ema_decay > 0, seed=3)
+    with jax.set_mesh(mesh):
+        after, metrics, norm = jax.jit(make_step(task, optimizer, mesh), compiler_options=QUICK)(state, frozen, batch)
+    return state, frozen, after, metrics, norm
+
+
+@pytest.fixture(scope="module")
+def plain(source, batch):
+    return stepped(source, batch)
+
+
+def test_a_batch_in_parts_gives_the_same_step(source, batch, plain):
+    state, _, whole, metrics, norm = plain
+    _, _, parts, metrics_of_parts, norm_of_parts = stepped(source, batch, accumulate=2)
+    np.testing.assert_allclose(norm, norm_of_parts, rtol=1e-5)
+    for name, value in means(metrics).items():
+        assert means(metrics_of_parts)[name] == pytest.approx(value, rel=1e-5), name
+    assert int(whole.step) == 1
+    moments, others = (optax.tree_utils.tree_get(state.opt_state, "mu") for state in (whole, parts))
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(moments))
+    for (path, gradient), other in zip(jax.tree.leaves_with_path(moments), jax.tree.leaves(others), strict=True):
+        # A bias before a norm has no gradient but rounding.
+        tolerance = 1e-4 * np.abs(gradient).max() + 1e-6 * largest
+        np.testing.assert_allclose(gradient, other, rtol=0, atol=tolerance, err_msg=str(path))
+    moved = [
+        np.abs(new - old).max() for new, old in zip(*map(jax.tree.leaves, (whole.params, state.params)), strict=True)
+    ]
+    assert max(moved) <= 1.01e-3 + 1e-5 * max(np.abs(leaf).max() for leaf in jax.tree.leaves(state.params))
+
+
+def test_the_loss_is_told_apart_by_face_and_by_noise(batch, plain):
+    _, _, _, metrics, _ = plain
+    values = means(metrics)
+    share = float(batch.masks.mean())
+    inside, outside = values["loss_inside_face"], values["loss_outside_face"]
+    assert values["loss"] == pytest.approx(2 * share * inside + (1 - share) * outside, rel=1e-5)
+    assert float(metrics.band_clips.sum()) == len(batch.masks)
+    assert float(metrics.bands.sum()) == pytest.approx(float(metrics.loss), rel=1e-5)
+    assert len(metrics.bands) == len(BANDS) + 1
+
+
+def test_low_rank_changes_and_running_means(source, batch):
+    trainable = TrainableConfig("lora", lora_rank=4, lora_alpha=8.0)
+    state, frozen, after, _, _ = stepped(source, batch, trainable, ema_decay=0.5)
+    names = set(after.params["unet"])
+    factors = {name for name in names if name.endswith((".lora_a", ".lora_b"))}
+    assert names - factors == {n for n in names if ".id_to_" in n}
+    kernel = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.kernel"
+    assert {f"{kernel}.lora_a", f"{kernel}.lora_b"} <= factors
+    before = assemble(BLUEPRINTS, state.params, frozen, trainable)["unet"]
+    np.testing.assert_array_equal(at(before.params, kernel), frozen["unet"][kernel])  # no change yet
+    changed = assemble(BLUEPRINTS, after.params, frozen, trainable)["unet"]
+    a, b = (np.asarray(after.params["unet"][f"{kernel}.lora_{x}"], np.float64) for x in "ab")
+    np.testing.assert_allclose(at(changed.params, kernel), frozen["unet"][kernel] + 2 * a @ b, atol=1e-6)
+    assert np.abs(b).max() > 0
+    np.testing.assert_array_equal(
+        at(merged(BLUEPRINTS, after.params, frozen, trainable)["unet"], kernel), at(changed.params, kernel)
+    )
+    decay = 0.1  # of the first step: (1 + 0) / (10 + 0)
+    for old, new, mean in zip(*map(jax.tree.leaves, (state.params, after.params, after.ema)), strict=True):
+        np.testing.assert_allclose(mean, decay * old + (1 - decay) * new, atol=1e-6)
+
+
+def test_without_id_tokens_the_face_encoder_has_no_say(source, batch, plain):
+    without = replace(MINI, unet=replace(MINI.unet, id_injection="none"))
+    blueprints = training_blueprints(without, "float32", arcface=False)
+    mesh = make_mesh()
+    task = Task(blueprints, TrainableConfig(), ObjectiveConfig(), remat=False)
+    optimizer = make_optimizer(OptimizerConfig(warmup_steps=0), 100)
+    params, frozen, _ = load(source, blueprints, TrainConfig(), mesh)
+    state = begin(params, optimizer, mesh, ema=False, seed=3)
+    after, _, _ = jax.jit(make_step(task, optimizer, mesh), compiler_options=QUICK)(state, frozen, batch)
+    moments = optax.tree_utils.tree_get(after.opt_state, "mu")
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(moments["face_encoder"]))
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(moments["pose_net"]))
+    assert any(
+        np.any(leaf) for leaf in jax.tree.leaves(optax.tree_utils.tree_get(plain[2].opt_state, "mu")["face_encoder"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("unet", "trained"),
+    [("attentions", {".attentions."}), ("all", {""}), ("adapters", {".id_to_k.", ".id_to_v."})],
+)
+def test_what_is_trained(unet, trained):
+    split = split_abstract(BLUEPRINTS, TrainableConfig(unet))
+    names = {dotted(path) for path in flatten(BLUEPRINTS["unet"].abstract_params())}
+    assert set(split[0]["unet"]) == {name for name in names if any(part in name for part in trained)}
+    assert set(split[0]["unet"]) | set(split[1]["unet"]) == names
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(split[0]))
+    assert set(split[0]) == {"unet", "pose_net", "face_encoder"}
+    assert not split[1]["pose_net"]
+    assert not is_trained("vae", "encoder.conv_in.kernel", unet)
+
+
+def test_frozen_parameters_are_held_in_16_bits():
+    _, frozen = split_abstract(training_blueprints(MINI, "bfloat16", arcface=False), TrainableConfig())
+    assert frozen["unet"]["conv_in.kernel"].dtype == jnp.bfloat16
+    assert frozen["vae"]["encoder.conv_in.kernel"].dtype == jnp.float32
+
+
+def test_learning_rates():
+    constant = learning_rate(OptimizerConfig(learning_rate=2.0, warmup_steps=4), 100)
+    assert [float(constant(step)) for step in (0, 1, 4, 99)] == pytest.approx([0, 0.5, 2, 2])
+    cosine = learning_rate(OptimizerConfig(learning_rate=2.0, warmup_steps=4, schedule="cosine"), 104)
+    assert [float(cosine(step)) for step in (2, 4, 54, 104)] == pytest.approx([1, 2, 1, 0], abs=1e-6)
+
+
+def at(params, name):
+    return next(leaf for path, leaf in flatten(params).items() if dotted(path) == name)
