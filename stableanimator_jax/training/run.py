@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,7 +38,7 @@ from stableanimator_jax.training.state import (
 )
 from stableanimator_jax.training.step import Metrics, Task, make_step, means
 from stableanimator_jax.training.step_flops import step_flops
-from stableanimator_jax.training.stopping import Stopping
+from stableanimator_jax.training.stopping import StopAsked, Stopping
 from stableanimator_jax.training.trainable import Params, merged, split_abstract
 from stableanimator_jax.training.validation import Validation
 from stableanimator_jax.weights.checkpoint import models_in
@@ -86,7 +86,9 @@ def run(config: TrainConfig) -> None:
     require_agreement({"training data": json.loads(loader.state())})
     held_out = sources(validation_clips(config), config, model) if config.validation.every else []
     with ExitStack() as opened:
-        checkpoints = opened.enter_context(Checkpoints(config.checkpoint_directory or config.output, config.checkpoints))
+        checkpoints = opened.enter_context(
+            Checkpoints(config.checkpoint_directory or config.output, config.checkpoints)
+        )
         resumed = resumed_step(config, checkpoints)
         say(f"device: {device}, computing in {config.dtype}; mesh {dict(mesh.shape)}")
         say(f"data: {sum(map(len, clips))} clips in {len(clips)} buckets, batches of {config.data.loader.batch_size}")
@@ -144,15 +146,19 @@ def _train(
         waiting: _Waiting | None = None
         while done < config.steps:
             batch = next(batches)
-            if batch.masks.shape not in flops:
-                with progress.paused("preparing"):
-                    flops[batch.masks.shape] = step_flops(made.task, state.params, made.frozen, batch)
-            with jax.set_mesh(made.mesh):  # not for longer: a video is made on one device
-                state, sums, norm = step(state, made.frozen, batch)
+            size = batch.masks.shape
+            first = size not in flops
+            with progress.paused("compiling") if first else nullcontext():
+                if first:
+                    flops[size] = step_flops(made.task, state.params, made.frozen, batch)
+                with jax.set_mesh(made.mesh):  # not for longer: a video is made on one device
+                    state, sums, norm = step(state, made.frozen, batch)
+                if first:
+                    jax.block_until_ready(sums)
             done += 1
             if waiting is not None:
                 log.add(waiting)  # while the device is busy with this step, the one before is looked at
-            waiting = _Waiting(done, sums, norm, int(np.prod(batch.masks.shape[:2])), flops[batch.masks.shape])
+            waiting = _Waiting(done, sums, norm, int(np.prod(size[:2])), flops[size])
             stop = stopping.asked(done)
             last = done == config.steps
             save = last or stop or checkpoints.due(done)
@@ -164,7 +170,7 @@ def _train(
                 with progress.paused("saving"):
                     checkpoints.save(done, state, batches.state(), _weights(made, state, done))
             if validate and validation is not None:
-                with progress.paused("validating"):
+                with progress.paused("validating"), suppress(StopAsked):  # the next step will be the last
                     _validate(validation, made, state, done, metrics, stopping.check)
             if stop:
                 checkpoints.wait()

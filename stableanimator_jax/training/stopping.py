@@ -1,6 +1,7 @@
 """Stopping at a good moment: Ctrl-C, or the SIGTERM of a job manager that wants the machine back."""
 
 import signal
+import sys
 from types import FrameType
 from typing import Any, Self
 
@@ -8,6 +9,10 @@ import jax
 from jax.experimental import multihost_utils
 
 from stableanimator_jax.interrupts import check_interrupted
+
+
+class StopAsked(Exception):
+    """Long work between two steps is broken off."""
 
 
 class Stopping:
@@ -42,13 +47,14 @@ class Stopping:
         return multihost_utils.reached_preemption_sync_point(step)
 
     def check(self) -> None:
-        """For long work that nothing is lost of: stop within it."""
+        """For long work that nothing is lost of. Raises `StopAsked` within it."""
         check_interrupted()
         if self._asked:
-            raise KeyboardInterrupt
+            raise StopAsked
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
+        print("\nstopping after this step; once more stops at once", file=sys.stderr)
         self._restore()  # a second signal is for whoever listened before
 
     def _restore(self) -> None:
