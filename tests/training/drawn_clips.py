@@ -48,18 +48,22 @@ def drawn_record(number: int, frames: int, faces: bool = True) -> ClipRecord:
     )
 
 
-def write_drawn_dataset(root: Path, *, train: int = 4, validation: int = 2, frames: int = 12) -> Path:
-    """A dataset of so many people, as `prepare_data.py` leaves it."""
+def write_drawn_dataset(
+    root: Path, *, train: int = 4, validation: int = 2, frames: int = 12, same: bool = False
+) -> Path:
+    """A dataset of so many people, as `prepare_data.py` leaves it; `same` validates on those that are trained on."""
     root.mkdir()
-    splits: dict[str, list[StagedClip]] = {TRAIN: [], VALIDATION: []}
-    for number in range(train + validation):
-        record = drawn_record(number, frames)
-        file = root / f"{number}.npz"
-        write_clip(file, record)
-        split = TRAIN if number < train else VALIDATION
-        splits[split].append(StagedClip(file, record.source, BUCKET, frames))
+    numbers = {TRAIN: range(train), VALIDATION: range(validation) if same else range(train, train + validation)}
+    splits: dict[str, list[StagedClip]] = {}
+    for split, people in numbers.items():
+        splits[split] = []
+        for number in people:
+            record = drawn_record(number, frames)
+            file = root / f"{split}{number}.npz"
+            write_clip(file, record)
+            splits[split].append(StagedClip(file, record.source, BUCKET, frames))
     write_dataset(root / BUCKET, BUCKET, splits)
-    for number in range(train + validation):
-        (root / f"{number}.npz").unlink()
+    for file in root.glob("*.npz"):
+        file.unlink()
     (root / "dataset.json").write_text(json.dumps({"buckets": {BUCKET: {k: len(v) for k, v in splits.items()}}}))
     return root
