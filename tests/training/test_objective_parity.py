@@ -53,15 +53,18 @@ def torch_gradients(config: StableAnimatorConfig, case: Case, dtype) -> tuple[np
 
 
 def check(actual: Case, expected: Case, tolerance: float, nothing: float) -> None:
-    """Within `tolerance` of each one's own spread; `nothing` is what rounding leaves of gradients that are zero."""
+    """Within `tolerance` of each one's own spread; `nothing` is what rounding may leave of gradients that are zero."""
     assert actual.keys() == expected.keys()
+    zero = {key for key in expected if np.abs(expected[key]).max() < 1e-15}  # such as of one token's queries
+    left = max(np.abs(actual[key]).max() for key in zero)
     errors = {
-        key: np.abs(actual[key] - expected[key]).max() / max(spread(expected[key]), nothing / tolerance)
-        for key in expected
+        key: np.abs(actual[key] - expected[key]).max() / spread(expected[key]) for key in expected if key not in zero
     }
     worst = max(errors, key=lambda key: errors[key])
     print(f"{len(errors)} gradients: {errors[worst]:.1e} of the standard deviation at most, in {worst}")
+    print(f"{len(zero)} are zero: {left:.1e} at most")
     assert errors[worst] <= tolerance
+    assert left <= nothing
 
 
 def float64_gradients(folder: Path, config: StableAnimatorConfig, case: Case) -> Case:
@@ -95,20 +98,21 @@ def test_in_float64(tmp_path, config, size):
 
 
 @pytest.mark.parametrize(
-    ("config", "size"),
+    ("config", "size", "tolerance"),
     [
-        pytest.param(SHALLOW, 8, id="shallow"),
-        pytest.param(TINY, 32, id="tiny", marks=pytest.mark.slow),
+        pytest.param(SHALLOW, 8, 1e-4, id="shallow"),
+        # One of 1418 is over 1e-4; torch's own in float32 are up to 0.8e-4 off by one thread, 2.5e-4 by two.
+        pytest.param(TINY, 32, 2.5e-4, id="tiny", marks=pytest.mark.slow),
     ],
 )
-def test_in_float32_where_no_norm_sees_too_little(config, size):
+def test_in_float32_where_no_norm_sees_too_little(config, size, tolerance):
     case = drawn_case(config, size)
     prediction, loss, expected = torch_gradients(config, case, torch.float64)
     run = jax.jit(error_and_gradients, compiler_options=COMPILER_OPTIONS)
     error, gradients = run(reference_models(config), *batch_and_draws(case))
     assert_close(error.prediction, channels_last(prediction), 1e-4)
     np.testing.assert_allclose(error.loss, loss, rtol=1e-5)
-    check(by_published_name(config, gradients), expected, 1e-4, nothing=1e-6)
+    check(by_published_name(config, gradients), expected, tolerance, nothing=1e-8)
 
 
 def test_the_golden_gradients_own_rounding():
