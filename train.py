@@ -24,4 +24,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    leave(run_script(main))
+    status = run_script(main)
+    leave(status, at_once=status != 0)

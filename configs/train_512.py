@@ -4,8 +4,8 @@
 
 Needs the published weights, converted to `checkpoints/stableanimator` (another place: --init-from DIR), and what
 `prepare_data.py videos` makes with `--buckets 512x512`. One clip of 16 frames a step and a device: on more devices give
-a batch that they divide, such as `--data.batch-size 8`. Expect the loss to fall for some thousand steps; docs/training.md
-says how to read the curves, and what memory it takes.
+a batch that they divide, such as `--data.batch-size 8`. docs/training.md says how to read the curves, and what memory
+it takes.
 """
 
 from stableanimator_jax.data.loader import LoaderConfig

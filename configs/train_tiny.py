@@ -4,8 +4,10 @@
 
 DATASET is what `prepare_data.py videos` makes, with clips of at least 9 frames in a small bucket, such as
 `--buckets 64x64`. Shows that everything runs, from data to checkpoints, curves and videos; VAE and CLIP are random
-and stay so, so the videos are coloured noise. `python sample.py --checkpoint outputs/tiny/checkpoints/1000/weights`
-takes what comes out.
+and stay so, so the videos are coloured noise. What comes out is sampled like any other weights:
+
+    python sample.py --checkpoint outputs/tiny/checkpoints/1000/weights --reference PHOTO --poses POSES \
+        --width 64 --height 64
 """
 
 from stableanimator_jax.data.loader import LoaderConfig

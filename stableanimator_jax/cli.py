@@ -57,13 +57,13 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
     return 0
 
 
-def leave(status: int) -> NoReturn:
-    """End the program with what `run_script` gave.
+def leave(status: int, *, at_once: bool = False) -> NoReturn:
+    """End the program with what `run_script` gave; `at_once` without waiting for other processes of the same run.
 
     After an interrupt the device may still be computing for arrays that nobody waits for; if Python took itself down
     around that, it would crash now and then. All files are closed by then, so it just stops.
     """
-    if status == 130:
+    if status == 130 or at_once:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

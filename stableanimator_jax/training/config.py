@@ -1,6 +1,7 @@
 """What a training run can be told. The defaults are the published training's, on one device."""
 
 import dataclasses
+import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ Trainable = Literal["attentions", "all", "adapters", "lora"]
 
 def _require_at_least(part: str, config: Any, **least: float) -> None:
     for name, low in least.items():
-        if not getattr(config, name) >= low:  # which NaN is not
+        if not low <= getattr(config, name) < math.inf:  # which NaN is not
             raise InputError(f"--{part}.{name.replace('_', '-')} must be at least {low}, got {getattr(config, name)}")
 
 
@@ -189,7 +190,7 @@ class ValidationConfig:
     lists: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.txt ...")] = ()
     """With --data.lists: the same for validation. A dataset has a split for it."""
     clips: int = 8
-    """How many of them, from the first on; spread over the devices, so a multiple of the batch is no slower."""
+    """How many of them, always the same; rounded up to a multiple of the devices that have rows of their own."""
     levels: int = 4
     """Noise levels that each is denoised from, spread evenly over those of training."""
     videos: int = 1

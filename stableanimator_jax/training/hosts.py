@@ -1,14 +1,21 @@
 """Several processes as one run: how they find each other, and whether they were told the same."""
 
+import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.training.config import DistributedConfig
+
+_LONGEST = 6 * 3600  # seconds
+_BARRIERS = itertools.count()  # every name may be used once; the processes come by in the same order
 
 
 def start_distributed(config: DistributedConfig) -> None:
@@ -35,10 +42,41 @@ def start_distributed(config: DistributedConfig) -> None:
         raise InputError(f"--distributed.start {config.start} does not work here: {reason}") from e
 
 
+def wait_for_all() -> None:
+    """Wait until every process is here, however long one compiles or makes a video: collectives wait half a minute."""
+    if jax.process_count() > 1:
+        barrier = multihost.get_barrier_sync_fn()
+        assert barrier is not None  # there are others
+        barrier(key=f"train-{next(_BARRIERS)}", timeout_ms=_LONGEST * 1000)
+
+
 def leave_together() -> None:
     """Wait for the other processes, so that none takes another's end for a failure. Nothing can be computed after."""
     if jax.process_count() > 1:
         jax.distributed.shutdown()
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """What a process alone finds wrong in the block, all of them raise at its end, rather than wait for that one.
+
+    Nothing in the block may wait for other processes.
+
+    Raises:
+        InputError: this process's own, or else the first of another's.
+    """
+    problem: InputError | None = None
+    try:
+        yield
+    except InputError as e:
+        problem = e
+    if jax.process_count() > 1:
+        found = _from_each(str(problem) if problem else "")
+        if problem is None and any(found):
+            process = next(n for n, text in enumerate(found) if text)
+            problem = InputError(f"process {process}: {found[process]}")
+    if problem is not None:
+        raise problem
 
 
 def require_agreement(settings: dict[str, Any]) -> None:
@@ -52,10 +90,7 @@ def require_agreement(settings: dict[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    text = json.dumps(settings, sort_keys=True).encode()
-    longest = int(np.max(multihost_utils.process_allgather(np.asarray(len(text)))))
-    padded = np.frombuffer(text.ljust(longest), np.uint8)
-    everyone = [json.loads(bytes(row)) for row in multihost_utils.process_allgather(padded)]
+    everyone = [json.loads(text) for text in _from_each(json.dumps(settings, sort_keys=True))]
     first = _flat(everyone[0])
     for process, theirs in enumerate(everyone):
         for name, value in _flat(theirs).items():
@@ -70,6 +105,14 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any,
     """The settings that differ, by name, as they were and as they are."""
     old, new = _flat(before), _flat(now)
     return {name: (old.get(name), new.get(name)) for name in sorted(old | new) if old.get(name) != new.get(name)}
+
+
+def _from_each(text: str) -> list[str]:
+    """Every process's text."""
+    data = text.encode()
+    longest = int(np.max(multihost_utils.process_allgather(np.asarray(len(data)))))
+    padded = np.frombuffer(data.ljust(longest + 1, b"\0"), np.uint8)
+    return [bytes(row).rstrip(b"\0").decode() for row in multihost_utils.process_allgather(padded)]
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:

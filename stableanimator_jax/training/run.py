@@ -1,8 +1,8 @@
 """A run of `train.py`: data in; checkpoints, curves and videos out."""
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,15 +17,21 @@ from stableanimator_jax.data.device_batches import DeviceBatches
 from stableanimator_jax.data.loader import Loader, make_loader
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.flops import peak_flops
-from stableanimator_jax.parallel import BATCH_AXES, make_mesh, row_share
+from stableanimator_jax.parallel import BATCH_AXES, FRAME, make_mesh, row_share
 from stableanimator_jax.runtime import choose_device, keep_compiled_programs
 from stableanimator_jax.training.checkpoints import Checkpoints
 from stableanimator_jax.training.config import TrainConfig
-from stableanimator_jax.training.hosts import leave_together, require_agreement, start_distributed
+from stableanimator_jax.training.hosts import (
+    failing_together,
+    leave_together,
+    require_agreement,
+    start_distributed,
+    wait_for_all,
+)
 from stableanimator_jax.training.metrics import MetricsWriter
 from stableanimator_jax.training.optimizer import learning_rate, make_optimizer
 from stableanimator_jax.training.progress import TrainProgress
-from stableanimator_jax.training.settings import keep_settings, resumed_step, say
+from stableanimator_jax.training.settings import check_settings, keep_settings, resumed_step, say
 from stableanimator_jax.training.sources import sources, training_clips, validation_clips
 from stableanimator_jax.training.state import (
     TrainState,
@@ -56,7 +62,6 @@ class _Run:
     optimizer: optax.GradientTransformation
     mesh: Mesh
     frozen: Params
-    weights: Callable[[Params, Params], dict[str, dict[Any, Any]]]
 
 
 def run(config: TrainConfig) -> None:
@@ -74,17 +79,17 @@ def run(config: TrainConfig) -> None:
     on_cpu = device.endswith("(cpu)")
     config = replace(config, dtype=config.dtype if config.dtype != "auto" else "float32" if on_cpu else "bfloat16")
     require_agreement({k: v for k, v in config.to_dict().items() if k != "distributed"})
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.frame)
-    _require_divisible(config, mesh)
-
-    source = open_checkpoint(config.init_from)
-    model = model_config(source.config, config.model)
-    clips = training_clips(config)
-    host, hosts = row_share(mesh)
-    loader = make_loader(sources(clips, config, model), config.data.loader, host=host, hosts=hosts)
-    loader.batch_at(0)  # so that data that cannot be read shows before weights are
+    with failing_together():
+        mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.frame)
+        _require_fitting(config, mesh)
+        source = open_checkpoint(config.init_from)
+        model = model_config(source.config, config.model)
+        clips = training_clips(config)
+        host, hosts = row_share(mesh)
+        loader = make_loader(sources(clips, config, model), config.data.loader, host=host, hosts=hosts)
+        loader.batch_at(0)  # so that data that cannot be read shows before weights are
+        held_out = sources(validation_clips(config), config, model) if config.validation.every else []
     require_agreement({"training data": json.loads(loader.state())})
-    held_out = sources(validation_clips(config), config, model) if config.validation.every else []
     with ExitStack() as opened:
         checkpoints = opened.enter_context(
             Checkpoints(config.checkpoint_directory or config.output, config.checkpoints)
@@ -96,7 +101,9 @@ def run(config: TrainConfig) -> None:
         made, trained = _prepare(config, source, model, mesh)
         digest = frozen_digest(made.frozen)
         require_agreement({"frozen weights": digest})
-        keep_settings(config, digest, resumed)
+        with failing_together():
+            if resumed is not None:
+                check_settings(config, digest)
         validation = _validation(made, held_out)
         if resumed is None:
             state = begin(trained, made.optimizer, mesh, ema=config.optimizer.ema_decay > 0, seed=config.seed)
@@ -111,10 +118,13 @@ def run(config: TrainConfig) -> None:
             _, state, position = checkpoints.restore(wanted, resumed)
             loader.restore(position)
             say(f"going on from step {resumed}")
+        with failing_together():
+            keep_settings(config, digest)
+            metrics = opened.enter_context(
+                MetricsWriter(config.output, resumed=resumed, wandb=config.wandb, settings=config.to_dict())
+            )
         batches = opened.enter_context(DeviceBatches(loader, mesh))
-        metrics = opened.enter_context(
-            MetricsWriter(config.output, resumed=resumed, wandb=config.wandb, settings=config.to_dict())
-        )
+        opened.enter_context(_out_of_memory_explained())
         stopped = _train(made, state, resumed or 0, batches, loader, checkpoints, metrics, validation)
     leave_together()
     if stopped:
@@ -133,7 +143,12 @@ def _train(
 ) -> bool:
     """Train to the last step, or until asked to stop, which is what it returns."""
     config = made.config
-    step = jax.jit(make_step(made.task, made.optimizer, made.mesh), donate_argnums=0)
+    step = jax.jit(
+        make_step(made.task, made.optimizer, made.mesh),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), None, None),
+    )
+    programs: dict[Any, Any] = {}
     rate = learning_rate(config.optimizer, config.steps)
     flops: dict[Any, int] = {}
     peak = peak_flops(jax.devices()[0])
@@ -147,14 +162,13 @@ def _train(
         while done < config.steps:
             batch = next(batches)
             size = batch.masks.shape
-            first = size not in flops
-            with progress.paused("compiling") if first else nullcontext():
-                if first:
-                    flops[size] = step_flops(made.task, state.params, made.frozen, batch)
-                with jax.set_mesh(made.mesh):  # not for longer: a video is made on one device
-                    state, sums, norm = step(state, made.frozen, batch)
-                if first:
-                    jax.block_until_ready(sums)
+            with jax.set_mesh(made.mesh):  # not for longer: a video is made on one device
+                if size not in programs:
+                    with progress.paused("compiling"):
+                        flops[size] = step_flops(made.task, state.params, made.frozen, batch)
+                        programs[size] = step.lower(state, made.frozen, batch).compile()
+                        wait_for_all()
+                state, sums, norm = programs[size](state, made.frozen, batch)
             done += 1
             if waiting is not None:
                 log.add(waiting)  # while the device is busy with this step, the one before is looked at
@@ -251,16 +265,16 @@ def _prepare(
     count = sum(leaf.size for leaf in jax.tree.leaves(trained))
     say(f"weights: {config.init_from}" + (f"; begun anew: {', '.join(anew)}" if anew and source.path else ""))
     say(f"trained: {count / 1e6:.1f} M parameters ({config.trainable.unet}, PoseNet, Face Encoder)")
-    nested = jax.jit(lambda trained, frozen: merged(blueprints, trained, frozen, config.trainable))
-    plain = config.trainable.unet != "lora"  # then nothing is computed, and nothing copied
-    weights = (lambda t, f: merged(blueprints, t, f, config.trainable)) if plain else nested
-    return _Run(config, model, task, make_optimizer(config.optimizer, config.steps), mesh, frozen, weights), trained
+    return _Run(config, model, task, make_optimizer(config.optimizer, config.steps), mesh, frozen), trained
 
 
 def _weights(made: _Run, state: TrainState, step: int) -> SaveModels:
     """The models for inference, of the running mean where there is one."""
     source = {"trained_from": made.config.init_from, "step": step, "ema": bool(state.ema)}
-    return SaveModels(made.model, made.weights(state.ema or state.params, made.frozen), source)
+    task = made.task
+    return SaveModels(
+        made.model, merged(task.blueprints, state.ema or state.params, made.frozen, task.trainable), source
+    )
 
 
 def _validation(made: _Run, clips: Sequence[ClipSource]) -> Validation | None:
@@ -294,7 +308,12 @@ def _validate(
         metrics.image(step, name, sheet)
 
 
-def _require_divisible(config: TrainConfig, mesh: Mesh) -> None:
+def _require_fitting(config: TrainConfig, mesh: Mesh) -> None:
+    """Raise `InputError` unless the mesh takes all devices and divides batches and frames."""
+    if mesh.size != len(jax.devices()):
+        raise InputError(
+            f"the mesh has {mesh.size} devices of {len(jax.devices())}: leave --mesh.data out, or make it more"
+        )
     rows = mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
     parts = rows * config.optimizer.accumulate
     size = config.data.loader.batch_size
@@ -304,3 +323,23 @@ def _require_divisible(config: TrainConfig, mesh: Mesh) -> None:
             f"devices in {config.optimizer.accumulate} parts: make --data.batch-size a multiple of {parts}, "
             f"such as {max(1, round(size / parts)) * parts}"
         )
+    frames = config.data.loader.frames
+    if frames % mesh.shape[FRAME]:
+        raise InputError(
+            f"{frames} frames cannot be shared out among {mesh.shape[FRAME]} devices: make --mesh.frame a divisor of "
+            "--data.frames"
+        )
+
+
+@contextmanager
+def _out_of_memory_explained() -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as e:
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        raise InputError(
+            "the device has too little memory for this: try --data.encoded, a smaller batch or more "
+            "--optimizer.accumulate, --trainable.unet adapters or lora, more --mesh.fsdp or --mesh.frame, or "
+            "--validation.videos 0 where it happened while validating; what was saved is whole"
+        ) from e

@@ -15,7 +15,7 @@ from stableanimator_jax.training.hosts import changes
 
 SETTINGS = "config.json"
 # Settings that a run cannot change when it goes on: its checkpoints would mean something else.
-_FIXED = ("model.", "trainable.")
+_FIXED = ("model.", "trainable.", "seed")
 
 
 def resumed_step(config: TrainConfig, checkpoints: Checkpoints) -> int | None:
@@ -34,33 +34,41 @@ def resumed_step(config: TrainConfig, checkpoints: Checkpoints) -> int | None:
     return steps[-1] if steps else None
 
 
-def keep_settings(config: TrainConfig, frozen: str, resumed: int | None) -> None:
-    """Leave the run's settings in its directory. Raises `InputError` where going on with others means nothing."""
+def check_settings(config: TrainConfig, frozen: str) -> None:
+    """Before going on: raise `InputError` where that means nothing with these settings; tell of others that changed.
+
+    Args:
+        config: of the run as it goes on.
+        frozen: `state.frozen_digest` of the weights that it goes on with.
+    """
     path = config.output / SETTINGS
-    settings = config.to_dict()
-    if resumed is not None and path.is_file():
-        before = read_json(path)
-        if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
-            raise InputError(f"{path} is not what train.py leaves; it must be there to go on")
-        changed = changes(before["settings"], settings)
-        for name, (old, new) in changed.items():
-            if name.startswith(_FIXED):
-                flag = "--" + name.replace("_", "-")
-                raise InputError(
-                    f"this run was begun with {flag} {old} and cannot go on with {new}: leave it as it was"
-                )
-        if before.get("frozen_weights") != frozen:
-            raise InputError(
-                f"this run was begun from {before['settings'].get('init_from')}, and the weights in {config.init_from} "
-                "are others: give those by --init-from"
-            )
-        shown = [f"{n} {o} -> {v}" for n, (o, v) in changed.items() if not n.startswith(("resume", "distributed"))]
-        if shown:
-            say(f"note: settings that are not as they were: {', '.join(shown)}")
+    if not path.is_file():
+        raise InputError(f"{path} is missing, the settings that the run was begun with: it must be there to go on")
+    before = read_json(path)
+    if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
+        raise InputError(f"{path} is not what train.py leaves; it must be there to go on")
+    changed = changes(before["settings"], config.to_dict())
+    for name, (old, new) in changed.items():
+        if name.startswith(_FIXED) or (name == "optimizer.ema_decay" and not (old and new)):
+            flag = "--" + name.replace("_", "-")
+            raise InputError(f"this run was begun with {flag} {old} and cannot go on with {new}: leave it as it was")
+    if before.get("frozen_weights") != frozen:
+        raise InputError(
+            f"this run was begun from {before['settings'].get('init_from')}, and the weights in {config.init_from} "
+            "are others: give those by --init-from"
+        )
+    shown = [f"{n} {o} -> {v}" for n, (o, v) in changed.items() if not n.startswith(("resume", "distributed"))]
+    if shown:
+        say(f"note: settings that are not as they were: {', '.join(shown)}")
+
+
+def keep_settings(config: TrainConfig, frozen: str) -> None:
+    """Leave the run's settings in its directory. Raises `InputError` where that cannot be written."""
     if jax.process_index() == 0:
-        text = json.dumps({"settings": settings, "frozen_weights": frozen, "versions": versions()}, indent=1)
+        text = json.dumps({"settings": config.to_dict(), "frozen_weights": frozen, "versions": versions()}, indent=1)
         try:
-            with replacing(path) as unfinished:
+            config.output.mkdir(parents=True, exist_ok=True)
+            with replacing(config.output / SETTINGS) as unfinished:
                 Path(unfinished).write_text(text + "\n", encoding="utf-8")
         except OSError as e:
             raise InputError(f"cannot write to --output {config.output}: {e.strerror}") from e

@@ -177,7 +177,7 @@ def _place(params: dict[Any, Any], wanted: Mapping[str, jax.ShapeDtypeStruct]) -
 
 
 def _initial_factors(wanted: Mapping[str, jax.ShapeDtypeStruct], seed: int) -> dict[str, jax.Array]:
-    """Low-rank factors: one of each pair Gaussian, with a spread of 1/sqrt(rank), the other zero: no change yet."""
+    """Low-rank factors: one of each pair Gaussian, with a spread of 1/sqrt(inputs), the other zero: no change yet."""
     generator = np.random.Generator(np.random.PCG64(seed))
     placed = {}
     for name, leaf in wanted.items():

@@ -74,7 +74,7 @@ def make_step(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -
         if task.accumulate == 1:
             gradients, metrics = gradient(state.params, (batch, noise, draws))
         else:
-            gradients, metrics = _accumulated(gradient, state.params, (batch, noise, draws), task.accumulate)
+            gradients, metrics = _accumulated(gradient, state.params, (batch, noise, draws), task.accumulate, mesh)
         gradients = jax.lax.with_sharding_constraint(gradients, fsdp_shardings(gradients, mesh))
         with jax.numpy_dtype_promotion("standard"):  # optax counts in integers
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -178,7 +178,11 @@ def means(metrics: Metrics) -> dict[str, float]:
 
 
 def _accumulated(
-    gradient: Callable[[Params, Any], tuple[Params, Metrics]], params: Params, whole: PyTree[Array], parts: int
+    gradient: Callable[[Params, Any], tuple[Params, Metrics]],
+    params: Params,
+    whole: PyTree[Array],
+    parts: int,
+    mesh: Mesh,
 ) -> tuple[Params, Metrics]:
     """Mean gradients and summed metrics of a batch in equal parts, one after the other."""
 
@@ -187,9 +191,11 @@ def _accumulated(
         return jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0)
 
     def add(total: tuple[Params, Metrics], part: Any) -> tuple[tuple[Params, Metrics], None]:
-        return jax.tree.map(jnp.add, total, gradient(params, part)), None
+        gradients, metrics = jax.tree.map(jnp.add, total, gradient(params, part))
+        return (jax.lax.with_sharding_constraint(gradients, shardings), metrics), None
 
     shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda rows: cut(rows)[0], whole))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    shardings = fsdp_shardings(shapes[0], mesh)
     (gradients, metrics), _ = jax.lax.scan(add, zeros, jax.tree.map(cut, whole))
     return jax.tree.map(lambda g: g / parts, gradients), metrics

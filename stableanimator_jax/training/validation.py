@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,8 @@ from stableanimator_jax.sampling.face_crop import crop_boxes
 from stableanimator_jax.sampling.models import Model
 from stableanimator_jax.sampling.pipeline import Animator
 from stableanimator_jax.training.config import ValidationConfig
+from stableanimator_jax.training.encode import EncodingNoise
+from stableanimator_jax.training.hosts import wait_for_all
 from stableanimator_jax.training.objective import Draws
 from stableanimator_jax.training.step import Metrics, Task, clip_errors, encoding_noise, latent_shape, means
 from stableanimator_jax.training.trainable import Params, assemble
@@ -61,11 +63,13 @@ class Validation:
             batch = place_batch(self.loader.batch_at(number), self.mesh)
             for level in range(self.config.levels):
                 check()
-                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(_SEED), number), level)
+                key = jax.random.fold_in(jax.random.key(_SEED), level)
                 u = (level + 0.5) / self.config.levels
-                with jax.set_mesh(self.mesh):
-                    sums = self._measure(params, frozen, batch, jax.random.key_data(key), np.float32(u))
-                found = jax.device_get(sums)
+                found = jax.device_get(
+                    self._measured(
+                        params, frozen, batch, jax.random.key_data(key), np.int32(number * rows), np.float32(u)
+                    )
+                )
                 total = found if total is None else cast(Metrics, jax.tree.map(np.add, total, found))
         assert total is not None
         return means(total)
@@ -82,7 +86,7 @@ class Validation:
         """
         if not self.config.videos:
             return {}, {}
-        models = _on_one_device(self._assemble(params, frozen))
+        models = _on_one_device(assemble(self.task.blueprints, params, frozen, self.task.trainable))
         similarities: dict[str, list[float]] = {}
         sheets = {}
         if jax.process_index() == 0:
@@ -102,29 +106,45 @@ class Validation:
                     similarities[name] = face_similarities(models["arcface"], made, clip.frames[0], clip.masks[0])
             with replacing(directory / "csim.json") as path:
                 path.write_text(json.dumps(similarities, indent=1) + "\n", encoding="utf-8")
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("validation videos")
+        wait_for_all()
         found = [value for values in similarities.values() for value in values]
         return {"csim": float(np.mean(found))} if found else {}, sheets
 
+    def _measured(self, params: Params, frozen: Params, batch: AnyDeviceBatch, *rest: Any) -> Metrics:
+        size = batch.masks.shape
+        with jax.set_mesh(self.mesh):
+            if size not in self._programs:
+                self._programs[size] = self._measure.lower(params, frozen, batch, *rest).compile()
+                wait_for_all()
+            return self._programs[size](params, frozen, batch, *rest)
+
     @cached_property
-    def _measure(self) -> Callable[..., Metrics]:
+    def _programs(self) -> dict[Any, Any]:
+        return {}
+
+    @cached_property
+    def _measure(self) -> Any:
         """Sums over one batch at one noise level."""
 
-        def measure(params: Params, frozen: Params, batch: AnyDeviceBatch, key: Array, u: Array) -> Metrics:
-            drawn = jax.random.wrap_key_data(key)
-            latents = latent_shape(self.task, batch)
-            rows = jnp.ones((latents[0],), jnp.float32)
-            noise = jax.random.normal(jax.random.fold_in(drawn, 1), latents, jnp.float32)
+        def measure(
+            params: Params, frozen: Params, batch: AnyDeviceBatch, key: Array, first: Array, u: Array
+        ) -> Metrics:
+            b = len(batch.masks)
+            one = jax.tree.map(lambda rows: rows[:1], batch)
+            latents = latent_shape(self.task, one)
+
+            def drawn(row: Array) -> tuple[EncodingNoise, Array]:
+                own = jax.random.fold_in(jax.random.wrap_key_data(key), first + row)
+                noise = jax.random.normal(jax.random.fold_in(own, 1), latents, jnp.float32)
+                return jax.tree.map(lambda rows: rows[0], (encoding_noise(own, latents, one), noise))
+
+            # Each clip has noise of its own, in whatever batch it is.
+            encoding, noise = jax.vmap(drawn)(jnp.arange(b, dtype=jnp.int32))
+            rows = jnp.ones((b,), jnp.float32)
             draws = Draws(noise, diffusion.training_sigmas(u * rows), rows)
-            noise = encoding_noise(drawn, latents, batch)
-            return clip_errors(self.task, params, frozen, batch, noise, draws, dropout=0.0)
+            return clip_errors(self.task, params, frozen, batch, encoding, draws, dropout=0.0)
 
         return jax.jit(measure)
-
-    @cached_property
-    def _assemble(self) -> Callable[[Params, Params], Mapping[str, Model[Any]]]:
-        return jax.jit(lambda params, frozen: assemble(self.task.blueprints, params, frozen, self.task.trainable))
 
     def _animate(self, animator: Animator, clip: Batch, check: Callable[[], None]) -> tuple[np.ndarray, ContactSheet]:
         objective = self.task.objective

@@ -61,6 +61,7 @@ def error(capsys, *argv: object) -> str:
         (["--checkpoints.every", "0"], "every must be at least 1"),
         (["--mesh.fsdp", "3"], "fsdp 3"),
         (["--mesh.data", "2"], "takes 2 devices: there are 1"),
+        (["--optimizer.learning-rate", "inf"], "learning-rate must be at least 0, got inf"),
         (["--optimizer.accumulate", "3"], "make --data.batch-size a multiple of 3, such as 3"),
         (["--data.frames", "6"], " has 6 frames, but 6 and another one for the reference are needed"),
         (["--init-from", "nowhere"], "nowhere does not exist"),
@@ -143,12 +144,32 @@ def test_another_runs_directory(capsys, monkeypatch):
     }
 
 
+def test_settings_that_a_run_cannot_change(capsys, monkeypatch):
+    monkeypatch.setattr(run, "_train", save_once)
+    apart = ("--checkpoint-directory", "elsewhere", "--validation.every", "0", *OUTPUT)
+    assert call(*apart) == 0
+    assert "--optimizer.ema-decay 0.0 and cannot go on" in error(
+        capsys, *apart, "--resume", "--optimizer.ema-decay", "0.9"
+    )
+    assert call(*apart, "--resume", "--optimizer.clip-norm", "0") == 0
+    Path("out/config.json").unlink()
+    assert "config.json is missing" in error(capsys, *apart, "--resume")
+
+
 def test_other_weights_than_the_run_began_from(capsys, monkeypatch, given):
     monkeypatch.setattr(run, "_train", save_once)
     assert call(*OUTPUT, "--validation.every", "0") == 0
     save_mini_model(Path("other"), seed=9)
     message = error(capsys, *OUTPUT, "--resume", "--init-from", "other", "--validation.every", "0")
     assert "are others: give those by --init-from" in message
+
+
+def test_processes_that_fail_end_all(given):
+    """Also where only some of them have something to complain of: here the one without a device in the mesh."""
+    given_both = ("--init-from", str(given / "mini"), "--data.dataset", str(given / "data"), "--output", "out")
+    for process in start_together(given, 2, 1, *given_both, "--mesh.data", "1"):
+        _, complaint = finish(process, 2)
+        assert "error: the mesh has 1 devices of 2" in complaint
 
 
 def test_processes_that_were_told_different_things(given):
