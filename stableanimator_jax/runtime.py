@@ -1,6 +1,8 @@
 """Which device JAX computes on, and where it keeps compiled programs. To be called before anything is computed."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,3 +63,14 @@ def keep_compiled_programs() -> Path | None:
         return None
     jax.config.update("jax_compilation_cache_dir", str(cache))
     return cache
+
+
+@contextmanager
+def out_of_memory_explained(message: str) -> Iterator[None]:
+    """Within the block a device out of memory is an `InputError` with this message, which says what to try."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as e:
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        raise InputError(message) from e

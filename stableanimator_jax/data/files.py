@@ -4,7 +4,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -92,3 +92,10 @@ def replacing(path: Path) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: {e.strerror or e}") from e
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def absolute_path(path: Path) -> Path:
+    """Also of `~/file`, which the shell leaves as it is in `--flag=~/file`."""
+    with suppress(RuntimeError):  # nobody's home is known
+        path = path.expanduser()
+    return path.absolute()

@@ -9,7 +9,6 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.preparation.config import EncodeConfig
-from stableanimator_jax.runtime import choose_device, keep_compiled_programs
+from stableanimator_jax.runtime import choose_device, keep_compiled_programs, out_of_memory_explained
 from stableanimator_jax.sampling.clip_input import clip_pixels
 from stableanimator_jax.sampling.models import Blueprint, Model
 from stableanimator_jax.sampling.record import versions
@@ -127,7 +126,9 @@ def encode(config: EncodeConfig) -> EncodeResult:
             "image_encoder", Blueprint(ImageEncoder, checkpoint.config.image_encoder, reduced)
         )
         with (
-            _out_of_memory_explained(config.batch),
+            out_of_memory_explained(
+                f"the device has too little memory for {config.batch} frames at a time: lower --batch"
+            ),
             tqdm(total=clips, initial=clips - len(todo), desc="encoding", unit="clip") as bar,
         ):
             for length in _encode_clips(todo, vae, image_encoder, encoding, folder, config.batch):
@@ -275,13 +276,3 @@ def _write(file: Path, frames: np.ndarray, name: str) -> None:
             )
     with replacing(file) as temporary, temporary.open("wb") as stream:
         np.save(stream, frames)
-
-
-@contextmanager
-def _out_of_memory_explained(batch: int) -> Iterator[None]:
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as e:
-        if "RESOURCE_EXHAUSTED" not in str(e):
-            raise
-        raise InputError(f"the device has too little memory for {batch} frames at a time: lower --batch") from e

@@ -4,7 +4,6 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +17,6 @@ from stableanimator_jax.data.face_track import ReferenceFace
 from stableanimator_jax.data.files import replacing
 from stableanimator_jax.data.sound import copy_sound
 from stableanimator_jax.data.video import open_writer
-from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.contact_sheet import ContactSheet
 from stableanimator_jax.sampling.face_inputs import FaceInputs
 from stableanimator_jax.sampling.hjb_plot import plot_similarity
@@ -30,6 +28,11 @@ from stableanimator_jax.sampling.run_config import SampleConfig
 if TYPE_CHECKING:
     from stableanimator_jax.sampling.face_control import FaceOptimisation, StepReport
     from stableanimator_jax.sampling.pipeline import Animator
+
+_TOO_LITTLE_MEMORY = (
+    "the device has too little memory for this: try --rows-at-once 1, a smaller --decode-chunk or --window, "
+    "--dtype bfloat16, or a smaller size"
+)
 
 
 def run(config: SampleConfig) -> Record:
@@ -55,7 +58,11 @@ def run(config: SampleConfig) -> Record:
     if inputs.face is not None:
         print(f"faces to optimise: {inputs.face.source}")
 
-    from stableanimator_jax.runtime import choose_device, keep_compiled_programs  # imports JAX, slow to start
+    from stableanimator_jax.runtime import (  # imports JAX, slow to start
+        choose_device,
+        keep_compiled_programs,
+        out_of_memory_explained,
+    )
     from stableanimator_jax.sampling.pipeline import Animator
 
     device = choose_device(config.device)
@@ -74,7 +81,10 @@ def run(config: SampleConfig) -> Record:
     with ThreadPoolExecutor(1) as pool:
         hashes = pool.submit(hash_inputs, config)  # a checkpoint has gigabytes; the device computes meanwhile
         finishing = partial(_add_sound, config) if config.sound else None
-        with _out_of_memory_explained(), open_writer(config.output, width, height, inputs.fps, finishing) as video:
+        with (
+            out_of_memory_explained(_TOO_LITTLE_MEMORY),
+            open_writer(config.output, width, height, inputs.fps, finishing) as video,
+        ):
             for frame in _frames(animator, inputs, config, watch, reports):
                 video.write(frame)
                 sheet.add(frame)
@@ -186,18 +196,3 @@ def _frames(
         )
         for chunk in chunks:
             yield from chunk
-
-
-@contextmanager
-def _out_of_memory_explained() -> Iterator[None]:
-    import jax
-
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as e:
-        if "RESOURCE_EXHAUSTED" not in str(e):
-            raise
-        raise InputError(
-            "the device has too little memory for this: try --rows-at-once 1, a smaller --decode-chunk or --window, "
-            "--dtype bfloat16, or a smaller size"
-        ) from e

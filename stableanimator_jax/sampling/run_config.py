@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import tyro
 
 from stableanimator_jax.config import from_dict
+from stableanimator_jax.data.files import absolute_path
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
@@ -133,10 +133,12 @@ class SampleConfig:
 
         Of the output's path `..` is worked out too, because its last part names the files beside it.
         """
-        paths = {f.name: _absolute(v) for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), Path)}
+        paths = {
+            f.name: absolute_path(v) for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), Path)
+        }
         paths["output"] = Path(os.path.normpath(paths["output"]))
         if self.checkpoint != EMBEDDED:
-            paths["checkpoint"] = str(_absolute(Path(self.checkpoint)))  # pyright: ignore[reportArgumentType]
+            paths["checkpoint"] = str(absolute_path(Path(self.checkpoint)))  # pyright: ignore[reportArgumentType]
         return dataclasses.replace(self, **paths)
 
     @classmethod
@@ -148,10 +150,3 @@ class SampleConfig:
         """As plain data for JSON."""
         data = dataclasses.asdict(self)
         return {name: str(value) if isinstance(value, Path) else value for name, value in data.items()}
-
-
-def _absolute(path: Path) -> Path:
-    """Also of `~/file`, which the shell leaves as it is in `--flag=~/file`."""
-    with suppress(RuntimeError):  # nobody's home is known
-        path = path.expanduser()
-    return path.absolute()

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -11,13 +10,14 @@ from typing import Annotated, Any, Literal, Self
 import tyro
 
 from stableanimator_jax.config import IdInjection
+from stableanimator_jax.data.files import absolute_path
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.data.loader import LoaderConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.training.checkpoints import CheckpointConfig
 from stableanimator_jax.training.metrics import WandbConfig
+from stableanimator_jax.weights.embedded import EMBEDDED
 
-EMBEDDED = "embedded"
 Trainable = Literal["attentions", "all", "adapters", "lora"]
 
 
@@ -285,10 +285,8 @@ class TrainConfig:
 
 
 def _absolute(path: Path) -> Path:
-    """Also of `~/file`, which the shell leaves as it is in `--flag=~/file`."""
-    with suppress(RuntimeError):  # nobody's home is known
-        path = path.expanduser()
-    return Path(os.path.normpath(path.absolute()))
+    """With `..` worked out, so that two ways to write a path are not two settings."""
+    return Path(os.path.normpath(absolute_path(path)))
 
 
 def _plain(value: Any) -> Any:

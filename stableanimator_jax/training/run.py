@@ -1,8 +1,8 @@
 """A run of `train.py`: data in; checkpoints, curves and videos out."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from stableanimator_jax.data.loader import Loader, make_loader
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.flops import peak_flops
 from stableanimator_jax.parallel import BATCH_AXES, FRAME, make_mesh, row_share
-from stableanimator_jax.runtime import choose_device, keep_compiled_programs
+from stableanimator_jax.runtime import choose_device, keep_compiled_programs, out_of_memory_explained
 from stableanimator_jax.training.checkpoints import Checkpoints
 from stableanimator_jax.training.config import TrainConfig
 from stableanimator_jax.training.hosts import (
@@ -50,6 +50,12 @@ from stableanimator_jax.training.validation import Validation
 from stableanimator_jax.weights.checkpoint import models_in
 from stableanimator_jax.weights.checkpoint_item import SaveModels
 from stableanimator_jax.weights.embedded import CheckpointSource, open_checkpoint
+
+_TOO_LITTLE_MEMORY = (
+    "the device has too little memory for this: try --data.encoded, a smaller batch or more --optimizer.accumulate, "
+    "--trainable.unet adapters or lora, more --mesh.fsdp or --mesh.frame, or --validation.videos 0 where it happened "
+    "while validating; what was saved is whole"
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def run(config: TrainConfig) -> None:
                 MetricsWriter(config.output, resumed=resumed, wandb=config.wandb, settings=config.to_dict())
             )
         batches = opened.enter_context(DeviceBatches(loader, mesh))
-        opened.enter_context(_out_of_memory_explained())
+        opened.enter_context(out_of_memory_explained(_TOO_LITTLE_MEMORY))
         stopped = _train(made, state, resumed or 0, batches, loader, checkpoints, metrics, validation)
     leave_together()
     if stopped:
@@ -329,17 +335,3 @@ def _require_fitting(config: TrainConfig, mesh: Mesh) -> None:
             f"{frames} frames cannot be shared out among {mesh.shape[FRAME]} devices: make --mesh.frame a divisor of "
             "--data.frames"
         )
-
-
-@contextmanager
-def _out_of_memory_explained() -> Iterator[None]:
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as e:
-        if "RESOURCE_EXHAUSTED" not in str(e):
-            raise
-        raise InputError(
-            "the device has too little memory for this: try --data.encoded, a smaller batch or more "
-            "--optimizer.accumulate, --trainable.unet adapters or lora, more --mesh.fsdp or --mesh.frame, or "
-            "--validation.videos 0 where it happened while validating; what was saved is whole"
-        ) from e
