@@ -1,10 +1,10 @@
-"""The tiny model that ships in this package, trained from random weights: a step takes half a second on 2 CPU cores, compiling it two minutes.
+"""The tiny model that ships in this package, trained from random weights on a laptop CPU.
 
     python train.py configs/train_tiny.py --data.dataset DATASET --output outputs/tiny
 
 DATASET is what `prepare_data.py videos` makes, with clips of at least 9 frames in a small bucket, such as
-`--buckets 64x64`. Shows that everything runs, from data to checkpoints, curves and videos; VAE and CLIP are random
-and stay so, so the videos are coloured noise. What comes out is sampled like any other weights:
+`--buckets 64x64`. Compiling takes two minutes on 2 cores, then a step half a second. Shows that everything
+runs, from data to checkpoints, curves and videos; VAE and CLIP are random and stay so, so the videos are coloured noise. What comes out is sampled like any other weights:
 
     python sample.py --checkpoint outputs/tiny/checkpoints/1000/weights --reference PHOTO --poses POSES \
         --width 64 --height 64
