@@ -4,7 +4,8 @@
 
 DATASET is what `prepare_data.py videos` makes, with clips of at least 9 frames in a small bucket, such as
 `--buckets 64x64`. Compiling takes two minutes on 2 cores, then a step half a second. Shows that everything
-runs, from data to checkpoints, curves and videos; VAE and CLIP are random and stay so, so the videos are coloured noise. What comes out is sampled like any other weights:
+runs, from data to checkpoints, curves and videos; VAE and CLIP are random and stay so, so the videos are
+coloured noise. What comes out is sampled like any other weights:
 
     python sample.py --checkpoint outputs/tiny/checkpoints/1000/weights --reference PHOTO --poses POSES \
         --width 64 --height 64
