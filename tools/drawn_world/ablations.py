@@ -1,0 +1,173 @@
+"""The paper's ablations on unseen drawn people, and the same measures of a single checkpoint."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from stableanimator_jax.config import IdInjection
+from stableanimator_jax.data.files import replacing
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.sampling.record import versions
+from stableanimator_jax.weights.checkpoint import MODELS, load_config, require_models
+from stableanimator_jax.weights.embedded import EMBEDDED
+from tools.drawn_world.ablation_report import plain_table, write_report
+from tools.drawn_world.ablation_sheet import draw_sheet
+from tools.drawn_world.study import Condition, Study, StudyConfig, run_study
+
+_COMPONENTS: dict[str, tuple[str, IdInjection, bool]] = {
+    "full": ("full", "distribution_aware", True),
+    "no_masks": ("no face masks in the loss", "distribution_aware", True),
+    "no_refinement": ("no refinement of face tokens", "distribution_aware", False),
+    "addition": ("plain addition", "addition", True),
+    "no_id": ("no ID tokens", "none", True),
+}
+"""Title, and what a checkpoint's configuration then says: `unet.id_injection` and `face_encoder.refine`."""
+
+
+@dataclass(frozen=True)
+class AblationConfig(StudyConfig):
+    """The paper's ablations."""
+
+    runs: Path = Path("outputs/drawn_world/runs")
+    """Has a checkpoint of each training as NAME/checkpoint: full, no_masks, no_refinement, addition, no_id. Those that
+    are missing are left out."""
+    second_arcface: Path | None = Path("outputs/drawn_world/second_arcface")
+    """A checkpoint with an ArcFace that was trained apart from the one that the models know."""
+    hjb_iterations: tuple[int, ...] = (3, 10)
+    """Of the face optimisation, for the full model; beside none, with which all else is compared."""
+    work: Path = Path("outputs/drawn_world/ablations")
+    """Where videos are kept, and all numbers of all pairs as `results.json`."""
+    output: Path = Path("docs/ablations.md")
+    """The report."""
+    sheet: Path = Path("docs/images/drawn_people.png")
+    """The first pairs' reference, truth and videos."""
+    people: int = 12
+    """On the sheet."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.hjb.adam_iterations:
+            raise InputError("the ablation compares numbers of iterations: give --hjb-iterations, not --hjb.iterations")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(StudyConfig):
+    """One checkpoint's measures."""
+
+    checkpoint: str = EMBEDDED
+    """A checkpoint directory, or "embedded" for the one in this package."""
+    pairs: int = 16
+    """Of an unseen person and an unseen motion."""
+    work: Path = Path("outputs/drawn_world/evaluation")
+    """Where videos are kept, and all numbers of all pairs as `results.json`."""
+    resamples: int = 500
+    """Of the pairs, for the confidence intervals."""
+
+
+def ablate(config: AblationConfig) -> None:
+    """Make and measure all conditions' videos; write the report, its sheet, and `results.json` into the work folder.
+
+    Raises:
+        InputError: there is no checkpoint in `runs`, one is not what its name says, or the settings are wrong.
+    """
+    conditions = found_conditions(config.runs, config.hjb_iterations)
+    if config.second_arcface is not None:
+        require_models(config.second_arcface, ["arcface"])
+    study = run_study(conditions, config)
+    _write_results(study, config)
+    shown = [name for name in ("full", "no_id") if name in study.measured] or [conditions[0].name]
+    config.sheet.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(config.sheet) as temporary:
+        draw_sheet(study, shown, config.people).save(temporary, format="PNG")
+    config.output.parent.mkdir(parents=True, exist_ok=True)
+    write_report(study, config, command=f"python -m tools.drawn_world ablate{_flags(config)}")
+    print(f"report: {config.output}\nsheet: {config.sheet}\nnumbers: {config.work / 'results.json'}")
+
+
+def evaluate(config: EvaluationConfig) -> None:
+    """Print one checkpoint's measures, with confidence intervals, and write `results.json` into the work folder.
+
+    Raises:
+        InputError: the checkpoint or a setting cannot be used.
+    """
+    condition = Condition("videos", "videos", config.checkpoint, config.hjb.adam_iterations)
+    study = run_study([condition], config)
+    _write_results(study, config)
+    print(plain_table(study, "videos"))
+
+
+def found_conditions(runs: Path, hjb_iterations: tuple[int, ...]) -> list[Condition]:
+    """The conditions whose checkpoints are in a folder; those of the full model first.
+
+    Raises:
+        InputError: there is none, one lacks a model, or is not of the condition it is named after.
+    """
+    found = []
+    for name, (title, id_injection, refine) in _COMPONENTS.items():
+        place = runs / name / "checkpoint"
+        if not place.exists():
+            print(f"left out: {title} (there is no {place})")
+            continue
+        require_models(place, MODELS)
+        model = load_config(place)
+        says = {"unet.id_injection": model.unet.id_injection, "face_encoder.refine": model.face_encoder.refine}
+        for field, wanted in (("unet.id_injection", id_injection), ("face_encoder.refine", refine)):
+            if says[field] != wanted:
+                raise InputError(f"{place} is not {name}: its {field} is {says[field]}, must be {wanted}")
+        found.append(Condition(name, title, str(place), 0))
+        if name == "full":
+            counts = sorted({count for count in hjb_iterations if count > 0})
+            found += [Condition(f"hjb_{n}", f"HJB, {n} iterations", str(place), n) for n in counts]
+    if not found:
+        raise InputError(f"there is no checkpoint in {runs}: it must have some of {', '.join(_COMPONENTS)}/checkpoint")
+    return found
+
+
+def _write_results(study: Study, config: StudyConfig) -> None:
+    """All numbers of all pairs."""
+    plain: dict[str, Any] = {
+        "settings": _plain(dataclasses.asdict(config)),
+        "versions": versions(),
+        "device": jax.local_devices()[0].device_kind,
+        "pairs": [dataclasses.asdict(p.pair) for p in study.pairs],
+        "truth": {name: values.tolist() for name, values in study.truth.items()},
+        "conditions": {
+            name: {
+                "checkpoint": study.conditions[name].checkpoint,
+                "seconds": measured.seconds.tolist(),
+                "frechet": study.estimates[name]["frechet"].value,
+                **{metric: values.tolist() for metric, values in measured.scores.items()},
+            }
+            for name, measured in study.measured.items()
+        },
+    }
+    with replacing(config.work / "results.json") as temporary:
+        temporary.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(v) for name, v in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def _flags(config: AblationConfig) -> str:
+    """The settings that are not the defaults; but for folders, which are somewhere else on another machine."""
+    default = _flat(dataclasses.asdict(type(config)()))
+    changed = {k: v for k, v in _flat(dataclasses.asdict(config)).items() if v != default.get(k)}
+    values = {k: " ".join(map(str, v)) if isinstance(v, tuple) else str(v) for k, v in changed.items()}
+    return "".join(f" --{name.replace('_', '-')} {value}" for name, value in values.items())
+
+
+def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{before}{name}.")
+        elif value is not None and not isinstance(value, Path):
+            flat[before + name] = value
+    return flat
