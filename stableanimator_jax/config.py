@@ -91,12 +91,17 @@ class VAEConfig:
     latent_channels: int = 4
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
     layers_per_block: int = 2
+    norm_num_groups: int = 32
+    """Of every GroupNorm. A narrow VAE needs fewer: with one channel a group each picture's mean colour is lost."""
     scaling_factor: float = 0.18215
 
     def __post_init__(self):
         _require_sizes(self)
         for channels in self.block_out_channels:
-            _require(channels % 32 == 0, f"VAE level of {channels} channels: GroupNorm needs a multiple of 32")
+            _require(
+                channels % self.norm_num_groups == 0,
+                f"VAE level of {channels} channels: GroupNorm needs a multiple of {self.norm_num_groups}",
+            )
         _require(self.scaling_factor > 0, f"VAE scaling_factor must be positive, got {self.scaling_factor}")
 
     @property

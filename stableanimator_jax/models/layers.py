@@ -149,16 +149,15 @@ class LayerNorm(nnx.Module):
 
 
 class GroupNorm(nnx.Module):
-    """torch's `GroupNorm` with 32 groups over the last axis.
+    """torch's `GroupNorm` over the last axis; all of SVD's have 32 groups.
 
     Statistics are taken over each group and `axes` (the axes that torch would call spatial). The variance is
     two-pass: the one-pass form cancels catastrophically where the mean is large against the spread.
     """
 
-    groups = 32
-
-    def __init__(self, channels: int, *, eps: float, precision: Precision, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, eps: float, groups: int = 32, precision: Precision, rngs: nnx.Rngs):
         del rngs
+        self.groups = groups
         self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.eps = eps

@@ -66,15 +66,16 @@ class ResBlock(nnx.Module):
         time_features: int | None,
         *,
         eps: float,
+        groups: int = 32,
         precision: Precision,
         rngs: nnx.Rngs,
     ):
         kw: LayerKwargs = {"precision": precision, "rngs": rngs}
-        self.norm1 = GroupNorm(features_in, eps=eps, **kw)
+        self.norm1 = GroupNorm(features_in, eps=eps, groups=groups, **kw)
         self.conv1 = Conv(features_in, features_out, 3, **kw)
         if time_features is not None:
             self.time_emb_proj = linear(time_features, features_out, **kw)
-        self.norm2 = GroupNorm(features_out, eps=eps, **kw)
+        self.norm2 = GroupNorm(features_out, eps=eps, groups=groups, **kw)
         self.conv2 = Conv(features_out, features_out, 3, **kw)
         if features_in != features_out:
             self.conv_shortcut = Conv(features_in, features_out, 1, **kw)
@@ -90,13 +91,22 @@ class ResBlock(nnx.Module):
 class TemporalResBlock(nnx.Module):
     """diffusers' `TemporalResnetBlock`: convolutions along the frames, statistics over all of them."""
 
-    def __init__(self, features: int, time_features: int | None, *, eps: float, precision: Precision, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        features: int,
+        time_features: int | None,
+        *,
+        eps: float,
+        groups: int = 32,
+        precision: Precision,
+        rngs: nnx.Rngs,
+    ):
         kw: LayerKwargs = {"precision": precision, "rngs": rngs}
-        self.norm1 = GroupNorm(features, eps=eps, **kw)
+        self.norm1 = GroupNorm(features, eps=eps, groups=groups, **kw)
         self.conv1 = TemporalConv(features, features, **kw)
         if time_features is not None:
             self.time_emb_proj = linear(time_features, features, **kw)
-        self.norm2 = GroupNorm(features, eps=eps, **kw)
+        self.norm2 = GroupNorm(features, eps=eps, groups=groups, **kw)
         self.conv2 = TemporalConv(features, features, **kw)
 
     def __call__(self, x: Video, time: Float[Array, "b e"] | None = None) -> Video:
@@ -131,13 +141,16 @@ class SpatioTemporalResBlock(nnx.Module):
         *,
         eps: float,
         temporal_eps: float | None = None,
+        groups: int = 32,
         decoder: bool = False,
         precision: Precision,
         rngs: nnx.Rngs,
     ):
         kw: LayerKwargs = {"precision": precision, "rngs": rngs}
-        self.spatial_res_block = ResBlock(features_in, features_out, time_features, eps=eps, **kw)
-        self.temporal_res_block = TemporalResBlock(features_out, time_features, eps=temporal_eps or eps, **kw)
+        self.spatial_res_block = ResBlock(features_in, features_out, time_features, eps=eps, groups=groups, **kw)
+        self.temporal_res_block = TemporalResBlock(
+            features_out, time_features, eps=temporal_eps or eps, groups=groups, **kw
+        )
         self.time_mixer = TimeMixer(0.0 if decoder else 0.5)
         self.decoder = decoder
 

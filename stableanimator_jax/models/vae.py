@@ -50,9 +50,12 @@ class VAE(nnx.Module):
         mean, logvar = jnp.split(self.quant_conv(self.encoder(images)), 2, axis=-1)
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
-    def decode(self, latents: Float[Array, "b f h w 4"]) -> Float[Array, "b f H W 3"]:
-        """Frames, about [-1, 1], unclamped. The f frames see each other: a chunk is decoded in one call."""
-        return self.decoder(latents)
+    def decode(self, latents: Float[Array, "b f h w 4"], *, remat: bool = True) -> Float[Array, "b f H W 3"]:
+        """Frames, about [-1, 1], unclamped. The f frames see each other: a chunk is decoded in one call.
+
+        Without `remat` gradients keep everything, which takes a third less time, for frames small enough.
+        """
+        return self.decoder(latents, remat=remat)
 
 
 class Encoder(nnx.Module):
@@ -60,20 +63,20 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: VAEConfig, *, precision: Precision, rngs: nnx.Rngs):
         kw: LayerKwargs = {"precision": precision, "rngs": rngs}
-        channels = config.block_out_channels
+        channels, groups = config.block_out_channels, config.norm_num_groups
         self.conv_in = Conv(config.in_channels, channels[0], 3, **kw)
         down_blocks = []
         for level, features in enumerate(channels):
             features_in = [channels[max(level - 1, 0)]] + [features] * (config.layers_per_block - 1)
-            resnets = [ResBlock(n, features, None, eps=EPS, **kw) for n in features_in]
+            resnets = [ResBlock(n, features, None, eps=EPS, groups=groups, **kw) for n in features_in]
             last = level == len(channels) - 1
             down_blocks.append(EncoderBlock(resnets, None if last else Downsample(features, pad=(0, 1), **kw)))
         self.down_blocks = nnx.List(down_blocks)
         self.mid_block = MidBlock(
-            [ResBlock(channels[-1], channels[-1], None, eps=EPS, **kw) for _ in range(2)],
-            ImageAttention(channels[-1], **kw),
+            [ResBlock(channels[-1], channels[-1], None, eps=EPS, groups=groups, **kw) for _ in range(2)],
+            ImageAttention(channels[-1], groups=groups, **kw),
         )
-        self.conv_norm_out = GroupNorm(channels[-1], eps=EPS, **kw)
+        self.conv_norm_out = GroupNorm(channels[-1], eps=EPS, groups=groups, **kw)
         self.conv_out = Conv(channels[-1], 2 * config.latent_channels, 3, **kw)
 
     def __call__(self, images: Float[Array, "*batch H W 3"]) -> Float[Array, "*batch h w c"]:
@@ -101,9 +104,9 @@ class EncoderBlock(nnx.Module):
 class ImageAttention(SelfAttention):
     """Single-head self-attention among the pixels of each image, with a group norm and a residual."""
 
-    def __init__(self, channels: int, *, precision: Precision, rngs: nnx.Rngs):
+    def __init__(self, channels: int, *, groups: int, precision: Precision, rngs: nnx.Rngs):
         super().__init__(channels, 1, bias=True, precision=precision, rngs=rngs)
-        self.group_norm = GroupNorm(channels, eps=EPS, precision=precision, rngs=rngs)
+        self.group_norm = GroupNorm(channels, eps=EPS, groups=groups, precision=precision, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h w c"]:
         tokens = rearrange(self.group_norm(x, OVER_SPACE), "... h w c -> ... (h w) c")
@@ -133,17 +136,17 @@ class TemporalDecoder(nnx.Module):
 
     def __init__(self, config: VAEConfig, *, precision: Precision, rngs: nnx.Rngs):
         kw: LayerKwargs = {"precision": precision, "rngs": rngs}
-        channels = config.block_out_channels[::-1]
+        channels, groups = config.block_out_channels[::-1], config.norm_num_groups
 
         def resnet(features_in: int, features_out: int) -> SpatioTemporalResBlock:
             return SpatioTemporalResBlock(
-                features_in, features_out, None, eps=EPS, temporal_eps=1e-5, decoder=True, **kw
+                features_in, features_out, None, eps=EPS, temporal_eps=1e-5, groups=groups, decoder=True, **kw
             )
 
         self.conv_in = Conv(config.latent_channels, channels[0], 3, **kw)
         self.mid_block = MidBlock(
             [resnet(channels[0], channels[0]) for _ in range(config.layers_per_block)],
-            ImageAttention(channels[0], **kw),
+            ImageAttention(channels[0], groups=groups, **kw),
         )
         up_blocks = []
         for i, features in enumerate(channels):
@@ -152,16 +155,20 @@ class TemporalDecoder(nnx.Module):
             resnets = [resnet(n, features) for n in features_in]
             up_blocks.append(DecoderBlock(resnets, None if last else Upsample(features, **kw)))
         self.up_blocks = nnx.List(up_blocks)
-        self.conv_norm_out = GroupNorm(channels[-1], eps=EPS, **kw)
+        self.conv_norm_out = GroupNorm(channels[-1], eps=EPS, groups=groups, **kw)
         self.conv_out = Conv(channels[-1], config.out_channels, 3, **kw)
         self.time_conv_out = TemporalConv(config.out_channels, config.out_channels, **kw)
 
-    def __call__(self, latents: Float[Array, "b f h w 4"]) -> Float[Array, "b f H W 3"]:
-        x = jax.checkpoint(self.mid_block)(self.conv_in(latents))
+    def __call__(self, latents: Float[Array, "b f h w 4"], *, remat: bool = True) -> Float[Array, "b f H W 3"]:
+        x = _checkpoint(self.mid_block, remat)(self.conv_in(latents))
         double = None
         for block in self.up_blocks:
+
+            def level(x: Array, block: DecoderBlock = block, double: Upsample | None = double) -> Array:
+                return block(x if double is None else double(x), remat=remat)
+
             # The doubling before a level belongs to it: what is kept is a quarter as large.
-            x = jax.checkpoint(lambda x, block=block, double=double: block(x if double is None else double(x)))(x)
+            x = _checkpoint(level, remat)(x)
             double = getattr(block, "upsampler", None)
         x = self.conv_out(jax.nn.silu(self.conv_norm_out(x, OVER_SPACE)))
         return self.time_conv_out(x)
@@ -175,11 +182,15 @@ class DecoderBlock(nnx.Module):
         if upsampler is not None:
             self.upsampler = upsampler
 
-    def __call__(self, x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w d"]:
+    def __call__(self, x: Float[Array, "b f h w c"], *, remat: bool = True) -> Float[Array, "b f h w d"]:
         for resnet in self.resnets:
-            spatial = _frame_by_frame(jax.checkpoint(resnet.spatial_res_block), x)
-            x = jax.checkpoint(resnet.over_time)(spatial)
+            spatial = _frame_by_frame(_checkpoint(resnet.spatial_res_block, remat), x)
+            x = _checkpoint(resnet.over_time, remat)(spatial)
         return x
+
+
+def _checkpoint(layer: Callable[[Array], Array], remat: bool) -> Callable[[Array], Array]:
+    return jax.checkpoint(layer) if remat else layer
 
 
 def _frame_by_frame(layer: Callable[[Array], Array], x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w d"]:

@@ -39,6 +39,8 @@ _NETWORK_FILES = {
     "arcface": "Animation/glintr100_torch",
 }
 
+_DIFFUSERS_GROUPS = 32  # of AutoencoderKLTemporalDecoder, which has no setting for it
+
 
 def export_weights(
     checkpoint: str, output: Path, *, file_format: FileFormat = "pth", show_progress: bool = False
@@ -55,11 +57,17 @@ def export_weights(
         the files written.
 
     Raises:
-        InputError: the checkpoint cannot be read, or `output` not be written; then nothing is left of it.
+        InputError: the checkpoint cannot be read, its VAE is not one that PyTorch's code can build, or `output`
+            cannot be written; then nothing is left of it.
     """
     source = open_checkpoint(checkpoint)
     require_writer(file_format)
     models = MODELS if source.path is None else models_in(source.path)
+    if "vae" in models and source.config.vae.norm_num_groups != _DIFFUSERS_GROUPS:
+        raise InputError(
+            f"checkpoint {checkpoint} cannot be exported: its VAE has norms of {source.config.vae.norm_num_groups} "
+            f"groups, and the VAE in PyTorch that would read it always has {_DIFFUSERS_GROUPS}"
+        )
     exports = {model: _Export.plan(source, model) for model in models}
     require_room(output, sum(e.bytes * ((m in _SVD_FILES) + (m in _NETWORK_FILES)) for m, e in exports.items()))
     with _whole_directory(output) as directory:

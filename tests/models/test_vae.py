@@ -4,7 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from stableanimator_jax.config import VAEConfig
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.layers import GroupNorm, Precision
+from stableanimator_jax.models.vae import VAE
 from tests.golden_data import assert_close, load
 from tests.golden_models import BFLOAT16, channels_last, reference_model
 
@@ -81,3 +86,39 @@ def test_bfloat16_is_close(case, vae):
 def test_logvar_is_clamped(vae):
     _, logvar = encode(vae, np.full((1, 64, 64, 3), 1e4, np.float32))
     assert jnp.abs(logvar).max() <= 30
+
+
+def test_gradients_are_the_same_without_rematerialisation(case, vae):
+    latents = case["latent"][None]
+
+    def gradient(remat: bool):
+        def loss(x):
+            return jnp.square(vae.module().decode(x, remat=remat)).mean()
+
+        return jax.jit(jax.value_and_grad(loss))(latents), str(jax.make_jaxpr(jax.grad(loss))(latents))
+
+    (value, kept), program = gradient(False)
+    (same_value, computed_again), rematerialised = gradient(True)
+    np.testing.assert_allclose(same_value, value, rtol=1e-5)
+    assert_close(computed_again, np.asarray(kept), 1e-4)
+    assert "remat" in rematerialised
+    assert "remat" not in program
+
+
+def test_groups_of_a_norm():
+    norm = GroupNorm(12, eps=1e-5, groups=3, precision=Precision(), rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(3, 2, (2, 4, 5, 12)).astype(np.float32)
+    grouped = x.reshape(2, 20, 3, 4)
+    centred = grouped - grouped.mean((1, 3), keepdims=True)
+    expected = (centred / np.sqrt(np.square(centred).mean((1, 3), keepdims=True) + 1e-5)).reshape(x.shape)
+    np.testing.assert_allclose(norm(jnp.asarray(x), (-3, -2)), expected, atol=1e-5)
+
+
+def test_every_norm_has_the_configured_groups():
+    config = VAEConfig(block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_num_groups=4)
+    vae = nnx.eval_shape(lambda: VAE(config, precision=Precision(), rngs=nnx.Rngs(0)))
+    norms = [child for _, child in nnx.iter_modules(vae) if isinstance(child, GroupNorm)]
+    assert len(norms) > 30
+    assert {norm.groups for norm in norms} == {4}
+    with pytest.raises(InputError, match="multiple of 3"):
+        VAEConfig(block_out_channels=(8, 8, 16, 16), norm_num_groups=3)

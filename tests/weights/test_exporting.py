@@ -1,5 +1,6 @@
 """From a checkpoint to published files and back: the same bits, the same names."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -203,3 +204,11 @@ def test_without_torch_there_is_another_format(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="not installed: `pip install torch`, or give --format safetensors"):
         export_weights(str(checkpoint), tmp_path / "out")
+
+
+def test_a_vae_that_pytorch_cannot_build(tmp_path: Path):
+    vae = VAEConfig(block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_num_groups=8)
+    random_checkpoint(tmp_path / "c", dataclasses.replace(TINY, vae=vae), 0, models=("vae",))
+    with pytest.raises(InputError, match="norms of 8 groups"):
+        export_weights(str(tmp_path / "c"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,42 @@
+"""The weights that ship in this package: StableAnimator, small, on drawn people of 64x64 pixels.
+
+    python train.py configs/train_drawn_people.py
+
+docs/drawn_world.md says how the data and the weights that it begins from are made, and what came of it. The paper's
+ablations are the same run with `--objective.face-weight 0`, `--model.no-refine-face-tokens`, `--model.id-injection
+addition` or `--model.id-injection none`, and another --output.
+"""
+
+from pathlib import Path
+
+from stableanimator_jax.data.loader import LoaderConfig
+from stableanimator_jax.training.checkpoints import CheckpointConfig
+from stableanimator_jax.training.config import (
+    DataConfig,
+    OptimizerConfig,
+    TrainableConfig,
+    TrainConfig,
+    ValidationConfig,
+)
+
+
+def get_config() -> TrainConfig:
+    world = Path("outputs/drawn_world")
+    return TrainConfig(
+        init_from=str(world / "base"),
+        output=world / "run",
+        steps=6000,
+        remat=False,
+        data=DataConfig(
+            dataset=world / "dataset",
+            encoded=True,
+            loader=LoaderConfig(batch_size=16, frames=8, stride=1),
+        ),
+        trainable=TrainableConfig(unet="all"),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, schedule="cosine", warmup_steps=200, weight_decay=0.0, ema_decay=0.998
+        ),
+        checkpoints=CheckpointConfig(every=500),
+        validation=ValidationConfig(every=500, clips=16, videos=2, steps=10),
+        log_every=20,
+    )

@@ -1,0 +1,136 @@
+"""The drawn world's own trainers: that they minimise what they say, go on where they stopped, and begin as meant."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.layers import Precision
+from stableanimator_jax.models.vae import VAE
+from stableanimator_jax.weights.rules import dotted, flatten
+from tools.drawn_world import vae as vae_training
+from tools.drawn_world.arcface import MARGIN, SCALE, margin_loss
+from tools.drawn_world.base import BaseConfig, assemble
+from tools.drawn_world.fitting import FitConfig, fit
+from tools.drawn_world.model import CONFIG
+
+
+def line_loss(params, statistics, batch, key):
+    noise = 0.01 * jax.random.normal(key, batch["y"].shape)
+    predicted = batch["x"] @ params["kernel"] + params["bias"].reshape(1, -1)
+    loss = jnp.mean(jnp.square(predicted - batch["y"] + noise))
+    return loss, ({"seen": statistics["seen"] + len(batch["x"])}, {"loss": loss})
+
+
+def line_batch(random: np.random.Generator):
+    x = random.standard_normal((16, 3)).astype(np.float32)
+    return {"x": x, "y": (x @ np.array([[1.0], [-2.0], [0.5]]) + 0.3).astype(np.float32)}
+
+
+START = {"kernel": jnp.zeros((3, 1)), "bias": jnp.zeros((1,))}
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 0.1), ("muon", 0.5)])
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, optimizer, rate: float):
+    config = FitConfig(tmp_path / "whole", 60, 16, learning_rate=rate, optimizer=optimizer, weight_decay=0.0, every=10)
+    whole = fit(config, START, {"seen": jnp.zeros(())}, line_loss, line_batch)
+    drawn = 0
+
+    def stops(random: np.random.Generator):
+        nonlocal drawn
+        drawn += 1
+        if drawn == 35:
+            raise KeyboardInterrupt
+        return line_batch(random)
+
+    stopped = dataclasses.replace(config, output=tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, START, {"seen": jnp.zeros(())}, line_loss, stops)
+    went_on = fit(stopped, START, {"seen": jnp.zeros(())}, line_loss, line_batch)
+    jax.tree.map(np.testing.assert_array_equal, went_on, whole)
+    assert whole.statistics["seen"] == 60 * 16
+    lines = [json.loads(line) for line in (tmp_path / "whole.progress/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [20, 40, 60]
+    assert lines[-1]["loss"] < 0.05 * lines[0]["loss"]
+    # It is done: nothing is trained again.
+    again = fit(config, START, {"seen": jnp.zeros(())}, line_loss, line_batch)
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+
+
+def test_a_loss_that_is_no_number(tmp_path: Path):
+    def broken(params, statistics, batch, key):
+        loss, rest = line_loss(params, statistics, batch, key)
+        return loss * jnp.nan, (rest[0], {"loss": loss * jnp.nan})
+
+    config = FitConfig(tmp_path / "run", 40, 16, every=40)
+    with pytest.raises(InputError, match="step 20 the loss is not a number"):
+        fit(config, START, {"seen": jnp.zeros(())}, broken, line_batch)
+
+
+def test_margin_loss_is_arcfaces():
+    random = np.random.default_rng(0)
+    embeddings, centres = random.standard_normal((5, 8)), random.standard_normal((7, 8))
+    labels = np.array([0, 3, 6, 3, 1])
+    unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (embeddings, centres)]
+    cosines = unit[0] @ unit[1].T
+    angles = np.arccos(cosines)
+    assert (angles[np.arange(5), labels] + MARGIN < np.pi).all()
+    logits = SCALE * cosines
+    logits[np.arange(5), labels] = SCALE * np.cos(angles[np.arange(5), labels] + MARGIN)
+    expected = np.mean(np.log(np.exp(logits).sum(-1)) - logits[np.arange(5), labels])
+    arrays = [jnp.asarray(x, jnp.float32) for x in (embeddings, centres)]
+    loss, accuracy = margin_loss(*arrays, jnp.asarray(labels, jnp.int32))
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    np.testing.assert_allclose(accuracy, (cosines.argmax(-1) == labels).mean())
+
+
+def test_the_vae_begins_without_mixing_frames():
+    graphdef, params = nnx.split(VAE(CONFIG.vae, precision=Precision(), rngs=nnx.Rngs(0)), nnx.Param)
+    begun = vae_training.begin(nnx.to_pure_dict(params))
+    decode = jax.jit(lambda params, latents: nnx.merge(graphdef, params).decode(latents))
+    latents = np.random.default_rng(0).standard_normal((1, 3, 2, 2, CONFIG.vae.latent_channels)).astype(np.float32)
+    changed = latents.copy()
+    changed[:, 1] += 1
+    one, other = decode(begun, latents), decode(begun, changed)
+    np.testing.assert_array_equal(one[:, [0, 2]], other[:, [0, 2]])
+    assert np.abs(one[:, 1] - other[:, 1]).max() > 0.01
+    bias = begun["quant_conv"]["bias"]
+    assert (bias[: CONFIG.vae.latent_channels] == 0).all()
+    assert (bias[CONFIG.vae.latent_channels :] == vae_training.FIRST_LOG_VARIANCE).all()
+
+
+def test_parts_and_whole_chunks_of_people():
+    chunks = vae_training.draw_chunks(np.array([3, 4]), np.random.default_rng(0), 64)
+    assert chunks["frames"].shape == (2, 4, 64, 64, 3)
+    assert chunks["faces"].shape == (2, 4, 64, 64)
+    assert 0.05 < chunks["faces"].mean() < 0.3
+
+
+def test_the_base_is_what_training_begins_from(tmp_path: Path):
+    from stableanimator_jax.sampling.models import random_params
+    from stableanimator_jax.weights.blueprints import blueprint
+    from stableanimator_jax.weights.checkpoint import describe, save_checkpoint, stream_params
+
+    scaled = dataclasses.replace(CONFIG, vae=dataclasses.replace(CONFIG.vae, scaling_factor=0.5))
+    for name in ("arcface", "vae", "image_encoder"):
+        params = random_params(blueprint(CONFIG, name).abstract_params(), seed=0)
+        save_checkpoint(tmp_path / name, scaled if name == "vae" else CONFIG, {name: params})
+    places = {name: tmp_path / name for name in ("arcface", "vae", "image_encoder")}
+    assemble(BaseConfig(**places, output=tmp_path / "base"))
+    description = describe(tmp_path / "base")
+    assert description.config == scaled
+    assert set(description.models) == {"arcface", "vae", "image_encoder", "unet"}
+    unet = {name: np.asarray(array) for name, array in stream_params(tmp_path / "base", "unet")}
+    assert unet.keys() == {dotted(path) for path in flatten(blueprint(CONFIG, "unet").abstract_params())}
+    for name, array in unet.items():
+        last = any(f".{part}." in f".{name}" for part in ("conv2", "proj_out", "conv_out"))
+        if last or name.endswith("bias"):
+            assert not array.any(), name
+        elif name.endswith("kernel"):
+            assert array.std() > 0, name

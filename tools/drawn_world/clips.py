@@ -1,0 +1,90 @@
+"""Clips of drawn people, whole: what the data preparation would find in videos of them."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.data.images import fit
+from stableanimator_jax.perception.face_points import track_from_keypoints
+from stableanimator_jax.perception.skeleton import draw_skeletons
+from tools.drawn_world.drawing import draw
+from tools.drawn_world.motion import make_motion
+from tools.drawn_world.people import make_person
+
+TRAIN_SEEDS, VALIDATION_SEEDS, TEST_SEEDS = 0, 1_000_000, 2_000_000
+"""Where the seeds of the people (with their motions and walls) of each split begin."""
+SKELETON_SIDE = 512
+"""Of the pictures that skeletons are drawn as, before they are made as small as the frames."""
+
+
+@dataclass(frozen=True)
+class DrawnClip:
+    """One person in one motion before one wall."""
+
+    frames: UInt8[np.ndarray, "f size size 3"]
+    points: Float32[np.ndarray, "f 134 2"]
+    """In pixels of the frames."""
+    scores: Float32[np.ndarray, "f 134"]
+
+    @property
+    def faces(self) -> FaceTrack:
+        """Boxes and landmarks, as the program finds them from keypoints."""
+        size = self.frames.shape[1]
+        return track_from_keypoints(self.points, self.scores).fitted((size, size), size, size, "crop")
+
+
+def draw_clip(person: int, motion: int, wall: int, frames: int, size: int) -> DrawnClip:
+    """Draw a clip.
+
+    Args:
+        person, motion, wall: seeds.
+        frames: how many.
+        size: of the frames in pixels.
+    """
+    who, how = make_person(person), make_motion(motion, frames)
+    drawn = [draw(who, how, i, size, wall) for i in range(frames)]
+    return DrawnClip(*(np.stack(part) for part in zip(*drawn, strict=True)))
+
+
+def skeletons(clip: DrawnClip, side: int = SKELETON_SIDE) -> UInt8[np.ndarray, "f side side 3"]:
+    """The clip's keypoints drawn in DWPose's style."""
+    size = clip.frames.shape[1]
+    pairs = zip(clip.points, clip.scores, strict=True)
+    return np.stack([draw_skeletons(p[None] / size, s[None], side, side) for p, s in pairs])
+
+
+def small_skeletons(clip: DrawnClip) -> UInt8[np.ndarray, "f size size 3"]:
+    """Skeletons of the frames' size, made small exactly as `load_poses` does it."""
+    size = clip.frames.shape[1]
+    return np.stack([fit(image, size, size, "crop", filter="bicubic", fill=(0, 0, 0)) for image in skeletons(clip)])
+
+
+def lossless_enough_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """JPEG with colours at full resolution: an eye is two pixels wide, and halved colours would lose it."""
+    options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        98,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    assert done
+    return data.tobytes()
+
+
+def draw_moment(person: int, random: np.random.Generator, frames: int, size: int) -> DrawnClip:
+    """A few consecutive frames of somebody in some motion before some wall.
+
+    Args:
+        person: seed.
+        random: chooses the motion, the moment and the wall.
+        frames: how many.
+        size: of the frames in pixels.
+    """
+    who, how = make_person(person), make_motion(int(random.integers(1_000_000_000)), 64)
+    first, wall = int(random.integers(64 - frames + 1)), int(random.integers(1_000_000_000))
+    drawn = [draw(who, how, first + i, size, wall) for i in range(frames)]
+    return DrawnClip(*(np.stack(part) for part in zip(*drawn, strict=True)))
