@@ -36,16 +36,20 @@ def line_batch(random: np.random.Generator):
 START = {"kernel": jnp.zeros((3, 1)), "bias": jnp.zeros((1,))}
 
 
+def read_curves(progress: Path):
+    return [json.loads(line) for line in (progress / "metrics.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 0.1), ("muon", 0.5)])
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, optimizer, rate: float):
-    config = FitConfig(tmp_path / "whole", 60, 16, learning_rate=rate, optimizer=optimizer, weight_decay=0.0, every=10)
+    config = FitConfig(tmp_path / "whole", 60, 16, learning_rate=rate, optimizer=optimizer, weight_decay=0.0, every=20)
     whole = fit(config, START, {"seen": jnp.zeros(())}, line_loss, line_batch)
     drawn = 0
 
     def stops(random: np.random.Generator):
         nonlocal drawn
         drawn += 1
-        if drawn == 35:
+        if drawn == 47:
             raise KeyboardInterrupt
         return line_batch(random)
 
@@ -55,8 +59,9 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, optimi
     went_on = fit(stopped, START, {"seen": jnp.zeros(())}, line_loss, line_batch)
     jax.tree.map(np.testing.assert_array_equal, went_on, whole)
     assert whole.statistics["seen"] == 60 * 16
-    lines = [json.loads(line) for line in (tmp_path / "whole.progress/metrics.jsonl").read_text().splitlines()]
+    lines = read_curves(tmp_path / "whole.progress")
     assert [line["step"] for line in lines] == [20, 40, 60]
+    assert [line["loss"] for line in read_curves(tmp_path / "stopped.progress")] == [line["loss"] for line in lines]
     assert lines[-1]["loss"] < 0.05 * lines[0]["loss"]
     # It is done: nothing is trained again.
     again = fit(config, START, {"seen": jnp.zeros(())}, line_loss, line_batch)
@@ -134,3 +139,29 @@ def test_the_base_is_what_training_begins_from(tmp_path: Path):
             assert not array.any(), name
         elif name.endswith("kernel"):
             assert array.std() > 0, name
+
+
+def test_what_ships_is_small_and_whole(tmp_path: Path, capsys):
+    from stableanimator_jax.sampling.models import random_params
+    from stableanimator_jax.weights.blueprints import blueprint
+    from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint, stored_params, stream_params
+    from tools.drawn_world.ship import ShipConfig, ship
+
+    params = {model: random_params(blueprint(CONFIG, model).abstract_params(), seed=0) for model in MODELS}
+    save_checkpoint(tmp_path / "arcface", CONFIG, {"arcface": params.pop("arcface")})
+    save_checkpoint(tmp_path / "weights", CONFIG, params, {"step": 7})
+    config = ShipConfig(tmp_path / "weights", tmp_path / "arcface", tmp_path / "shipped")
+    ship(config)
+    shipped = describe(config.output)
+    assert shipped.config == CONFIG
+    assert set(shipped.models) == set(MODELS)
+    assert shipped.source == {"step": 7, "trained on": "drawn people"}
+    assert sum(shipped.files.values()) < 20_000_000
+    for model in MODELS:
+        original = dict(stream_params(tmp_path / ("arcface" if model == "arcface" else "weights"), model))
+        stored = stored_params(config.output, model)
+        for name, array in stream_params(config.output, model):
+            assert stored[name].dtype == (jnp.bfloat16 if array.ndim >= 2 else jnp.float32)
+            np.testing.assert_allclose(array.astype(np.float32), original[name], rtol=2**-8, atol=0)
+    with pytest.raises(InputError, match="has no arcface"):
+        ship(dataclasses.replace(config, arcface=tmp_path / "weights"))

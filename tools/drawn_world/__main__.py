@@ -1,6 +1,6 @@
 """The drawn world's recipe, step by step (docs/drawn_world.md); each can be stopped and started again.
 
-    python -m tools.drawn_world arcface | vae | image-encoder | dataset | base | ablate | evaluate | ship
+    python -m tools.drawn_world arcface | vae | image-encoder | dataset | base | curves | ship | evaluate | ablate
 
 `python -m tools.drawn_world COMMAND --help` explains a command's flags.
 """
@@ -42,6 +42,8 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "base": _command("base", "base", "BaseConfig", "assemble", "What StableAnimator's training begins from."),
     "ablate": _command("ablate", "ablations", "AblationConfig", "ablate", "The paper's ablations."),
     "evaluate": _command("evaluate", "ablations", "EvaluationConfig", "evaluate", "One checkpoint's measures."),
+    "curves": _command("curves", "curves", "CurvesConfig", "plot_curves", "The loss curves as a picture."),
+    "ship": _command("ship", "ship", "ShipConfig", "ship", "Trained weights into the package."),
 }
 
 if __name__ == "__main__":

@@ -132,6 +132,7 @@ def fit(
         first = manager.latest_step() or 0
         if first:
             state = manager.restore(first, args=ocp.args.StandardRestore(state))
+        _cut(progress / "metrics.jsonl", first)
         coming = thread.submit(batch_of, first)
         window: list[dict[str, Array]] = []
         began = time.monotonic()
@@ -154,3 +155,10 @@ def fit(
             if done % config.every == 0 or done == config.steps:
                 manager.save(done, args=ocp.args.StandardSave(state))
     return state
+
+
+def _cut(curves: Path, step: int) -> None:
+    """Forget what a run that was stopped wrote after its last checkpoint."""
+    if curves.exists():
+        lines = curves.read_text().splitlines(keepends=True)
+        curves.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))

@@ -1,0 +1,52 @@
+"""The loss curves of everything that is trained in the drawn world, as one picture."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from stableanimator_jax.errors import InputError
+
+_PANELS = (
+    ("ArcFace: accuracy, 1000 people", "arcface.progress", "accuracy"),
+    ("a second ArcFace", "second_arcface.progress", "accuracy"),
+    ("VAE, single frames: PSNR (dB)", "vae.progress/frames", "psnr"),
+    ("VAE, chunks of 4: PSNR (dB)", "vae.progress/chunks", "psnr"),
+    ("image encoder: accuracy, 64 people", "image_encoder.progress", "accuracy"),
+    ("StableAnimator: loss", "run", "loss"),
+)
+
+
+@dataclass(frozen=True)
+class CurvesConfig:
+    """Where the curves are."""
+
+    world: Path = Path("outputs/drawn_world")
+    """The folder that the recipe's parts are in."""
+    output: Path = Path("docs/images/drawn_world_curves.png")
+
+
+def plot_curves(config: CurvesConfig) -> None:
+    """Draw what is there. Raises `InputError` where nothing is."""
+    found = [(title, config.world / place / "metrics.jsonl", name) for title, place, name in _PANELS]
+    found = [(title, file, name) for title, file, name in found if file.exists()]
+    if not found:
+        raise InputError(f"there are no curves in {config.world}; give the recipe's folder by --world")
+    rows = -(-len(found) // 3)
+    figure, axes = plt.subplots(rows, 3, figsize=(11, 2.7 * rows), squeeze=False)
+    for axis, (title, file, name) in zip(axes.flat, found, strict=False):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        points = np.array([(line["step"], line[name]) for line in lines if name in line])
+        axis.plot(points[:, 0], points[:, 1], linewidth=0.8)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(found) :]:
+        axis.remove()
+    figure.tight_layout()
+    config.output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(config.output, dpi=110)
+    plt.close(figure)

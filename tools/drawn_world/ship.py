@@ -1,0 +1,53 @@
+"""Trained weights into the package: all six models of a run, small enough to ship."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+import stableanimator_jax
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint, stream_params
+
+MOST_BYTES = 20_000_000
+
+
+@dataclass(frozen=True)
+class ShipConfig:
+    """What to ship."""
+
+    weights: Path = Path("outputs/drawn_world/run/checkpoints/6000/weights")
+    """The weights that a run of `train.py` left."""
+    arcface: Path = Path("outputs/drawn_world/arcface")
+    """The checkpoint with its ArcFace, which training leaves alone."""
+    output: Path = Path(stableanimator_jax.__path__[0]) / "assets" / "weights"
+    """Where the package looks for them."""
+
+
+def ship(config: ShipConfig) -> None:
+    """Write the checkpoint, kernels in bfloat16.
+
+    Raises:
+        InputError: a model is missing, or the checkpoint would be too large.
+    """
+    run = describe(config.weights)
+    places = {model: config.arcface if model == "arcface" else config.weights for model in MODELS}
+    for model, place in places.items():
+        if model not in describe(place).models:
+            raise InputError(f"{place} has no {model}")
+    # VAE and ArcFace compute in float32, from what they are stored as.
+    params = {model: _rounded(place, model) for model, place in places.items()}
+    save_checkpoint(config.output, run.config, params, {**run.source, "trained on": "drawn people"})
+    size = sum(path.stat().st_size for path in config.output.rglob("*") if path.is_file())
+    print(f"{config.output}: {size / 1e6:.1f} MB")
+    if size > MOST_BYTES:
+        raise InputError(f"{config.output} has {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
+
+
+def _rounded(place: Path, model: str) -> Iterator[tuple[Any, Any]]:
+    for name, array in stream_params(place, model):
+        kernel = np.ndim(array) >= 2
+        yield tuple(name.split(".")), jnp.asarray(array, jnp.bfloat16 if kernel else jnp.float32)
