@@ -106,8 +106,11 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its learning rate."""
+    """The optimiser and its learning rate."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
+    """AdamW, as published; or Muon, whose steps are orthogonal matrices, with Adam for norms and biases: a model that
+    begins from nothing learns in fewer steps."""
     learning_rate: float = 1e-5
     """After the warm-up."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -115,11 +118,11 @@ class OptimizerConfig:
     warmup_steps: int = 500
     """Steps in which the learning rate rises evenly from 0."""
     beta1: float = 0.9
-    """Decay of the gradients' mean."""
+    """Adam's decay of the gradients' mean."""
     beta2: float = 0.999
-    """Decay of the gradients' mean square."""
+    """Adam's decay of the gradients' mean square."""
     eps: float = 1e-8
-    """Added to the root of the mean square."""
+    """Adam's, added to the root of the mean square."""
     weight_decay: float = 1e-2
     """Decoupled, times the learning rate."""
     clip_norm: float = 1.0

@@ -15,7 +15,7 @@ from stableanimator_jax.training.hosts import changes
 
 SETTINGS = "config.json"
 # Settings that a run cannot change when it goes on: its checkpoints would mean something else.
-_FIXED = ("model.", "trainable.", "seed")
+_FIXED = ("model.", "trainable.", "seed", "optimizer.kind")
 
 
 def resumed_step(config: TrainConfig, checkpoints: Checkpoints) -> int | None:

@@ -132,6 +132,9 @@ def test_another_runs_directory(capsys, monkeypatch):
     assert "begun with --trainable.unet attentions and cannot go on with all" in error(
         capsys, *OUTPUT, "--resume", "--trainable.unet", "all"
     )
+    assert "begun with --optimizer.kind adamw and cannot go on with muon" in error(
+        capsys, *OUTPUT, "--resume", "--optimizer.kind", "muon"
+    )
     scale = next(
         path for path in Path("out/checkpoints/1/state").rglob("*") if path.is_file() and path.stat().st_size > 500
     )

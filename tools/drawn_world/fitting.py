@@ -14,13 +14,14 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 import optax
-import optax.contrib
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.interrupts import check_interrupted
+from stableanimator_jax.training.config import OptimizerConfig
+from stableanimator_jax.training.optimizer import make_optimizer
 from stableanimator_jax.weights.storage import orbax_silenced
 
 Batch = PyTree[np.ndarray]
@@ -39,7 +40,7 @@ class FitConfig:
     learning_rate: float = 1e-3
     """At its highest: it rises evenly for 100 steps and falls along half a cosine to 0 at the last."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """Muon (Jordan et al. 2024) takes steps of orthogonal matrices; the VAE learns in half as many of them."""
+    """As in `train.py`; by Muon the VAE learns in half as many steps."""
     weight_decay: float = 1e-2
     seed: int = 0
     """Of everything random: the first parameters, and whom and what each step sees."""
@@ -59,31 +60,6 @@ class Fitted(NamedTuple):
 
 Loss = Callable[[Any, Any, Any, Array], tuple[Array, tuple[Any, dict[str, Array]]]]
 """(params, statistics, batch, key) to the loss, with new statistics and what the curves show."""
-
-
-def make_optimizer(config: FitConfig) -> optax.GradientTransformation:
-    """Clipped gradients, warm-up, and half a cosine to nothing."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, min(100, config.steps // 10), config.steps)
-    if config.optimizer == "adamw":
-        rule = optax.adamw(schedule, weight_decay=config.weight_decay)
-    else:
-        # Of the size that Adam's steps have, so that one learning rate serves both.
-        rule = optax.contrib.muon(
-            schedule,
-            weight_decay=config.weight_decay,
-            consistent_rms=0.2,
-            muon_weight_dimension_numbers=_matrices,
-        )
-    return optax.chain(optax.clip_by_global_norm(1.0), rule)
-
-
-def _matrices(params: Any) -> Any:
-    """Kernels as Muon sees them, inputs by outputs; the rest is left to Adam."""
-
-    def matrix(leaf: Array) -> optax.contrib.MuonDimensionNumbers | None:
-        return None if leaf.ndim < 2 else optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
-
-    return jax.tree.map(matrix, params)
 
 
 def fit(
@@ -107,7 +83,14 @@ def fit(
     Raises:
         InputError: the loss is not a number any more.
     """
-    optimizer = make_optimizer(config)
+    settings = OptimizerConfig(
+        kind=config.optimizer,
+        learning_rate=config.learning_rate,
+        schedule="cosine",
+        warmup_steps=min(100, config.steps // 10),
+        weight_decay=config.weight_decay,
+    )
+    optimizer = make_optimizer(settings, config.steps)
 
     @jax.jit
     def step(state: Fitted, batch: Batch, number: Array) -> tuple[Fitted, dict[str, Array]]:
