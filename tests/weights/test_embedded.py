@@ -17,7 +17,7 @@ WEIGHTS = checkpoint_path("embedded")
 def test_it_is_whole_small_and_finite():
     reports = inspect_checkpoint("embedded")
     assert tuple(report.model for report in reports) == MODELS
-    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 20 * 2**20
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 20_000_000
     for report in reports:
         assert not report.not_finite
         # Kernels and biases, so nearly all of it.
