@@ -69,8 +69,6 @@ def _encode(flags: Sequence[str]) -> None:
 
     with _said_to_go_on():
         result = encode(config)
-    if result.random_weights:
-        print("weights: RANDOM, not trained: good for trying the program only")
     clips, size = f"{result.clips} clip{'s' * (result.clips != 1)}", f"{result.bytes / 1e9:.3g} GB"
     if not result.encoded:
         print(f"{result.folder} is there already: {clips}, {size}")

@@ -1,9 +1,12 @@
 """Animate the person of a reference image along a sequence of poses.
 
-    python sample.py                                        the example, tiny and untrained: two minutes on a laptop
+    python sample.py                                        the example, a drawn person: two minutes on a laptop
     python sample.py CONFIG.py [--flag value ...]           start from a config file (see configs/)
     python sample.py --reference me.jpg --poses dance/ --checkpoint DIR --output me.mp4
     python sample.py --from-json me.mp4.json --output again.mp4
+
+Without --checkpoint, a config file or --from-json the settings are those of configs/drawn_people.py, made for the
+weights in this package; with --checkpoint DIR they begin as published.
 
 Exit status: 0 done, 2 something in the input is wrong (one line on stderr says what), 130 interrupted.
 """
@@ -15,10 +18,12 @@ from typing import Annotated
 
 import tyro
 
+from configs.drawn_people import get_config as drawn_people
 from stableanimator_jax.cli import config_file, flag_value, leave, parse_flags, run_script
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.record import read_record, version_changes
 from stableanimator_jax.sampling.run_config import SampleConfig
+from stableanimator_jax.shipped import EMBEDDED
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> None:
     """Parse the command line and run. Raises `InputError`."""
-    config, flags = config_file(argv, SampleConfig())
+    own_weights = flag_value(argv, "--checkpoint") in (None, EMBEDDED)
+    config, flags = config_file(argv, drawn_people() if own_weights else SampleConfig())
     record = None
     if (source := flag_value(flags, "--from-json")) is not None:
         if len(flags) < len(argv):

@@ -107,7 +107,6 @@ def random_animator(config: StableAnimatorConfig, dtype: str) -> Animator:
         vae=random_model(Blueprint(VAE, config.vae, full)),
         image_encoder=random_model(Blueprint(ImageEncoder, config.image_encoder, reduced)),
         face_encoder=random_model(Blueprint(FaceEncoder, config.face_encoder, reduced)),
-        random_weights=True,
     )
 
 

@@ -1,32 +1,31 @@
 """What each setting of the face optimisation does to a video: similarity reached, time, and how much it changes.
 
-    JAX_PLATFORMS=cpu python benchmarks/hjb_options.py                 # the tiny random weights in the package
+    JAX_PLATFORMS=cpu python benchmarks/hjb_options.py                 # the small weights in the package
     python benchmarks/hjb_options.py --checkpoint CHECKPOINT --size 512
 
 Animates the package's example once for every setting, all from the same seed, in the production sampler (`Animator`),
-and prints a table, the machine, the versions and the command. With random weights the numbers show how the settings
-of an optimiser compare, and nothing about faces.
+and prints a table, the machine, the versions and the command.
 """
 
-import importlib.resources
 import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from _device import machine, versions
 
 from stableanimator_jax.cli import parse_flags, run_script
-from stableanimator_jax.data.face_track import FaceTrack, ReferenceFace, load_face_boxes
+from stableanimator_jax.data.face_track import FaceTrack, load_face_boxes
 from stableanimator_jax.data.images import fit_aspect, load_image
 from stableanimator_jax.data.poses import load_poses
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.config import Crop, HJBConfig, SamplingConfig
 from stableanimator_jax.sampling.face_control import FaceOptimisation, StepReport
+from stableanimator_jax.sampling.face_inputs import Portrait, portrait
 from stableanimator_jax.sampling.pipeline import Animator
+from stableanimator_jax.shipped import EMBEDDED, EXAMPLE
 
 EXAMPLE_FRAMES = 32
 COLUMNS = (
@@ -60,9 +59,9 @@ SETTINGS = {
 class Options:
     """What to compare on."""
 
-    checkpoint: str = "embedded"
-    """A checkpoint directory with ArcFace in it, or the tiny random weights in the package."""
-    size: int = 128
+    checkpoint: str = EMBEDDED
+    """A checkpoint directory with ArcFace in it, or the small weights in the package."""
+    size: int = 64
     """Width and height in pixels."""
     frames: int = 16
     """Frames of the example's 32."""
@@ -92,12 +91,9 @@ class Options:
 class Problem(NamedTuple):
     """The package's example, ready to be animated."""
 
-    image: np.ndarray
-    """The reference at its own size."""
     reference: np.ndarray
-    """The reference at the output's size."""
-    face: ReferenceFace
-    """In pixels of `image`."""
+    """Of the output's aspect, at its own resolution."""
+    portrait: Portrait
     poses: np.ndarray
     track: FaceTrack
 
@@ -111,27 +107,32 @@ class Outcome(NamedTuple):
 
 
 def load_example(options: Options) -> Problem:
-    example = Path(str(importlib.resources.files("stableanimator_jax") / "assets" / "example"))
-    image = load_image(example / "reference.jpg", what="reference image")
-    poses = load_poses(example / "poses", options.size, options.size, limit=options.frames).frames
-    boxes = load_face_boxes(example / "face_boxes.json", EXAMPLE_FRAMES)
+    image = load_image(EXAMPLE / "reference.png", what="reference image")
+    poses = load_poses(EXAMPLE / "poses", options.size, options.size, limit=options.frames).frames
+    boxes = load_face_boxes(EXAMPLE / "face_boxes.json", EXAMPLE_FRAMES)
     assert boxes.track is not None
     assert boxes.size is not None
     assert boxes.reference is not None
     whole = boxes.track.fitted(boxes.size, options.size, options.size, "crop")
     assert whole.landmarks is not None
     track = FaceTrack(whole.boxes[: len(poses)], whole.landmarks[: len(poses)], whole.valid[: len(poses)])
-    return Problem(image, fit_aspect(image, options.size, options.size, "crop"), boxes.reference, poses, track)
+    face = portrait(image, boxes.reference, (options.size, options.size), "crop")
+    return Problem(fit_aspect(image, options.size, options.size, "crop"), face, poses, track)
 
 
-def animate(animator: Animator, problem: Problem, config: HJBConfig, sampling: SamplingConfig) -> Outcome:
+def embed(animator: Animator, problem: Problem, crop: Crop) -> np.ndarray:
+    image, place = problem.portrait
+    return animator.embed_face(image, place.box, place.landmarks, crop)
+
+
+def animate(
+    animator: Animator, problem: Problem, config: HJBConfig, sampling: SamplingConfig, identity_crop: Crop
+) -> Outcome:
     """The video by one setting, and the seconds it takes once everything is compiled."""
-    face = problem.face
     hjb = None
     if config.adam_iterations:
-        reference = animator.embed_face(problem.image, face.box, face.landmarks, config.crop)
-        hjb = FaceOptimisation(config, reference, problem.track)
-    identity = animator.embed_face(problem.image, face.box, face.landmarks, "aligned")
+        hjb = FaceOptimisation(config, embed(animator, problem, config.crop), problem.track)
+    identity = embed(animator, problem, identity_crop)
 
     def run(sampling: SamplingConfig, hjb: FaceOptimisation | None) -> tuple[np.ndarray, list[StepReport]]:
         reports = []
@@ -154,7 +155,7 @@ def animate(animator: Animator, problem: Problem, config: HJBConfig, sampling: S
 
 def similarity(animator: Animator, problem: Problem, frames: np.ndarray, crop: Crop) -> float:
     """Mean cosine of a finished video's faces to the reference's, both cropped in the same way."""
-    wanted = animator.embed_face(problem.image, problem.face.box, problem.face.landmarks, crop)
+    wanted = embed(animator, problem, crop)
     track = problem.track
     assert track.landmarks is not None
     cosines = []
@@ -182,7 +183,7 @@ def row(animator: Animator, problem: Problem, outcome: Outcome, published: Outco
         f"{last.similarity_before:.3f}, {last.similarity_after:.3f}" if last else "",
         f"{similarity(animator, problem, outcome.frames, 'box'):.3f}",
         f"{similarity(animator, problem, outcome.frames, 'aligned'):.3f}",
-        f"{outcome.seconds:.1f}",
+        f"{outcome.seconds:.2f}",
         f"{difference.mean():.2f}",
         f"{difference[inside].mean():.2f}",
         f"{difference[~inside].mean():.2f}",
@@ -193,14 +194,18 @@ def main(argv: Sequence[str]) -> None:
     options = parse_flags(argv, Options(), prog="hjb_options.py", description=(__doc__ or "").splitlines()[0])
     problem = load_example(options)
     animator = Animator.load(options.checkpoint, dtype=options.dtype, arcface=True)
-    window = max(2, min(16, options.frames))
-    sampling = SamplingConfig(steps=options.steps, window=window, overlap=min(4, window - 1))
-    weights = "random weights" if animator.random_weights else options.checkpoint
-    print(f"{weights}, {len(problem.poses)} frames of {options.size}x{options.size}, {options.steps} steps\n")
+    # What they were trained for: the weights in the package clips of 8 frames, and faces cropped by their boxes.
+    own = options.checkpoint == EMBEDDED
+    window = max(2, min(8 if own else 16, options.frames))
+    sampling = SamplingConfig(steps=options.steps, window=window, overlap=max(1, window // 4))
+    identity_crop: Crop = "box" if own else "aligned"
+    print(
+        f"{options.checkpoint}, {len(problem.poses)} frames of {options.size}x{options.size}, {options.steps} steps\n"
+    )
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     published = None
     for name in options.chosen:
-        outcome = animate(animator, problem, SETTINGS[name], sampling)
+        outcome = animate(animator, problem, SETTINGS[name], sampling, identity_crop)
         published = published or outcome
         print(f"| {name} | {' | '.join(row(animator, problem, outcome, published))} |", flush=True)
     print(f"\nMachine: {machine()}")

@@ -3,23 +3,22 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 import sample
 from stableanimator_jax.cli import run_script
-from stableanimator_jax.sampling.pipeline import Animator
-from stableanimator_jax.weights.checkpoint import save_checkpoint
+from stableanimator_jax.shipped import EXAMPLE
 
 ROOT = Path(__file__).parents[1]
-EXAMPLE = ROOT / "stableanimator_jax" / "assets" / "example"
 
 # One shape for every test that computes, so that the models are compiled once.
-QUICK = ["--width=64", "--height=64", "--steps=2", "--window=4", "--overlap=1", "--no-compilation-cache"]
+QUICK = [
+    "--width=64", "--height=64", "--steps=2", "--window=4", "--overlap=1", "--hjb.iterations=0", "--hjb.every=1",
+    "--no-compilation-cache",
+]  # fmt: skip
 
 
 def call(*argv: object) -> int:
@@ -54,16 +53,6 @@ def poses(directory: Path, count: int = 5, size: int = 64) -> Path:
         with Image.open(EXAMPLE / "poses" / f"frame_{i}.png") as pose:
             pose.resize((size, size)).save(directory / f"frame_{i}.png")
     return directory
-
-
-def save_embedded(path: Path, replace: Callable[[dict[str, Any]], None] = lambda params: None) -> Path:
-    """The embedded weights as a checkpoint on disk; `replace` may change them before."""
-    animator = Animator.load("embedded", dtype="float32")
-    names = ("unet", "pose_net", "vae", "image_encoder", "face_encoder")
-    params = {name: getattr(animator, name).params for name in names}
-    replace(params)
-    save_checkpoint(path, animator.config, params)
-    return path
 
 
 def pixels(directory: Path) -> np.ndarray:

@@ -114,7 +114,7 @@ def test_ends(capsys):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[!_]*.py")), ids=lambda path: path.stem)
 def test_configs(path):
-    """Each is of use as it is, for models of the published sizes and the tiny one alike; and says how to run it."""
+    """Each is of use as it is, and says how to run it."""
     default = TrainConfig() if path.stem.startswith("train_") else SampleConfig()
     config, rest = config_file([str(path)], default)
     assert not rest

@@ -8,9 +8,9 @@ import pytest
 
 import stableanimator_jax
 from stableanimator_jax import Animator, SamplingConfig
+from stableanimator_jax.shipped import EXAMPLE
 
 ROOT = Path(__file__).parents[1]
-EXAMPLE = ROOT / "stableanimator_jax" / "assets" / "example"
 
 
 def python_block(text: str) -> str:
@@ -22,7 +22,7 @@ def python_block(text: str) -> str:
 def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch):
     code = python_block((ROOT / "README.md").read_text(encoding="utf-8"))
     code = code.replace('"CHECKPOINT"', '"embedded"').replace('"poses/"', repr(str(EXAMPLE / "poses")))
-    code = code.replace('"person.jpg"', repr(str(EXAMPLE / "reference.jpg"))).replace("512", "64")
+    code = code.replace('"person.jpg"', repr(str(EXAMPLE / "reference.png"))).replace("512", "64")
     monkeypatch.setitem(Animator.animate.__kwdefaults__, "sampling", SamplingConfig(steps=1))  # one shows as much
     names: dict[str, object] = {}
     exec(code, names)

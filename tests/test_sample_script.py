@@ -4,14 +4,20 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from configs.drawn_people import get_config as drawn_people
 from stableanimator_jax.data.video import read_frames
+from stableanimator_jax.sampling import run
+from stableanimator_jax.sampling.run_config import SampleConfig
 from tests.perception.standin_models import CELL, write_models
-from tests.sample_script import EXAMPLE, QUICK, call, photo, pixels, poses, save_embedded, start, tree
+from tests.sample_script import QUICK, ROOT, call, photo, pixels, poses, start, tree
+from tests.training.mini_model import save_mini_model
 
 FRAMES = 5
 
@@ -22,7 +28,7 @@ def inputs(tmp_path_factory):
     directory = tmp_path_factory.mktemp("inputs")
     return [
         "--reference", photo(directory / "photo.png"), "--poses", poses(directory / "poses", FRAMES),
-        "--checkpoint", save_embedded(directory / "checkpoint"), *QUICK,
+        "--checkpoint", save_mini_model(directory / "checkpoint"), *QUICK,
     ]  # fmt: skip
 
 
@@ -65,7 +71,6 @@ def test_frames_sheet_and_record(made, inputs):
     assert {"python", "jax", "flax"} <= set(record["versions"])
     assert record["result"]["frames"] == FRAMES
     assert record["inputs"]["checkpoint"]["path"] == str(inputs[5])
-    assert record["result"]["random_weights"] is False
     assert set(record["result"]["seconds"]) == {"load", "denoise", "decode"}
     assert min(record["result"]["seconds"].values()) > 0
     with Image.open(sidecars(made, ".contact_sheet.png")) as sheet:
@@ -76,7 +81,7 @@ def test_says_what_it_does(inputs, tmp_path, capsys):
     assert call(*inputs, "--output", tmp_path / "a.gif") == 0
     said = capsys.readouterr()
     assert "identity: none (no --insightface-root or --face-embedding)" in said.out
-    assert "RANDOM" not in said.out
+    assert f"weights: {inputs[5]}\n" in said.out
     assert re.search(
         rf"\nwrote {tmp_path}/a\.gif .*: 5 frames of 64x64 sampled in [\d.]+ s, [\d.]+ frames per second; "
         r"[\d.]+ s in all\n$",
@@ -220,21 +225,51 @@ def test_identity(inputs, made, tmp_path, capsys):
     assert (pixels(tmp_path / "given") != pixels(made)).any()
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], drawn_people()),
+        (["--checkpoint", "embedded"], drawn_people()),
+        (["--checkpoint=somewhere"], SampleConfig(checkpoint="somewhere")),
+    ],
+)
+def test_the_settings_that_a_run_begins_from(monkeypatch, flags, expected):
+    """Those that the weights were trained for."""
+    given = []
+    monkeypatch.setattr(run, "run", given.append)
+    assert call(*flags) == 0
+    assert given == [expected.absolute()]
+
+
+def test_help_does_not_wait_for_jax():
+    code = "import sys; sys.argv[1:] = ['--help']; from sample import main, run_script; assert run_script(main) == 0; "
+    code += "assert 'jax' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--identity {insightface,checkpoint}" in done.stdout
+
+
 def test_from_a_clean_directory(tmp_path):
     """No inputs named, outputs where the README says, compiled programs kept for the next run."""
-    process = start("--steps", 1, "--width", 64, "--height", 64, cwd=tmp_path)
+    process = start("--steps", 1, cwd=tmp_path)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "reference: the example in this package" in out
-    assert "weights: RANDOM, not trained" in out
-    assert record_of(tmp_path / "outputs" / "animation.mp4")["result"]["random_weights"] is True
+    assert "weights: the small ones in this package" in out
+    assert "identity: the reference's face, its box from the example in this package" in out
+    assert "32 of 32 frames with a face" in out
+    record = record_of(tmp_path / "outputs" / "animation.mp4")
+    assert {name: file["path"] for name, file in record["inputs"].items()} == {
+        "reference": None, "poses": None, "checkpoint": None,
+    }  # fmt: skip
+    assert len(record["hjb"]) == 1
     assert {path.name for path in (tmp_path / "outputs").iterdir()} == {
-        "animation.mp4", "animation.mp4.contact_sheet.png", "animation.mp4.json",
+        "animation.mp4", "animation.mp4.contact_sheet.png", "animation.mp4.hjb.png", "animation.mp4.json",
     }  # fmt: skip
     assert any((tmp_path / ".cache" / "stableanimator_jax").iterdir())
     with read_frames(tmp_path / "outputs" / "animation.mp4") as (info, frames):
-        assert len(list(frames)) == len(list((EXAMPLE / "poses").iterdir())) >= 24
-        assert info.fps == pytest.approx(7)
+        assert len(list(frames)) == 32
+        assert (info.width, info.height, info.fps) == (64, 64, pytest.approx(7))
 
 
 @pytest.mark.slow
@@ -243,4 +278,4 @@ def test_without_arguments(tmp_path):
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     with read_frames(tmp_path / "outputs" / "animation.mp4") as (info, _):
-        assert (info.width, info.height) == (128, 128)
+        assert (info.width, info.height) == (64, 64)

@@ -15,6 +15,7 @@ from stableanimator_jax.data.video import read_frames
 from tests.data.clips import encode
 from tests.perception.standin_poses import draw_person, write_models
 from tests.sample_script import QUICK, call, pixels, poses, tree
+from tests.training.mini_model import save_mini_model
 
 FRAMES, RATE = 6, 8
 REFERENCE_BOX = (60, 30, 140, 170)  # of a photo of 200x200
@@ -22,8 +23,9 @@ REFERENCE_BOX = (60, 30, 140, 170)  # of a photo of 200x200
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A photo of a person, DWPose's models, and a video of a smaller person who walks to the right."""
+    """Weights, a photo of a person, DWPose's models, and a video of a smaller person who walks to the right."""
     place = tmp_path_factory.mktemp("driving")
+    save_mini_model(place / "mini")
     picture = np.zeros((200, 200, 3), np.uint8)
     draw_person(picture, REFERENCE_BOX)
     Image.fromarray(picture).save(place / "photo.png")
@@ -43,15 +45,15 @@ def made(tmp_path_factory):
 @pytest.fixture
 def place(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("photo.png", "walk.mov", "empty.mov", "late.mov"):
+    for name in ("mini", "photo.png", "walk.mov", "empty.mov", "late.mov"):
         (tmp_path / name).symlink_to(made / name)
     shutil.copytree(made / "dwpose", tmp_path / "dwpose")
     return tmp_path
 
 
 def sample(*flags: object, driving: str = "walk.mov", output: str = "out.mp4") -> int:
-    argv = ["--reference", "photo.png", "--driving", driving, "--dwpose", "dwpose", *QUICK]
-    return call(*argv, "--output", output, *flags)
+    given = ["--checkpoint", "mini", "--reference", "photo.png", "--driving", driving, "--dwpose", "dwpose"]
+    return call(*given, *QUICK, "--output", output, *flags)
 
 
 def box_of(keypoints, frame):
@@ -80,7 +82,7 @@ def test_poses_are_found_aligned_kept_and_used(place, capsys):
     assert boxes[:, :, 0].mean() == pytest.approx((left + right) / 2, abs=2)
 
     record = json.loads(Path("out.json").read_text())
-    assert {"reference", "driving", "dwpose", "face_embedding"} == set(record["inputs"])
+    assert {"reference", "driving", "dwpose", "checkpoint", "face_embedding"} == set(record["inputs"])
     assert record["configuration"]["output_fps"] is None  # the driving video's
     assert record["result"]["frames"] == FRAMES
     with read_frames(Path("kept/preview.mp4")) as (info, frames):
@@ -89,7 +91,8 @@ def test_poses_are_found_aligned_kept_and_used(place, capsys):
     assert preview[0].std() > 10
 
     # What was kept makes the same video, without the models; and so does the record, with them.
-    assert call("--reference", "photo.png", "--poses", "kept", *flags, *QUICK, "--output", "again") == 0
+    given = ["--checkpoint", "mini", "--reference", "photo.png", "--poses", "kept"]
+    assert call(*given, *QUICK, *flags, "--output", "again") == 0
     assert "keypoints in " in capsys.readouterr().out
     np.testing.assert_array_equal(pixels_of("again"), pixels_of("out"))
     assert call("--from-json", "out.json", "--output", "third") == 0

@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling import inputs, run
 from stableanimator_jax.sampling.pipeline import Animator
-from stableanimator_jax.weights.checkpoint import save_checkpoint
+from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint
 from tests.data.clips import clip, encode
-from tests.sample_script import QUICK, ROOT, call, photo, poses, save_embedded, start, tree
+from tests.sample_script import QUICK, ROOT, call, photo, poses, start, tree
+from tests.training.mini_model import MINI, mini_params, save_mini_model
 
 
 @pytest.fixture
@@ -103,8 +103,8 @@ BAD = {
     ),
     "poses no video": (lambda: ["--poses", bytes_file("a.mp4", b"hello" * 99)], r"a.mp4 is not a video"),
     "poses video truncated": (lambda: ["--poses", truncated("a.mp4", video())], r"a.mp4.*cut short"),
-    "size not a multiple": (lambda: ["--width", 100, "--height", 64], r"multiples of 64; the nearest is 128x64"),
-    "size negative": (lambda: ["--width", -64, "--height", 64], r"multiples of 64"),
+    "size not a multiple": (lambda: ["--width", 100, "--height", 64], r"multiples of 16; the nearest is 96x64"),
+    "size negative": (lambda: ["--width", -64, "--height", 64], r"multiples of 16"),
     "size absurd": (lambda: ["--width", 64 * 10**15, "--height", 64], r"at most 16384 pixels"),
     "size half given": (lambda: ["--from-json", json_file(RECORD), "--width", 64], r"both --width and --height"),
     "checkpoint missing": (lambda: ["--checkpoint", "weights"], r"checkpoint .*weights does not exist"),
@@ -258,11 +258,9 @@ def test_only_the_embedded_model_has_an_example(place, capsys, missing):
 def test_checkpoints(place, capsys):
     """Of another configuration; with a NaN in it; and the size that follows from the poses."""
 
-    def break_it(params):
-        kernel = params["unet"]["conv_in"]["kernel"]
-        params["unet"]["conv_in"]["kernel"] = jnp.full_like(kernel, jnp.nan)
-
-    save_embedded(Path("weights"), break_it)
+    params = {name: mini_params(name) for name in MODELS}
+    params["unet"]["conv_in"]["kernel"][:] = np.nan
+    save_checkpoint(Path("weights"), MINI, params)
     good = ["--reference", "photo.jpg", "--poses", "poses", "--checkpoint", "weights", "--output", "out/a.mp4"]
     before = tree(place)
 
@@ -274,7 +272,7 @@ def test_checkpoints(place, capsys):
 
     poses(Path("odd"), 2, size=100)
     assert call(*good, "--poses", "odd") == 2
-    assert_one_line(capsys.readouterr(), r"100x100 does not work.*nearest is 128x128")
+    assert_one_line(capsys.readouterr(), r"100x100 does not work.*nearest is 96x96")
 
     description = json.loads(Path("weights/config.json").read_text())
     description["config"]["face_encoder"]["depth"] = 3
@@ -286,8 +284,7 @@ def test_checkpoints(place, capsys):
 
 
 def test_checkpoint_without_the_models_for_sampling(place, capsys):
-    animator = Animator.load("embedded", dtype="float32")
-    save_checkpoint(Path("weights"), animator.config, {"pose_net": animator.pose_net.params})
+    save_mini_model(Path("weights"), ("pose_net",))
     good = ["--reference", "photo.jpg", "--poses", "poses", "--output", "weights2/a.mp4", *QUICK]
     assert call(*good, "--checkpoint", "weights") == 2
     said = capsys.readouterr()

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stableanimator_jax.data.images import fit, load_image
 from stableanimator_jax.data.keypoints import Keypoints, save_keypoints
 from stableanimator_jax.sampling import inputs as sampling_inputs
+from stableanimator_jax.sampling.pipeline import Animator
 from tests.perception.standin_models import CELL, write_models
-from tests.sample_script import QUICK, call, photo, poses, save_embedded, tree
+from tests.sample_script import QUICK, call, photo, pixels, poses, tree
+from tests.training.mini_model import save_mini_model
 
 FRAMES = 3
 ON = ["--hjb.iterations", "1", "--hjb.end", "0"]
@@ -19,10 +22,16 @@ FACE = {"box": [10, 8, 40, 44], "landmarks": [[18, 20], [32, 20], [25, 28], [20,
 REFERENCE = {"box": [20, 20, 60, 70]}
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_mini_model(tmp_path_factory.mktemp("hjb") / "mini")
+
+
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A working directory with a photo and three poses of 64x64."""
+def place(tmp_path, monkeypatch, checkpoint):
+    """A working directory with weights, a photo and three poses of 64x64."""
     monkeypatch.chdir(tmp_path)
+    Path("mini").symlink_to(checkpoint)
     photo(Path("photo.png"))
     poses(Path("poses"), FRAMES)
     return tmp_path
@@ -44,13 +53,19 @@ def masks(*, face: bool = True, size: int = 64, count: int = FRAMES) -> str:
     return "masks"
 
 
+def without_arcface() -> str:
+    save_mini_model(Path("part"), ("unet", "pose_net", "vae", "image_encoder", "face_encoder"))
+    return "part"
+
+
 def embedding() -> str:
     np.save("face.npy", np.random.default_rng(0).standard_normal(512))
     return "face.npy"
 
 
 def sample(*flags: object) -> int:
-    return call("--reference", "photo.png", "--poses", "poses", *QUICK, *ON, "--output", "out.mp4", *flags)
+    given = ["--checkpoint", "mini", "--reference", "photo.png", "--poses", "poses"]
+    return call(*given, *QUICK, *ON, "--output", "out.mp4", *flags)
 
 
 def record() -> dict:
@@ -64,7 +79,7 @@ def test_boxes_from_a_file(place, capsys):
     assert set(step) == {"step", "similarity_before", "similarity_after", "faces"}
     assert (step["step"], step["faces"]) == (0, 2)
     assert step["similarity_after"] > step["similarity_before"]
-    assert record()["inputs"].keys() == {"reference", "poses", "face_boxes"}
+    assert record()["inputs"].keys() == {"reference", "poses", "checkpoint", "face_boxes"}
     with Image.open("out.mp4.hjb.png") as plot:
         assert np.asarray(plot).std() > 0
 
@@ -102,6 +117,26 @@ def test_faces_found_by_insightface(place, capsys):
     assert "found by InsightFace" in capsys.readouterr().out
     (step,) = record()["hjb"]
     assert step["faces"] == 0 or step["similarity_after"] > step["similarity_before"]
+
+
+def test_the_checkpoints_own_arcface_tells_the_identity(place, capsys):
+    """It embeds the reference as large as the output, by the face's box; without a box there is no identity."""
+    flags = ["--hjb.iterations", 0, "--identity", "checkpoint"]
+    assert sample(*flags, "--output", "none") == 0
+    assert 'identity: none (no --face-boxes with a "reference", ' in capsys.readouterr().out
+    assert sample(*flags, "--face-boxes", boxes(), "--output", "own") == 0
+    said = capsys.readouterr()
+    assert f"the reference's face, its box from {place}/boxes.json, by the checkpoint's own ArcFace" in said.out
+    assert "not used" not in said.err
+    assert "face_boxes" in json.loads(Path("own.json").read_text())["inputs"]
+
+    # 80x96 is cut to the middle 80x80, and made 64x64.
+    small = fit(load_image("photo.png"), 64, 64, "crop", filter="lanczos")
+    animator = Animator.load("mini", dtype="float32", arcface=True)
+    np.save("own.npy", animator.embed_face(small, np.float32([16, 10, 48, 49])))
+    assert sample("--hjb.iterations", 0, "--face-embedding", "own.npy", "--output", "given") == 0
+    np.testing.assert_array_equal(pixels(Path("own")), pixels(Path("given")))
+    assert (pixels(Path("own")) != pixels(Path("none"))).any()
 
 
 def test_no_face_in_any_mask_is_a_warning(place, capsys):
@@ -167,8 +202,16 @@ BAD = {
     ),
     "no InsightFace models": (lambda: ["--insightface-root", "poses"], r"no InsightFace models: .*unpack antelopev2"),
     "a checkpoint without ArcFace": (
-        lambda: ["--checkpoint", save_embedded(Path("checkpoint")), "--face-boxes", boxes()],
-        r"checkpoint .* has no arcface, .* import the checkpoint again with --arcface glintr100",
+        lambda: ["--checkpoint", without_arcface(), "--face-boxes", boxes()],
+        r"checkpoint .* has no arcface, which the face optimisation needs: import .* again with --arcface glintr100",
+    ),
+    "no ArcFace for the identity": (
+        lambda: ["--checkpoint", without_arcface(), "--identity", "checkpoint", "--hjb.iterations", 0],
+        r"checkpoint .* has no arcface, which --identity checkpoint needs",
+    ),
+    "the reference's face is cut off": (
+        lambda: ["--face-boxes", boxes(reference={"box": [20, 0, 60, 6]})],
+        r"the reference's face lies outside of what --fit crop leaves of the image at 64x64: take --fit pad",
     ),
     "the plot's place is taken": (
         lambda: ["--face-boxes", boxes(), "--output", (Path("new.mp4.hjb.png").mkdir(), "new.mp4")[1]],

@@ -72,8 +72,6 @@ class EncodeResult:
     """Of all."""
     seconds: float
     device: str
-    random_weights: bool
-    """Whether the models were not trained."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def encode(config: EncodeConfig) -> EncodeResult:
                 bar.update()
     size = sum((folder / name).stat().st_size for names in files for name in names)
     seconds = time.perf_counter() - started
-    return EncodeResult(folder, clips, len(todo), frames, size, seconds, device, checkpoint.path is None)
+    return EncodeResult(folder, clips, len(todo), frames, size, seconds, device)
 
 
 def _sources(config: EncodeConfig, data: Path) -> Sequence[PixelClips]:

@@ -43,7 +43,8 @@ def encode_condition(
     """Encode the reference.
 
     Args:
-        reference: RGB at its own size, which is the size that CLIP's resize begins from.
+        reference: RGB at its own size, which is the size that CLIP's resize begins from; but from the output's size
+            where that is below CLIP's own: trained on such pictures, the models never saw sharper ones.
         id_embedding: the raw ArcFace embedding; zeros for none.
         augmentation_noise: unit Gaussian noise of the output size, which sets that size.
         noise_augmentation: how much of it is added to the VAE's copy of the reference; CLIP's has none.
@@ -52,13 +53,15 @@ def encode_condition(
         the condition; its latents are the posterior's mode, not multiplied by the VAE's scaling factor.
     """
     height, width, _ = augmentation_noise.shape
-    own_size = np.asarray(reference, np.float32) / 127.5 - 1
-    image_embedding = _embed_image(image_encoder, jnp.asarray(clip_pixels(own_size))[None])
-    pixels = jnp.asarray(reference_pixels(reference, height, width)) + noise_augmentation * augmentation_noise
+    pixels = reference_pixels(reference, height, width)
+    small = min(height, width) < image_encoder.blueprint.config.image_size
+    seen = pixels if small else np.asarray(reference, np.float32) / 127.5 - 1
+    image_embedding = _embed_image(image_encoder, jnp.asarray(clip_pixels(seen))[None])
+    noisy = jnp.asarray(pixels) + noise_augmentation * augmentation_noise
     return Condition(
         image_embedding=image_embedding[0],
         face_tokens=_encode_face(face_encoder, jnp.asarray(id_embedding)[None], image_embedding)[0],
-        image_latents=_encode_image(vae, pixels[None])[0],
+        image_latents=_encode_image(vae, noisy[None])[0],
     )
 
 

@@ -60,7 +60,7 @@ class ContactSheet:
         paste(self.reference, "reference", _GAP, _GAP)
         for k, i in enumerate(self.chosen):
             x, y = left + (k % _COLUMNS) * step_x, _GAP + (k // _COLUMNS) * band
-            paste(self.poses[i], f"pose {i}", x, y)
+            paste(_brightened(self.poses[i]), f"pose {i}", x, y)
             paste(self.frames[i], f"frame {i}", x, y + step_y)
         return sheet
 
@@ -72,6 +72,11 @@ class ContactSheet:
 def _scaled(width: int, height: int) -> tuple[int, int]:
     scale = _CELL / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _brightened(pose: np.ndarray) -> np.ndarray:
+    """Up to full brightness: of thin lines made small little is left to be seen."""
+    return (pose * (255 / max(1, pose.max()))).round().astype(np.uint8)
 
 
 def _cell(picture: np.ndarray, width: int, height: int) -> Image.Image:

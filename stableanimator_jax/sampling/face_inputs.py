@@ -4,27 +4,36 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.data.face_track import FaceBoxes, FaceTrack, ReferenceFace, load_face_boxes, load_face_masks
+from stableanimator_jax.data.images import FitMode, fit
 from stableanimator_jax.data.keypoints import Keypoints, keypoints_beside, load_keypoints
 from stableanimator_jax.data.poses import pose_size
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.face_points import track_from_keypoints
 from stableanimator_jax.perception.faces import Detection, FaceAnalyser
 from stableanimator_jax.sampling.run_config import SampleConfig
+from stableanimator_jax.shipped import EXAMPLE
+
+
+class Portrait(NamedTuple):
+    """The reference as large as the output, so that ArcFace sees its face as it sees the frames' faces."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    place: ReferenceFace
+    """In pixels of `image`."""
 
 
 @dataclass(frozen=True)
 class FaceInputs:
     """Found and checked; the reference is embedded later, by the models."""
 
-    image: UInt8[np.ndarray, "H W 3"]
-    """The reference at its own size."""
-    reference: ReferenceFace | Float32[np.ndarray, "512"]
-    """Where the face is in `image`, or, where nobody knows, its raw embedding."""
+    reference: Portrait | Float32[np.ndarray, "512"]
+    """Or, where nobody knows where its face is, its raw embedding."""
     faces: FaceTrack | Callable[[np.ndarray], Detection | None]
     """In pixels of the output; or what finds them."""
     source: str
@@ -35,49 +44,107 @@ class FaceInputs:
 class KnownFace:
     """What can be known before the poses are, which may take long to find."""
 
-    image: UInt8[np.ndarray, "H W 3"]
-    reference: ReferenceFace | Float32[np.ndarray, "512"]
+    portrait: Portrait | None
+    """None where nothing tells where the reference's face is."""
+    source: str
+    """What tells it, in words."""
     boxes: FaceBoxes | None
-    boxes_path: Path | None
     analyser: FaceAnalyser | None
 
 
-def read_reference_face(
-    config: SampleConfig,
-    image: np.ndarray,
-    analyser: FaceAnalyser | None,
-    embedding: np.ndarray | None,
-    example_boxes: Path | None,
+def find_reference_face(
+    config: SampleConfig, image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int], analyser: FaceAnalyser | None
 ) -> KnownFace:
-    """Find the reference's face.
+    """Find the reference's face: by boxes, else by InsightFace.
 
     Args:
         config: the run's.
         image: the reference at its own size.
+        size: the output's width and height.
         analyser: InsightFace, where its models were given.
-        embedding: the identity, where it was given as a file.
-        example_boxes: the boxes of the example in this package, where that is what is animated.
 
     Raises:
-        InputError: nothing tells where it is, or boxes that cannot be read.
+        InputError: boxes that cannot be read, or a face that is cut off with the reference's sides.
     """
-    path = config.face_boxes or example_boxes
+    boxes = _read_boxes(config, image)
+    face, source = None, ""
+    if boxes is not None and boxes.reference is not None:
+        face, source = boxes.reference, _boxes_name(config)
+    elif analyser is not None and (found := analyser.detect(image)) is not None:
+        face, source = ReferenceFace(np.round(found.bbox), found.kps), "InsightFace"
+    return KnownFace(None if face is None else portrait(image, face, size, config.fit), source, boxes, analyser)
+
+
+def portrait(image: UInt8[np.ndarray, "h w 3"], face: ReferenceFace, size: tuple[int, int], mode: FitMode) -> Portrait:
+    """The reference at the output's size, with its face.
+
+    Args:
+        image: the reference at its own size.
+        face: in its pixels.
+        size: the output's width and height.
+        mode: how it is brought to their aspect.
+
+    Raises:
+        InputError: its face is cut off.
+    """
     height, width = image.shape[:2]
-    boxes = None if path is None else load_face_boxes(path, reference_size=(width, height))
-    reference = _reference(image, boxes, analyser, embedding)
-    if config.hjb.crop == "aligned" and isinstance(reference, ReferenceFace) and reference.landmarks is None:
-        raise InputError("--hjb.crop aligned needs the landmarks of the reference's face, and only its box is known")
-    return KnownFace(image, reference, boxes, path, analyser)
+    landmarks = None if face.landmarks is None else face.landmarks[None]
+    track = FaceTrack(face.box[None], landmarks, np.ones(1, bool)).fitted((width, height), *size, mode)
+    if not track.valid[0]:
+        raise InputError(
+            f"the reference's face lies outside of what --fit {mode} leaves of the image at {size[0]}x{size[1]}: "
+            "take --fit pad, another size, or another photo"
+        )
+    fitted = ReferenceFace(track.boxes[0], None if track.landmarks is None else track.landmarks[0])
+    return Portrait(fit(image, *size, mode, filter="lanczos"), fitted)
+
+
+def face_to_reach(
+    config: SampleConfig, known: KnownFace, embedding: Float32[np.ndarray, "512"] | None
+) -> Portrait | Float32[np.ndarray, "512"]:
+    """The face that the face optimisation aims at.
+
+    Args:
+        config: the run's.
+        known: what `find_reference_face` found.
+        embedding: the identity, where it was given as a file.
+
+    Raises:
+        InputError: nothing tells what it looks like.
+    """
+    if known.portrait is not None:
+        if config.hjb.crop == "aligned" and known.portrait.place.landmarks is None:
+            raise InputError(
+                "--hjb.crop aligned needs the landmarks of the reference's face, and only its box is known"
+            )
+        return known.portrait
+    if known.analyser is not None:
+        raise InputError(
+            "InsightFace finds no face in the reference image, and the face optimisation needs one: take another "
+            "photo, or name its place in --face-boxes"
+        )
+    if embedding is not None:
+        return embedding
+    raise InputError(
+        "the face optimisation needs the reference's face: give --insightface-root to find it, its place in "
+        '--face-boxes ("reference"), or --face-embedding; or turn it off by --hjb.iterations 0'
+    )
 
 
 def read_faces(
-    config: SampleConfig, known: KnownFace, poses: Path | Keypoints, frames: int, size: tuple[int, int]
+    config: SampleConfig,
+    known: KnownFace,
+    reference: Portrait | Float32[np.ndarray, "512"],
+    poses: Path | Keypoints,
+    frames: int,
+    size: tuple[int, int],
 ) -> FaceInputs | None:
     """Find out where the faces are.
 
     Args:
         config: the run's.
-        known: what `read_reference_face` found.
+        known: what `find_reference_face` found.
+        reference: what `face_to_reach` gave.
         poses: where the poses are; or, where a driving video was read, its keypoints in pixels of the output.
         frames: how many there are.
         size: the output's width and height.
@@ -101,14 +168,14 @@ def read_faces(
         track = None
     if track is not None:
         source = f"{source}, {int(track.valid.sum())} of {frames} frames with a face"
-        return FaceInputs(known.image, known.reference, track, source)
+        return FaceInputs(reference, track, source)
     if known.analyser is None:
         raise InputError(
             "the face optimisation must know where the faces are: give --face-boxes or --face-masks, or "
             "--insightface-root to find them"
         )
     source = "found by InsightFace in the predicted frames"
-    return FaceInputs(known.image, known.reference, known.analyser.detect, source)
+    return FaceInputs(reference, known.analyser.detect, source)
 
 
 def _track(
@@ -132,10 +199,10 @@ def _track(
     if boxes is not None and boxes.track is not None and boxes.size is not None:
         if len(boxes.track.valid) != frames:
             raise InputError(
-                f"face boxes {known.boxes_path} has {len(boxes.track.valid)} frames, but the poses have {frames}"
+                f"face boxes {_boxes_name(config)} has {len(boxes.track.valid)} frames, but the poses have {frames}"
             )
-        shown = config.face_boxes or "the example in this package"
-        return fitted(boxes.track, boxes.size, f"the face boxes in {known.boxes_path}"), f"boxes in {shown}"
+        shown = f"boxes in {_boxes_name(config)}"
+        return fitted(boxes.track, boxes.size, f"the face {shown}"), shown
     if isinstance(poses, Keypoints):
         found = track_from_keypoints(poses.points, poses.scores)
         return fitted(found, size, "the keypoints"), "the face's keypoints in the driving video"
@@ -148,22 +215,21 @@ def _track(
     return None, ""
 
 
-def _reference(
-    image: np.ndarray, boxes: FaceBoxes | None, analyser: FaceAnalyser | None, embedding: np.ndarray | None
-) -> ReferenceFace | np.ndarray:
-    if boxes is not None and boxes.reference is not None:
-        return boxes.reference
-    if analyser is not None:
-        face = analyser.detect(image)
-        if face is None:
-            raise InputError(
-                "InsightFace finds no face in the reference image, and the face optimisation needs one: take another "
-                "photo, or name its place in --face-boxes"
-            )
-        return ReferenceFace(np.round(face.bbox), face.kps)
-    if embedding is not None:
-        return embedding
-    raise InputError(
-        "the face optimisation needs the reference's face: give --insightface-root to find it, its place in "
-        '--face-boxes ("reference"), or --face-embedding'
+def _read_boxes(config: SampleConfig, image: np.ndarray) -> FaceBoxes | None:
+    """Those given, or what the example's say of the example's own reference and poses."""
+    if config.face_boxes is not None:
+        height, width = image.shape[:2]
+        return load_face_boxes(config.face_boxes, reference_size=(width, height))
+    own_reference, own_poses = config.reference is None, config.poses is None and config.driving is None
+    if not (own_reference or own_poses):
+        return None
+    boxes = load_face_boxes(EXAMPLE / "face_boxes.json")
+    return FaceBoxes(
+        boxes.track if own_poses else None,
+        boxes.size if own_poses else None,
+        boxes.reference if own_reference else None,
     )
+
+
+def _boxes_name(config: SampleConfig) -> str:
+    return "the example in this package" if config.face_boxes is None else str(config.face_boxes)

@@ -1,6 +1,5 @@
 """Everything a run reads: found, checked and loaded before anything is computed, and hashed for its record."""
 
-import importlib.resources
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,18 @@ from stableanimator_jax.data.video import HIGHEST_FPS, LOWEST_FPS, check_writabl
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
 from stableanimator_jax.sampling.driving_inputs import extract_poses, save_poses
-from stableanimator_jax.sampling.face_inputs import FaceInputs, read_faces, read_reference_face
+from stableanimator_jax.sampling.face_inputs import (
+    FaceInputs,
+    KnownFace,
+    Portrait,
+    face_to_reach,
+    find_reference_face,
+    read_faces,
+)
 from stableanimator_jax.sampling.record import InputFile, Record, sha256_of
-from stableanimator_jax.sampling.run_config import EMBEDDED, SampleConfig
+from stableanimator_jax.sampling.run_config import SampleConfig
+from stableanimator_jax.shipped import EMBEDDED, EXAMPLE, checkpoint_path, is_shipped
 
-EMBEDDED_SIZE = 128
 _SIZES = ((512, 512), (576, 1024), (1024, 576))  # what the published model was trained on, and that lying down
 _MODELS = ("unet", "pose_net", "vae", "image_encoder", "face_encoder")
 
@@ -29,8 +35,8 @@ _MODELS = ("unet", "pose_net", "vae", "image_encoder", "face_encoder")
 class Identity:
     """Whose face it is."""
 
-    embedding: Float32[np.ndarray, "512"] | None
-    """Raw ArcFace embedding; None where there is none."""
+    embedding: Float32[np.ndarray, "512"] | Portrait | None
+    """Raw ArcFace embedding, or what the checkpoint's own ArcFace is to make it of; None where there is neither."""
     source: str
     """Where it comes from, in words."""
 
@@ -72,17 +78,18 @@ def read_inputs(config: SampleConfig) -> Inputs:
         raise InputError(f"reference image {reference_path}: {e}") from e
     # Before the poses, which take long to find in a video.
     analyser = None if config.insightface_root is None else FaceAnalyser(config.insightface_root)
+    known = KnownFace(None, "", None, analyser)
+    if config.optimises_faces or config.embeds_reference:
+        known = find_reference_face(config, reference, (width, height), analyser)
     if embedding is not None:
         identity = Identity(embedding, f"the embedding in {config.face_embedding}")
+    elif config.embeds_reference:
+        identity = _own_identity(known, reference_path)
     elif analyser is not None:
         identity = _find_face(analyser, reference, reference_path)
     else:
         identity = Identity(None, "none (no --insightface-root or --face-embedding), the reference image alone")
-    known = None
-    if config.optimises_faces:
-        example = config.reference is None and poses_path == _example() / "poses"
-        example_boxes = _example() / "face_boxes.json" if example else None
-        known = read_reference_face(config, reference, analyser, embedding, example_boxes)
+    wanted = face_to_reach(config, known, embedding) if config.optimises_faces else None
 
     driven = None
     if poses_path is not None:
@@ -97,10 +104,10 @@ def read_inputs(config: SampleConfig) -> Inputs:
             "give another speed by --output-fps"
         )
     face = None
-    if known is not None:
+    if wanted is not None:
         place = poses_path if driven is None else driven.keypoints
         assert place is not None  # poses are a file or driven
-        face = read_faces(config, known, place, len(poses.frames), (width, height))
+        face = read_faces(config, known, wanted, place, len(poses.frames), (width, height))
     if driven is not None and config.save_poses is not None:
         save_poses(config.save_poses, config, reference, driven)
     return Inputs(reference=fitted, poses=poses.frames, fps=fps, identity=identity, face=face)
@@ -151,7 +158,7 @@ def _exists(path: Path) -> bool:
 def _reference(config: SampleConfig) -> Path:
     if config.reference is None and config.checkpoint != EMBEDDED:
         raise InputError("give the person's photo: --reference IMAGE")
-    return config.reference or _example() / "reference.jpg"
+    return config.reference or EXAMPLE / "reference.png"
 
 
 def _poses(config: SampleConfig) -> Path | None:
@@ -163,11 +170,7 @@ def _poses(config: SampleConfig) -> Path | None:
             "give the movement: --driving, a video of anybody, or --poses, a directory of frame_N.png or a video of "
             "skeletons"
         )
-    return config.poses or _example() / "poses"
-
-
-def _example() -> Path:
-    return Path(str(importlib.resources.files("stableanimator_jax") / "assets" / "example"))
+    return config.poses or EXAMPLE / "poses"
 
 
 def _check_outputs(config: SampleConfig) -> None:
@@ -192,7 +195,7 @@ def _check_outputs(config: SampleConfig) -> None:
             raise InputError(f"cannot write {path}: {e.strerror}") from e
         if taken or real_path(path) in read:
             raise InputError(f"cannot write {path}: it is {'a directory' if taken else 'an input too'}")
-    if config.checkpoint != EMBEDDED and real_path(config.output).is_relative_to(real_path(Path(config.checkpoint))):
+    if real_path(config.output).is_relative_to(real_path(checkpoint_path(config.checkpoint))):
         raise InputError(f"cannot write {config.output}: it is inside the checkpoint; name another output")
 
 
@@ -202,19 +205,17 @@ def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray
     from stableanimator_jax.weights.embedded import open_checkpoint
 
     source = open_checkpoint(config.checkpoint)
-    if source.path is not None:
-        require_models(source.path, _MODELS)
-        if config.optimises_faces and "arcface" not in models_in(source.path):
-            raise InputError(
-                f"checkpoint {source.path} has no arcface, which the face optimisation needs: import the checkpoint "
-                "again with --arcface glintr100_torch.pth (of StableAnimator's files) or glintr100.onnx (of antelopev2)"
-            )
+    require_models(source.path, _MODELS)
+    if (config.optimises_faces or config.embeds_reference) and "arcface" not in models_in(source.path):
+        asking = "the face optimisation" if config.optimises_faces else "--identity checkpoint"
+        raise InputError(
+            f"checkpoint {source.path} has no arcface, which {asking} needs: import the checkpoint again with "
+            "--arcface glintr100_torch.pth (of StableAnimator's files) or glintr100.onnx (of antelopev2)"
+        )
     models = source.config
     if config.width is not None and config.height is not None:
         check_size(models, width=config.width, height=config.height)
         return config.width, config.height
-    if config.checkpoint == EMBEDDED:
-        return EMBEDDED_SIZE, EMBEDDED_SIZE
     if poses is None:
         aspect = reference.shape[1] / reference.shape[0]
         return min(_SIZES, key=lambda size: abs(math.log(size[0] / size[1] / aspect)))
@@ -224,6 +225,16 @@ def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray
     except InputError as e:
         raise InputError(f"without --width and --height the output has the poses' size, but {e}") from e
     return width, height
+
+
+def _own_identity(known: KnownFace, path: Path) -> Identity:
+    if known.portrait is not None:
+        words = f"the reference's face, its box from {known.source}, by the checkpoint's own ArcFace"
+        return Identity(known.portrait, words)
+    if known.analyser is not None:
+        return Identity(None, f"none: InsightFace finds no face in {path}; the reference image alone")
+    flags = '--face-boxes with a "reference", --insightface-root or --face-embedding'
+    return Identity(None, f"none (no {flags}), the reference image alone")
 
 
 def _find_face(analyser: FaceAnalyser, reference: np.ndarray, path: Path) -> Identity:
@@ -241,10 +252,12 @@ def _input_paths(config: SampleConfig) -> dict[str, Path]:
         "dwpose": None if config.driving is None else config.dwpose,
         "insightface_root": config.insightface_root,
         "face_embedding": config.face_embedding,
-        "checkpoint": None if config.checkpoint == EMBEDDED else Path(config.checkpoint),
+        "checkpoint": checkpoint_path(config.checkpoint),
     }
+    if config.optimises_faces or config.embeds_reference:
+        paths["face_boxes"] = config.face_boxes
     if config.optimises_faces:
-        paths["face_boxes"], paths["face_masks"] = config.face_boxes, config.face_masks
+        paths["face_masks"] = config.face_masks
         poses = _poses(config)
         if poses is not None and config.face_boxes is None and config.face_masks is None:
             paths["keypoints"] = keypoints_beside(poses)
@@ -252,8 +265,8 @@ def _input_paths(config: SampleConfig) -> dict[str, Path]:
 
 
 def _shown(path: Path) -> str | None:
-    """As a record names it; the example, which lies wherever the package does, has no path."""
-    return None if path.is_relative_to(_example()) else str(path)
+    """As a record names it; what ships in this package, wherever that may lie, has no path."""
+    return None if is_shipped(path) else str(path)
 
 
 def _hash(name: str, path: Path) -> InputFile:

@@ -25,6 +25,7 @@ from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.denoise import Control, Progress, denoise
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
 from stableanimator_jax.sampling.models import Blueprint, Model
+from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.weights.embedded import open_checkpoint
 
 Dtype = Literal["bfloat16", "float32"]
@@ -43,14 +44,12 @@ class Animator:
     face_encoder: Model[FaceEncoder]
     arcface: Model[ArcFace] | None = None
     """Loaded for the face optimisation only."""
-    random_weights: bool = False
-    """Whether nothing was trained: the output then shows that the program runs, and no person."""
     mesh: Mesh | None = None
 
     @classmethod
     def load(
         cls,
-        checkpoint: str = "embedded",
+        checkpoint: str = EMBEDDED,
         *,
         dtype: Dtype = "bfloat16",
         arcface: bool = False,
@@ -59,7 +58,7 @@ class Animator:
         """Load a checkpoint.
 
         Args:
-            checkpoint: a checkpoint directory, or "embedded" for the tiny one in this package.
+            checkpoint: a checkpoint directory, or "embedded" for the small one in this package.
             dtype: what UNet, PoseNet, Face Encoder and CLIP compute in. VAE and ArcFace are float32, as SVD asks.
             arcface: load ArcFace too, which the face optimisation needs.
             mesh: devices to spread the denoiser's rows over; parameters are copied to each.
@@ -80,7 +79,6 @@ class Animator:
             image_encoder=source.load("image_encoder", Blueprint(ImageEncoder, config.image_encoder, reduced), mesh),
             face_encoder=source.load("face_encoder", Blueprint(FaceEncoder, config.face_encoder, reduced), mesh),
             arcface=source.load("arcface", Blueprint(ArcFace, config.arcface, full), mesh) if arcface else None,
-            random_weights=source.path is None,
             mesh=mesh,
         )
 

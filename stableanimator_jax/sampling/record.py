@@ -34,7 +34,7 @@ class InputFile:
     """A file, or a directory of files, that a run read."""
 
     path: str | None
-    """Absolute; None is the example that ships in the package."""
+    """Absolute; None is what ships in this package."""
     sha256: str
     """As `sha256_of` computes it."""
 

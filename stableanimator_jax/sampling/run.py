@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
-from stableanimator_jax.data.face_track import ReferenceFace
 from stableanimator_jax.data.files import replacing
 from stableanimator_jax.data.sound import copy_sound
 from stableanimator_jax.data.video import open_writer
+from stableanimator_jax.sampling.config import Crop
 from stableanimator_jax.sampling.contact_sheet import ContactSheet
-from stableanimator_jax.sampling.face_inputs import FaceInputs
+from stableanimator_jax.sampling.face_inputs import FaceInputs, Portrait
 from stableanimator_jax.sampling.hjb_plot import plot_similarity
 from stableanimator_jax.sampling.inputs import Inputs, hash_inputs, read_inputs
 from stableanimator_jax.sampling.progress import ProgressBars, Stopwatch
 from stableanimator_jax.sampling.record import Record, versions, write_record
 from stableanimator_jax.sampling.run_config import SampleConfig
+from stableanimator_jax.shipped import EMBEDDED
 
 if TYPE_CHECKING:
     from stableanimator_jax.sampling.face_control import FaceOptimisation, StepReport
@@ -48,9 +49,12 @@ def run(config: SampleConfig) -> Record:
     """
     started, watch = datetime.now(UTC), Stopwatch()
     config = config.absolute()
-    if not config.optimises_faces and (unused := config.face_boxes or config.face_masks):
+    boxes = None if config.embeds_reference else config.face_boxes
+    if not config.optimises_faces and (unused := boxes or config.face_masks):
         print(f"warning: {unused} is not used: --hjb.iterations is 0", file=sys.stderr)
     inputs = read_inputs(config)
+    own = config.checkpoint == EMBEDDED
+    print(f"weights: {'the small ones in this package, of drawn people' if own else config.checkpoint}")
     print(f"reference: {config.reference or 'the example in this package'}")
     moves = config.poses or config.driving or "the example in this package"
     print(f"poses: {moves}, {_frame_count(len(inputs.poses))}")
@@ -70,9 +74,8 @@ def run(config: SampleConfig) -> Record:
         keep_compiled_programs()
     dtype = config.dtype if config.dtype != "auto" else "float32" if device.endswith("(cpu)") else "bfloat16"
     print(f"device: {device}, computing in {dtype}", flush=True)
-    animator = Animator.load(config.checkpoint, dtype=dtype, arcface=inputs.face is not None)
-    if animator.random_weights:
-        print("weights: RANDOM, not trained: the video shows that the program runs, not the person", flush=True)
+    arcface = inputs.face is not None or isinstance(inputs.identity.embedding, Portrait)
+    animator = Animator.load(config.checkpoint, dtype=dtype, arcface=arcface)
     watch.lap("load")
 
     frames, height, width = inputs.poses.shape[:3]
@@ -102,7 +105,6 @@ def run(config: SampleConfig) -> Record:
             result={
                 "started": started.isoformat(timespec="seconds"),
                 "device": device,
-                "random_weights": animator.random_weights,
                 "identity": inputs.identity.source,
                 "frames": frames,
                 "seconds": watch.laps,
@@ -149,10 +151,13 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 def _optimisation(animator: "Animator", face: FaceInputs, config: SampleConfig) -> "FaceOptimisation":
     from stableanimator_jax.sampling.face_control import FaceOptimisation
 
-    reference = face.reference
-    if isinstance(reference, ReferenceFace):
-        reference = animator.embed_face(face.image, reference.box, reference.landmarks, config.hjb.crop)
-    return FaceOptimisation(config.hjb, reference, face.faces)
+    return FaceOptimisation(config.hjb, _embedded(animator, face.reference, config.hjb.crop), face.faces)
+
+
+def _embedded(animator: "Animator", face: Portrait | np.ndarray, crop: Crop) -> Float32[np.ndarray, "512"]:
+    if isinstance(face, Portrait):
+        return animator.embed_face(face.image, face.place.box, face.place.landmarks, crop)
+    return face
 
 
 def _frames(
@@ -160,6 +165,7 @@ def _frames(
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     """The video's frames one by one, with progress bars; what the face optimisation did goes into `reports`."""
     hjb = None if inputs.face is None else _optimisation(animator, inputs.face, config)
+    identity = inputs.identity.embedding
     with ProgressBars() as bars:
         on_denoise = bars.begin("denoising", "call", config.sampling.steps)
         on_decode = None
@@ -186,7 +192,7 @@ def _frames(
         chunks = animator.stream(
             inputs.reference,
             inputs.poses,
-            id_embedding=inputs.identity.embedding,
+            id_embedding=None if identity is None else _embedded(animator, identity, "box"),
             sampling=config.sampling,
             hjb=hjb,
             on_denoise=denoised,

@@ -13,8 +13,8 @@ from stableanimator_jax.data.files import absolute_path
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
+from stableanimator_jax.shipped import EMBEDDED
 
-EMBEDDED = "embedded"
 _LARGEST_SIDE = 16384  # of H.264 and WebP, and far above what any accelerator holds
 
 
@@ -51,27 +51,30 @@ class SampleConfig:
     directory of PNGs. Beside it come OUTPUT.contact_sheet.png, OUTPUT.json and, with --hjb.iterations,
     OUTPUT.hjb.png."""
     checkpoint: Annotated[str, tyro.conf.arg(metavar="DIR|embedded")] = EMBEDDED
-    """The weights: a checkpoint directory, or the tiny ones in this package."""
+    """The weights: a checkpoint directory, or the small ones in this package, which know drawn people only."""
     width: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
-    """Of the output, a multiple of 64. By default the poses' own; with --driving 576x1024, 1024x576 or 512x512,
-    whichever is nearest to the reference's aspect (128x128 with --checkpoint embedded)."""
+    """Of the output, a multiple of 64 (of 16 with --checkpoint embedded). By default the poses' own; with --driving
+    576x1024, 1024x576 or 512x512, whichever is nearest to the reference's aspect."""
     height: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """As --width, and given together with it."""
     fit: FitMode = "crop"
     """How reference and poses are brought to the output's aspect: cut to it, or padded to it with black bars."""
     insightface_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder with InsightFace's models (models/antelopev2/*.onnx). The identity is then ArcFace's embedding of the
-    largest face in the reference."""
+    """Folder with InsightFace's models (models/antelopev2/*.onnx), which find the largest face in the reference."""
     face_embedding: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy")] = None
     """The identity as a raw ArcFace embedding, 512 numbers, instead of --insightface-root (with the face optimisation
-    also beside it: InsightFace then finds the faces only). Without either, it is zeros: the face comes from the
-    reference image alone."""
+    also beside it: InsightFace then finds the faces only)."""
+    identity: Literal["insightface", "checkpoint"] = "insightface"
+    """Whose ArcFace embeds the reference's face where --face-embedding does not: InsightFace's, aligned, as the
+    published weights were trained; or the checkpoint's own, as those in this package were, by the face's box, which
+    is that of --face-boxes or found by InsightFace. Where no face is known, the embedding is zeros, and who it is
+    comes from the reference image alone."""
     face_boxes: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
-    """For the face optimisation: where the face is in every frame of the poses (docs/hjb.md has the format). Without
-    it and --face-masks, from keypoints.json beside the poses, else found by InsightFace in the frames as they are
-    predicted."""
+    """Where the face is in the reference, and, for the face optimisation, in every frame of the poses (docs/hjb.md has
+    the format). Without it and --face-masks, from keypoints.json beside the poses, else found by InsightFace in the
+    frames as they are predicted."""
     face_masks: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """As --face-boxes, from frame_0.png, frame_1.png, … of the poses' size, white where the face is."""
+    """As --face-boxes for the frames, from frame_0.png, frame_1.png, … of the poses' size, white where the face is."""
     output_fps: Annotated[float | None, tyro.conf.arg(metavar="FPS")] = None
     """Frames a second that the output plays at. By default the poses' own where they are a video, else --fps."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -123,6 +126,11 @@ class SampleConfig:
     def optimises_faces(self) -> bool:
         """Whether the face optimisation is on."""
         return self.hjb.adam_iterations > 0
+
+    @property
+    def embeds_reference(self) -> bool:
+        """Whether the checkpoint's own ArcFace is to make the identity."""
+        return self.identity == "checkpoint" and self.face_embedding is None
 
     @property
     def record_path(self) -> Path:

@@ -14,9 +14,9 @@ from stableanimator_jax.data.files import absolute_path
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.data.loader import LoaderConfig
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.training.checkpoints import CheckpointConfig
 from stableanimator_jax.training.metrics import WandbConfig
-from stableanimator_jax.weights.embedded import EMBEDDED
 
 Trainable = Literal["attentions", "all", "adapters", "lora"]
 
@@ -221,7 +221,7 @@ class TrainConfig:
     """Go on from the checkpoint of this step."""
     init_from: Annotated[str, tyro.conf.arg(metavar="DIR|embedded")] = EMBEDDED
     """The weights to begin from: a checkpoint directory, of StableAnimator or of Stable Video Diffusion alone (PoseNet
-    and Face Encoder then begin anew); or the tiny model in this package, with random weights."""
+    and Face Encoder then begin anew); or the small one in this package."""
     steps: int = 100_000
     """Steps of the whole run, those before it was resumed too."""
     seed: int = 0

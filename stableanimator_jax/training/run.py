@@ -257,7 +257,7 @@ def _prepare(
     config: TrainConfig, source: CheckpointSource, model: StableAnimatorConfig, mesh: Mesh
 ) -> tuple[_Run, Params]:
     """Load the models, and say what is trained."""
-    has_arcface = source.path is not None and "arcface" in models_in(source.path)
+    has_arcface = "arcface" in models_in(source.path)
     blueprints = training_blueprints(model, config.dtype, arcface=has_arcface)  # pyright: ignore[reportArgumentType]
     trained, frozen, anew = load(source, blueprints, config, mesh)
     task = Task(
@@ -269,7 +269,7 @@ def _prepare(
         config.optimizer.ema_decay,
     )
     count = sum(leaf.size for leaf in jax.tree.leaves(trained))
-    say(f"weights: {config.init_from}" + (f"; begun anew: {', '.join(anew)}" if anew and source.path else ""))
+    say(f"weights: {config.init_from}" + (f"; begun anew: {', '.join(anew)}" if anew else ""))
     say(f"trained: {count / 1e6:.1f} M parameters ({config.trainable.unet}, PoseNet, Face Encoder)")
     return _Run(config, model, task, make_optimizer(config.optimizer, config.steps), mesh, frozen), trained
 

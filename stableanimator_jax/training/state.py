@@ -17,7 +17,7 @@ from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.parallel import SMALLEST_SHARDED, fsdp_shardings
-from stableanimator_jax.sampling.models import Blueprint, random_params
+from stableanimator_jax.sampling.models import Blueprint
 from stableanimator_jax.training.config import ModelConfig, TrainConfig
 from stableanimator_jax.training.trainable import TRAINED_MODELS, Params, split_abstract
 from stableanimator_jax.weights.blueprints import Dtype, blueprint
@@ -102,7 +102,7 @@ def load(
     """Parameters to begin from, read straight into their dtypes and shards.
 
     Args:
-        source: a checkpoint, or none for random weights.
+        source: the checkpoint.
         blueprints: the models wanted.
         config: which parameters are trained, and the seed of those made anew.
         mesh: devices.
@@ -115,7 +115,7 @@ def load(
     """
     abstract_trained, abstract_frozen = split_abstract(blueprints, config.trainable)
     abstract_trained, abstract_frozen = (with_shardings(t, mesh) for t in (abstract_trained, abstract_frozen))
-    held = () if source.path is None else describe(source.path).models
+    held = describe(source.path).models
     trained: Params = {}
     frozen: Params = {}
     anew = []
@@ -123,12 +123,12 @@ def load(
         wanted = abstract_frozen[model] | abstract_trained.get(model, {})
         paths = {dotted(path): path for path in flatten(made_from.abstract_params())}
         same = getattr(source.config, model) == made_from.config or model not in MADE_ANEW
-        if source.path is not None and model in held and same:
+        if model in held and same:
             nested = unflatten({path: wanted[name] for name, path in paths.items()})
             found = load_params(source.path, model, nested)
-        elif source.path is None or model in MADE_ANEW:
+        elif model in MADE_ANEW:
             anew.append(model)
-            found = _place(_initial(made_from, config.seed, random=source.path is None), wanted)
+            found = _place(_initial(made_from, config.seed), wanted)
         else:
             raise InputError(
                 f"checkpoint {source.path} has no {model}, from which training must begin; convert_weights.py makes "
@@ -157,10 +157,8 @@ def frozen_digest(frozen: Params) -> str:
     return digest.hexdigest()
 
 
-def _initial(made_from: Blueprint[Any], seed: int, *, random: bool) -> dict[Any, Any]:
-    """A model's parameters as it begins: by its own initialisers where it must begin well, on this host's CPU."""
-    if random and made_from.kind.__name__ not in ("PoseNet", "FaceEncoder"):
-        return random_params(made_from.abstract_params(), seed=0)  # as sampling has them
+def _initial(made_from: Blueprint[Any], seed: int) -> dict[Any, Any]:
+    """A model's parameters by its own initialisers, made on this host's CPU."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         full = Precision(jnp.dtype("float32"), jnp.dtype("float32"))
         return nnx.to_pure_dict(nnx.state(made_from.kind(made_from.config, precision=full, rngs=nnx.Rngs(seed))))

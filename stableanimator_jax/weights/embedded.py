@@ -1,4 +1,4 @@
-"""Checkpoints by name: a directory, or the word `embedded` for the tiny default that ships in this package."""
+"""Checkpoints by name: a directory, or the word `embedded` for the small one that ships in this package."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,9 @@ from jax.sharding import Mesh
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.parallel import replicated
-from stableanimator_jax.sampling.models import Blueprint, Model, random_params
+from stableanimator_jax.sampling.models import Blueprint, Model
+from stableanimator_jax.shipped import checkpoint_path
 from stableanimator_jax.weights.checkpoint import load_config, load_params
-
-EMBEDDED = "embedded"
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -23,8 +22,7 @@ class CheckpointSource:
     """Where weights come from."""
 
     config: StableAnimatorConfig
-    path: Path | None
-    """The checkpoint directory; None where there are no trained weights, and random ones stand in."""
+    path: Path
 
     def load(self, name: str, blueprint: Blueprint[M], mesh: Mesh | None = None) -> Model[M]:
         """One model, copied to each device of a mesh, or else on JAX's default device.
@@ -32,10 +30,10 @@ class CheckpointSource:
         Raises:
             InputError: as `checkpoint.load_params`.
         """
-        abstract, sharding = blueprint.abstract_params(), replicated(mesh)
-        if self.path is None:
-            return Model(jax.device_put(random_params(abstract, seed=0), sharding), blueprint)
-        placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)
+        sharding = replicated(mesh)
+        placed = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), blueprint.abstract_params()
+        )
         return Model(load_params(self.path, name, placed), blueprint)
 
 
@@ -48,7 +46,5 @@ def open_checkpoint(name: str) -> CheckpointSource:
     Raises:
         InputError: there is no such directory, or it is not a checkpoint.
     """
-    if name == EMBEDDED:
-        # No trained weights exist yet at a size that could ship.
-        return CheckpointSource(StableAnimatorConfig.tiny(), None)
-    return CheckpointSource(load_config(Path(name)), Path(name))
+    path = checkpoint_path(name)
+    return CheckpointSource(load_config(path), path)

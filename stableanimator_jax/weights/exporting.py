@@ -16,12 +16,10 @@ from tqdm import tqdm
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.sampling.models import random_params
-from stableanimator_jax.weights.blueprints import blueprint
-from stableanimator_jax.weights.checkpoint import MODELS, models_in, stored_params, stream_params
+from stableanimator_jax.weights.checkpoint import models_in, stored_params, stream_params
 from stableanimator_jax.weights.embedded import CheckpointSource, open_checkpoint
 from stableanimator_jax.weights.room import require_room
-from stableanimator_jax.weights.rules import Assignment, Shape, dotted, flatten, plan_export
+from stableanimator_jax.weights.rules import Assignment, Shape, dotted, plan_export
 from stableanimator_jax.weights.state_dict_writers import FileFormat, require_writer, write_pth, write_safetensors
 from stableanimator_jax.weights.svd_configs import svd_configs
 from stableanimator_jax.weights.tables import is_id_adapter_key, tables
@@ -62,7 +60,7 @@ def export_weights(
     """
     source = open_checkpoint(checkpoint)
     require_writer(file_format)
-    models = MODELS if source.path is None else models_in(source.path)
+    models = models_in(source.path)
     if "vae" in models and source.config.vae.norm_num_groups != _DIFFUSERS_GROUPS:
         raise InputError(
             f"checkpoint {checkpoint} cannot be exported: its VAE has norms of {source.config.vae.norm_num_groups} "
@@ -98,11 +96,7 @@ class _Export:
     @classmethod
     def plan(cls, source: CheckpointSource, model: str) -> "_Export":
         table = tables(source.config)[model]
-        if source.path is None:
-            abstract = blueprint(source.config, model).abstract_params()
-        else:
-            abstract = stored_params(source.path, model)
-        plan = plan_export(table, abstract)
+        plan = plan_export(table, stored_params(source.path, model))
         means = (a.key.removesuffix("running_mean") for a in plan if a.key.endswith(".running_mean"))
         return cls(source, model, {dotted(a.path): a for a in plan}, tuple(f"{m}num_batches_tracked" for m in means))
 
@@ -123,22 +117,12 @@ class _Export:
                 write_pth(path, bar)
 
     def _tensors(self, chosen: dict[str, Assignment]) -> Iterator[tuple[str, np.ndarray]]:
-        for name, array in _parameters(self.source, self.model):
+        for name, array in stream_params(self.source.path, self.model):
             if name in chosen:
                 a = chosen[name]
                 yield a.key, np.array(a.transform.inverse(array), np.float32, order="C")
         for key in self.counters:
             yield key, np.zeros((), np.int64)
-
-
-def _parameters(source: CheckpointSource, model: str) -> Iterator[tuple[str, np.ndarray]]:
-    if source.path is not None:
-        yield from stream_params(source.path, model)
-        return
-    abstract = blueprint(source.config, model).abstract_params()
-    params = flatten(random_params(abstract, seed=0))
-    for path in flatten(abstract):  # the plan's order
-        yield dotted(path), params[path]
 
 
 def _write_configs(directory: Path, config: StableAnimatorConfig, models: tuple[str, ...]) -> None:

@@ -3,15 +3,11 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
 
 import numpy as np
 
-from stableanimator_jax.sampling.models import random_params
-from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import stream_params
 from stableanimator_jax.weights.embedded import open_checkpoint
-from stableanimator_jax.weights.rules import dotted, flatten
 
 
 def fingerprint(checkpoint: str, model: str) -> str:
@@ -28,11 +24,7 @@ def fingerprint(checkpoint: str, model: str) -> str:
         InputError: there is no such checkpoint, it lacks the model, or is damaged.
     """
     source = open_checkpoint(checkpoint)
-    if source.path is None:
-        drawn = flatten(random_params(blueprint(source.config, model).abstract_params(), seed=0))
-        tensors: Iterable[tuple[str, np.ndarray]] = ((dotted(path), array) for path, array in drawn.items())
-    else:
-        tensors = stream_params(source.path, model)
+    tensors = stream_params(source.path, model)
     digests = {name: [list(array.shape), _digest(array)] for name, array in tensors}
     whole = {"config": dataclasses.asdict(getattr(source.config, model)), "parameters": digests}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -2,18 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from stableanimator_jax.sampling.models import random_params
-from stableanimator_jax.weights.blueprints import blueprint
-from stableanimator_jax.weights.checkpoint import MODELS, describe, stored_params, stream_params
+from stableanimator_jax.weights.checkpoint import describe, stored_params, stream_params
 from stableanimator_jax.weights.embedded import open_checkpoint
-from stableanimator_jax.weights.rules import dotted, flatten
 
 _SHOWN = 5
 
@@ -35,8 +32,8 @@ class ModelReport:
 
     def lines(self) -> Iterator[str]:
         dtypes = ", ".join(f"{count:,} in {dtype}" for dtype, count in sorted(self.dtypes.items()))
-        disk = f"{self.bytes_on_disk / 1e6:,.1f} MB on disk" if self.bytes_on_disk else "nothing on disk"
-        yield f"{self.model}: {self.parameters:,} parameters ({dtypes}), {disk}"
+        disk = self.bytes_on_disk / 1e6
+        yield f"{self.model}: {self.parameters:,} parameters ({dtypes}), {disk:,.1f} MB on disk"
         if self.not_finite:
             more = f" and {len(self.not_finite) - _SHOWN} more" if len(self.not_finite) > _SHOWN else ""
             yield f"  NOT FINITE: {', '.join(self.not_finite[:_SHOWN])}{more}"
@@ -57,19 +54,10 @@ def inspect_checkpoint(checkpoint: str, *, show_progress: bool = False) -> tuple
         InputError: it is no checkpoint, or is damaged.
     """
     source = open_checkpoint(checkpoint)
-    if source.path is None:
-        names, origins, files = MODELS, dict.fromkeys(MODELS, "random weights, drawn anew at every start"), {}
-    else:
-        description = describe(source.path)
-        names, origins, files = description.models, description.source, description.files
+    description = describe(source.path)
     reports = []
-    for model in names:
-        if source.path is None:
-            params = flatten(random_params(blueprint(source.config, model).abstract_params(), seed=0))
-            tensors: Iterable[tuple[str, np.ndarray]] = ((dotted(path), array) for path, array in params.items())
-            count = len(params)
-        else:
-            tensors, count = stream_params(source.path, model), len(stored_params(source.path, model))
+    for model in description.models:
+        tensors, count = stream_params(source.path, model), len(stored_params(source.path, model))
         dtypes: Counter[str] = Counter()
         not_finite = []
         for name, array in tqdm(tensors, model, count, unit=" tensors", disable=not show_progress, leave=False):
@@ -82,9 +70,9 @@ def inspect_checkpoint(checkpoint: str, *, show_progress: bool = False) -> tuple
                 config=asdict(getattr(source.config, model)),
                 parameters=dtypes.total(),
                 dtypes=dict(dtypes),
-                bytes_on_disk=sum(size for file, size in files.items() if file.split("/")[0] == model),
+                bytes_on_disk=sum(size for file, size in description.files.items() if file.split("/")[0] == model),
                 not_finite=tuple(not_finite),
-                origin=origins.get(model),
+                origin=description.source.get(model),
             )
         )
     return tuple(reports)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stableanimator_jax.sampling.models import random_params
+from tests.random_params import random_params
 from tests.training.mini_model import MINI
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -17,8 +17,8 @@ from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.spatio_temporal import SpatioTemporalResBlock, SpatioTemporalTransformer
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.parallel import fsdp_shardings, make_mesh, replicated, shard_batch
-from stableanimator_jax.sampling.models import random_params
 from tests.hlo import Collective, collectives
+from tests.random_params import random_params
 
 ROWS = FRAMES = 8
 RELATIVE = 1e-5

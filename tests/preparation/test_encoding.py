@@ -25,7 +25,7 @@ from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.preparation import encoding
 from stableanimator_jax.preparation.dataset_writer import TRAIN, VALIDATION, write_dataset
 from stableanimator_jax.preparation.staging import StagedClip, write_clip
-from stableanimator_jax.sampling.models import Blueprint, random_params
+from stableanimator_jax.sampling.models import Blueprint
 from stableanimator_jax.training.encode import EncodingNoise, encode_batch, from_moments
 from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import save_checkpoint
@@ -33,6 +33,7 @@ from stableanimator_jax.weights.embedded import open_checkpoint
 from stableanimator_jax.weights.fingerprint import fingerprint
 from tests.data.published_folders import make_folder
 from tests.data.test_clip_format import record
+from tests.random_params import random_params
 
 FRAMES = 5
 LAYOUT = {"64x64": {TRAIN: 2, VALIDATION: 1}, "64x128": {TRAIN: 1}}
@@ -107,7 +108,7 @@ def test_training_on_them_is_training_on_pixels(encoded, made_by):
     clip = source.load("image_encoder", Blueprint(ImageEncoder, source.config.image_encoder, full)).module()
     from_pixels = jax.jit(functools.partial(encode_batch, vae, clip, noise_augmentation=0.02))
     from_encoded = jax.jit(functools.partial(from_moments, vae))
-    rng = np.random.default_rng(0)
+    rng, channels = np.random.default_rng(0), source.config.vae.latent_channels
     seen = set()
     for clips in (sources(encoded)[0], sources(encoded)[3]):
         config = LoaderConfig(frames=2, stride=1)
@@ -120,11 +121,12 @@ def test_training_on_them_is_training_on_pixels(encoded, made_by):
                 seen.add((name, reference))
                 key = jax.random.fold_in(jax.random.key(0), np.uint32(int(name[:8], 16)))
                 augmentation = jax.random.normal(jax.random.fold_in(key, reference), (1, 64, 64, 3))
-                shapes = ((1, 2, 8, 8, 4), (1, 8, 8, 4))
+                shapes = ((1, 2, 8, 8, channels), (1, 8, 8, channels))
                 noise = EncodingNoise(*(rng.standard_normal(s, np.float32) for s in shapes), augmentation)
                 found, wanted = from_encoded(kept, noise), from_pixels(batch, noise)
-                # Half a unit in float16's last place of mean and log-variance, and float32's own rounding.
-                for field, tolerance in (("latents", 4e-4), ("condition_latents", 4e-4), ("image_embedding", 1e-4)):
+                # Half a unit in float16's last place of mean and log-variance, this one times the noise, which is up
+                # to 4; and float32's own rounding.
+                for field, tolerance in (("latents", 1e-3), ("condition_latents", 1e-3), ("image_embedding", 1e-4)):
                     x, y = getattr(found, field), getattr(wanted, field)
                     assert np.abs(y).max() > 0.1
                     np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * float(np.abs(y).max()), err_msg=field)
@@ -172,7 +174,6 @@ def test_interrupted_and_run_again_is_as_undisturbed(place, encoded, made_by, mo
     assert call("encode", "data", *WITH) == 0
     out = capfd.readouterr().out
     assert "4 clips (2 of them now" in out
-    assert "weights: RANDOM" in out
     assert sorted(calls) == [f"video {i}" for i in range(4)]
     assert files(place / "data/encoded") == files(encoded / "data/encoded")
     assert call("encode", "data", *WITH) == 0

@@ -11,8 +11,9 @@ from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.sampling.face_crop import ARCFACE_LANDMARKS, alignment_transforms
 from stableanimator_jax.sampling.hjb import Faces, face_similarities
-from stableanimator_jax.sampling.models import Blueprint, Model, random_params
+from stableanimator_jax.sampling.models import Blueprint, Model
 from tests.golden_models import FLOAT32
+from tests.random_params import random_params
 
 VAE_CONFIG = VAEConfig(block_out_channels=(32, 32), layers_per_block=1)
 ARCFACE_CONFIG = ArcFaceConfig(layers=(1, 1, 1, 1), widths=(8, 8, 16, 16), embedding_dim=32)

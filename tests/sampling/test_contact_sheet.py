@@ -21,8 +21,8 @@ def flat(colour: tuple[int, int, int], height: int, width: int) -> np.ndarray:
 
 
 def make(frames: int, height: int = 64, width: int = 64, reference: tuple[int, int] = (100, 100)) -> ContactSheet:
-    """Pose i is red 100 + i, frame i is blue 100 + i, the reference is green."""
-    poses = np.stack([flat((100 + i, 0, 0), height, width) for i in range(frames)])
+    """Pose i is magenta with red 100 + i, frame i is blue 100 + i, the reference is green."""
+    poses = np.stack([flat((100 + i, 0, 255), height, width) for i in range(frames)])
     sheet = ContactSheet(flat((0, 255, 0), *reference), poses)
     for i in range(frames):
         sheet.add(flat((0, 0, 100 + i), height, width))
@@ -44,13 +44,13 @@ def test_where_things_are(frames, height, width):
 
     previous = (-1, -1)
     for k, i in enumerate(chosen_frames(frames)):
-        (top, left), (below, same_left) = corner((100 + i, 0, 0)), corner((0, 0, 100 + i))
+        (top, left), (below, same_left) = corner((100 + i, 0, 255)), corner((0, 0, 100 + i))
         assert left == same_left
         assert below > top + round(height * scale)  # the label fits between
         assert (top, left) > previous if k % 4 else top > previous[0]
         previous = (top, left)
     green = np.nonzero((picture == (0, 255, 0)).all(-1))
-    first_left = corner((100, 0, 0))[1]
+    first_left = corner((100, 0, 255))[1]
     assert green[1].max() < first_left
     ink = (picture.max(-1) < 90).sum()
     assert ink > 20 * len(chosen_frames(frames))  # labels
@@ -62,6 +62,16 @@ def test_a_reference_of_another_size_is_shown_whole():
     rows, columns = np.nonzero((picture == (0, 255, 0)).all(-1))
     assert np.ptp(rows) + 1 == 256
     assert np.ptp(columns) + 1 == pytest.approx(256 * 0.6, abs=1)
+
+
+def test_dark_poses_are_made_bright_and_frames_are_left_alone():
+    pose = np.zeros((1, 64, 64, 3), np.uint8)
+    pose[0, 10:20, 10:20] = (50, 0, 20)
+    sheet = ContactSheet(flat((0, 255, 0), 64, 64), pose)
+    sheet.add(flat((50, 0, 20), 64, 64))
+    picture = np.asarray(sheet.image())
+    assert (picture == (255, 0, 102)).all(-1).sum() == 40 * 40
+    assert (picture == (50, 0, 20)).all(-1).sum() == 256 * 256
 
 
 def test_keeps_only_what_it_shows():

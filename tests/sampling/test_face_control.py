@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
@@ -14,6 +14,7 @@ from stableanimator_jax.sampling.config import HJBConfig
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, embed_face
 from stableanimator_jax.sampling.face_crop import ARCFACE_LANDMARKS
 from stableanimator_jax.sampling.hjb import Refinement, refine_chunk
+from tests.training.mini_model import save_mini_model
 
 BOX = np.array([12, 10, 44, 50], np.float32)
 LANDMARKS = ARCFACE_LANDMARKS / 112 * 36 + 10
@@ -21,8 +22,13 @@ FRAMES = 3
 
 
 @pytest.fixture(scope="module")
-def animator():
-    return Animator.load("embedded", dtype="float32", arcface=True)
+def checkpoint(tmp_path_factory):
+    return str(save_mini_model(tmp_path_factory.mktemp("face_control") / "mini"))
+
+
+@pytest.fixture(scope="module")
+def animator(checkpoint):
+    return Animator.load(checkpoint, dtype="float32", arcface=True)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +43,9 @@ def reference(animator, photo):
 
 @pytest.fixture
 def clean():
-    return jnp.asarray(np.random.default_rng(1).standard_normal((FRAMES, 8, 8, 4)), jnp.float32)
+    """Of one device for good, as what comes out of the denoiser."""
+    latents = np.random.default_rng(1).standard_normal((FRAMES, 8, 8, 4)).astype(np.float32)
+    return jax.device_put(latents, jax.devices()[0])
 
 
 def track(*valid: bool, landmarks: bool = True) -> FaceTrack:
@@ -233,8 +241,8 @@ def test_in_the_sampler(animator, photo, reference):
     assert (video != plain).any()
 
 
-def test_the_sampler_without_arcface(photo, reference):
+def test_the_sampler_without_arcface(photo, reference, checkpoint):
     poses = np.zeros((FRAMES, 64, 64, 3), np.uint8)
-    animator = Animator.load("embedded", dtype="float32")
+    animator = Animator.load(checkpoint, dtype="float32")
     with pytest.raises(InputError, match="arcface=True"):
         animator.animate(photo, poses, hjb=FaceOptimisation(HJBConfig(iterations=1), reference, ALL))

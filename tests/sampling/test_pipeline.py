@@ -2,19 +2,22 @@
 
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from stableanimator_jax import Animator, InputError, SamplingConfig, StableAnimatorConfig
+from stableanimator_jax.data.images import resize
 from stableanimator_jax.sampling.pipeline import check_size
 from stableanimator_jax.weights.checkpoint import save_checkpoint
+from tests.training.mini_model import save_mini_model
 
 FAST = SamplingConfig(steps=1, window=4, overlap=1)
 
 
 @pytest.fixture(scope="module")
-def animator():
-    return Animator.load("embedded", dtype="float32")
+def animator(tmp_path_factory):
+    return Animator.load(str(save_mini_model(tmp_path_factory.mktemp("pipeline") / "mini")), dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +39,6 @@ def test_a_video_of_the_poses_size_and_length(video, poses):
     assert video.shape == poses.shape
     assert video.dtype == np.uint8
     assert video.std() > 0
-
-
-def test_the_embedded_weights_say_that_they_are_random(animator):
-    assert animator.random_weights
 
 
 def test_same_seed_same_video(animator, reference, poses, video):
@@ -67,11 +66,23 @@ def test_streamed_chunks_are_the_video(animator, reference, poses, video):
     np.testing.assert_array_equal(np.concatenate(chunks), video)
 
 
+@pytest.mark.parametrize(("side", "same"), [(64, True), (224, False)])
+def test_clip_sees_a_reference_no_larger_than_the_output_where_that_is_small(animator, reference, side, same):
+    """As in training; for larger outputs CLIP's resize begins from the reference's own size, as published."""
+    noise, embedding = jnp.zeros((side, side, 3)), np.zeros(512, np.float32)
+    large = np.kron(reference[:64, :64], np.ones((4, 4, 1), np.uint8))
+    conditions = [
+        animator.encode(image, embedding, noise, 0.0) for image in (large, resize(large, side, side, "lanczos"))
+    ]
+    first, second = (np.asarray(c.image_embedding) for c in conditions)
+    assert np.array_equal(first, second) == same
+    np.testing.assert_array_equal(*(c.image_latents for c in conditions))
+
+
 def test_a_saved_checkpoint_gives_the_same_video(animator, reference, poses, video, tmp_path):
     names = ("unet", "pose_net", "vae", "image_encoder", "face_encoder")
     save_checkpoint(tmp_path / "saved", animator.config, {name: getattr(animator, name).params for name in names})
     loaded = Animator.load(str(tmp_path / "saved"), dtype="float32")
-    assert not loaded.random_weights
     np.testing.assert_array_equal(video, loaded.animate(reference, poses, sampling=FAST))
 
 
@@ -87,7 +98,7 @@ def test_a_checkpoint_without_a_model_is_refused(animator, tmp_path):
         ({"poses": np.zeros((2, 64, 64, 3), np.float32)}, "poses must be uint8"),
         ({"poses": np.zeros((0, 64, 64, 3), np.uint8)}, "not empty"),
         ({"reference": np.zeros((64, 64), np.uint8)}, "reference must be uint8"),
-        ({"poses": np.zeros((2, 64, 100, 3), np.uint8)}, "the nearest is 128x64"),
+        ({"poses": np.zeros((2, 64, 100, 3), np.uint8)}, "the nearest is 96x64"),
         ({"id_embedding": np.zeros(511, np.float32)}, r"must be \[512\]"),
         ({"id_embedding": np.full(512, np.nan, np.float32)}, "NaN"),
     ],

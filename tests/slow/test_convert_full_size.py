@@ -101,7 +101,7 @@ def test_sampling_from_it(checkpoint: Path, place: Path):
     measured(
         "sample.py, 2 frames of 64x64, 2 steps",
         str(ROOT / "sample.py"),
-        *("--checkpoint", str(checkpoint), "--reference", str(example / "reference.jpg"), "--poses", str(poses)),
+        *("--checkpoint", str(checkpoint), "--reference", str(example / "reference.png"), "--poses", str(poses)),
         *("--width", "64", "--height", "64", "--steps", "2", "--window", "2", "--overlap", "1", "--rows-at-once", "1"),
         *("--dtype", "bfloat16", "--output", str(place / "animation.mp4")),
     )

@@ -118,9 +118,9 @@ def test_parts_and_whole_chunks_of_people():
 
 
 def test_the_base_is_what_training_begins_from(tmp_path: Path):
-    from stableanimator_jax.sampling.models import random_params
     from stableanimator_jax.weights.blueprints import blueprint
     from stableanimator_jax.weights.checkpoint import describe, save_checkpoint, stream_params
+    from tests.random_params import random_params
 
     scaled = dataclasses.replace(CONFIG, vae=dataclasses.replace(CONFIG.vae, scaling_factor=0.5))
     for name in ("arcface", "vae", "image_encoder"):
@@ -142,9 +142,9 @@ def test_the_base_is_what_training_begins_from(tmp_path: Path):
 
 
 def test_what_ships_is_small_and_whole(tmp_path: Path, capsys):
-    from stableanimator_jax.sampling.models import random_params
     from stableanimator_jax.weights.blueprints import blueprint
     from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint, stored_params, stream_params
+    from tests.random_params import random_params
     from tools.drawn_world.ship import ShipConfig, ship
 
     params = {model: random_params(blueprint(CONFIG, model).abstract_params(), seed=0) for model in MODELS}

@@ -15,9 +15,9 @@ from stableanimator_jax.config import (
     UNetConfig,
     VAEConfig,
 )
-from stableanimator_jax.sampling.models import random_params
 from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint
+from tests.random_params import random_params
 
 MINI = StableAnimatorConfig(
     unet=UNetConfig(

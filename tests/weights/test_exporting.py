@@ -163,13 +163,6 @@ def test_a_part_alone(tmp_path: Path):
     assert read_published_config(tmp_path / "out/SVD/vae/config.json", "vae") == TINY.vae
 
 
-def test_the_embedded_checkpoint(tmp_path: Path):
-    export_weights("embedded", tmp_path / "a", file_format="safetensors")
-    root = str(tmp_path / "a")
-    import_weights(tmp_path / "c", svd=root, stableanimator=root, arcface=root)
-    assert describe(tmp_path / "c").config == TINY
-
-
 def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     checkpoint = random_checkpoint(tmp_path / "c", TINY, 0, ("pose_net",))
     (tmp_path / "file").write_text("x")

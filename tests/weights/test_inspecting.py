@@ -9,7 +9,7 @@ import pytest
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.blueprints import Dtype, blueprint
-from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint
+from stableanimator_jax.weights.checkpoint import save_checkpoint
 from stableanimator_jax.weights.inspecting import inspect_checkpoint
 
 TINY = StableAnimatorConfig.tiny()
@@ -48,13 +48,6 @@ def test_every_model_is_reported(tmp_path: Path):
         "origin: a test",
     ):
         assert expected in told
-
-
-def test_the_embedded_checkpoint():
-    reports = inspect_checkpoint("embedded")
-    assert tuple(report.model for report in reports) == MODELS
-    assert all(not report.not_finite and report.bytes_on_disk == 0 for report in reports)
-    assert "random weights" in "\n".join(reports[0].lines())
 
 
 def test_what_is_no_checkpoint(tmp_path: Path):

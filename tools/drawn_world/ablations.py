@@ -12,8 +12,8 @@ from stableanimator_jax.config import IdInjection
 from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.record import versions
+from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.weights.checkpoint import MODELS, load_config, require_models
-from stableanimator_jax.weights.embedded import EMBEDDED
 from tools.drawn_world.ablation_report import plain_table, write_report
 from tools.drawn_world.ablation_sheet import draw_sheet
 from tools.drawn_world.study import Condition, Study, StudyConfig, run_study

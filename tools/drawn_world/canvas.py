@@ -5,7 +5,7 @@ import numpy as np
 
 from tools.drawn_world.people import Colour
 
-_SUPERSAMPLED = 4
+SUPERSAMPLED = 4
 _SHIFT = 4  # bits below the point in OpenCV's coordinates
 
 
@@ -27,10 +27,11 @@ class Canvas:
     Args:
         size: of the picture in pixels.
         background: uint8 [h, w, 3], any size.
+        supersampled: how many times as large it is drawn.
     """
 
-    def __init__(self, size: int, background: np.ndarray):
-        self.size, self.scale = size, size * _SUPERSAMPLED
+    def __init__(self, size: int, background: np.ndarray, supersampled: int = SUPERSAMPLED):
+        self.size, self.scale = size, size * supersampled
         self.image = cv2.resize(background, (self.scale, self.scale), interpolation=cv2.INTER_LINEAR)
 
     def fill(self, points: np.ndarray, colour: Colour) -> None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from tools.drawn_world.canvas import Canvas, background, shade
+from tools.drawn_world.canvas import SUPERSAMPLED, Canvas, background, shade
 from tools.drawn_world.head import HEAD, Head, draw_face, draw_hair_behind
 from tools.drawn_world.motion import Motion
 from tools.drawn_world.people import Colour, Person
@@ -23,7 +23,7 @@ class Drawn(NamedTuple):
     scores: Float32[np.ndarray, "134"]
 
 
-def draw(person: Person, motion: Motion, frame: int, size: int, wall: int) -> Drawn:
+def draw(person: Person, motion: Motion, frame: int, size: int, wall: int, supersampled: int = SUPERSAMPLED) -> Drawn:
     """Draw a frame.
 
     Args:
@@ -32,8 +32,10 @@ def draw(person: Person, motion: Motion, frame: int, size: int, wall: int) -> Dr
         frame: from 0.
         size: of the square picture in pixels; identity shows from 64 on.
         wall: the background's seed.
+        supersampled: how many times as large it is drawn first. At four times the size and not supersampled it is the
+            drawing that the usual picture is made of, line by line.
     """
-    canvas = Canvas(size, background(wall))
+    canvas = Canvas(size, background(wall), supersampled)
     neck = np.array([motion.x[frame], motion.y[frame]])
     lean, yaw, pitch, roll = (float(a[frame]) for a in (motion.lean, motion.yaw, motion.pitch, motion.roll))
     up = np.array([np.sin(lean), -np.cos(lean)])

@@ -1,0 +1,22 @@
+"""The small model that ships in this package, on drawn people: what `python sample.py` does without arguments.
+
+    python sample.py configs/drawn_people.py
+
+Writes outputs/animation.mp4: the person of the package's example, whom the model never saw, in 32 poses of a movement
+that it never saw either, at 64x64; with a contact sheet and a plot of the face optimisation. It takes about a minute on
+2 CPU cores, compilation included (less when run again). docs/drawn_world.md says where the weights come from.
+"""
+
+from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
+from stableanimator_jax.sampling.run_config import SampleConfig
+
+
+def get_config() -> SampleConfig:
+    return SampleConfig(
+        checkpoint="embedded",
+        width=64,
+        height=64,
+        identity="checkpoint",
+        sampling=SamplingConfig(window=8, overlap=2),  # it was trained on clips of 8 frames
+        hjb=HJBConfig(iterations="published", every=2),  # half of the steps, for the time they take
+    )
