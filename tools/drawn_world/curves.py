@@ -15,7 +15,7 @@ _PANELS = (
     ("VAE, single frames: PSNR (dB)", "vae.progress/frames", "psnr"),
     ("VAE, chunks of 4: PSNR (dB)", "vae.progress/chunks", "psnr"),
     ("image encoder: accuracy, 64 people", "image_encoder.progress", "accuracy"),
-    ("StableAnimator: loss", "run", "loss"),
+    ("StableAnimator: loss", "run", "train/loss"),
 )
 
 

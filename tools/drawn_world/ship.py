@@ -19,7 +19,7 @@ MOST_BYTES = 20_000_000
 class ShipConfig:
     """What to ship."""
 
-    weights: Path = Path("outputs/drawn_world/run/checkpoints/6000/weights")
+    weights: Path = Path("outputs/drawn_world/run/checkpoints/1200/weights")
     """The weights that a run of `train.py` left."""
     arcface: Path = Path("outputs/drawn_world/arcface")
     """The checkpoint with its ArcFace, which training leaves alone."""

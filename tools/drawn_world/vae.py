@@ -34,7 +34,7 @@ class VAETraining(FitConfig):
     """Single frames a step."""
     crop: int = 32
     """Side of the part of each that is looked at, in pixels: more people for the same work."""
-    chunk_steps: int = 400
+    chunk_steps: int = 160
     """On whole chunks, after that; an eighth as many of them a step."""
     learning_rate: float = 3e-3
     optimizer: Literal["adamw", "muon"] = "muon"
