@@ -92,7 +92,7 @@ class VAEConfig:
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
     layers_per_block: int = 2
     norm_num_groups: int = 32
-    """Of every GroupNorm. A narrow VAE needs fewer: with one channel a group each picture's mean colour is lost."""
+    """Of every GroupNorm. Fewer suit a narrow VAE, whose groups would have one channel each."""
     scaling_factor: float = 0.18215
 
     def __post_init__(self):
