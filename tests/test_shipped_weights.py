@@ -1,7 +1,5 @@
 """The weights in the package, on people and motions that they never saw: whatever goes wrong anywhere shows here."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -61,7 +59,10 @@ def test_the_picture_is_the_scenes(study):
 
 
 def test_what_ships_is_whole_and_small():
-    description = describe(checkpoint_path(EMBEDDED))
-    assert set(description.models) == set(MODELS)
     place = checkpoint_path(EMBEDDED)
-    assert sum(path.stat().st_size for path in Path(place).rglob("*") if path.is_file()) < 20_000_000
+    description = describe(place)
+    assert set(description.models) == set(MODELS)
+    assert sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) < 20_000_000
+    # Nothing of whoever trained them, such as the folders that they were made in.
+    assert set(description.source) == {"trained on", "step", "ema"}
+    assert {path.read_text() for path in place.rglob("commit_success.txt")} == {"Checkpoint commit was successful\n"}

@@ -29,7 +29,7 @@ from stableanimator_jax.config import StableAnimatorConfig, read_json
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
-from stableanimator_jax.weights.storage import damage, file_sizes, first_line, orbax_silenced
+from stableanimator_jax.weights.storage import damage, file_sizes, first_line, forget_place, orbax_silenced
 
 MODELS = tuple(f.name for f in fields(StableAnimatorConfig))
 _FORMAT = "stableanimator-jax"
@@ -96,6 +96,7 @@ def save_checkpoint(
                     checkpointer.wait_until_finished()
         _wait_for_all("checkpoint written")
         if first:
+            forget_place(unfinished)
             write_description(unfinished, description)
             if place.exists():
                 shutil.rmtree(replaced, ignore_errors=True)

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 
 from etils import epath
@@ -18,6 +19,15 @@ def file_sizes(directory: epath.PathLike) -> dict[str, int]:
         else:
             sizes[path.name] = path.stat().length
     return sizes
+
+
+def forget_place(directory: Path) -> None:
+    """Take the directory's own path out of what Orbax leaves in it: a checkpoint is moved, and given to others.
+
+    Only that this file is there counts (Orbax: `COMMIT_SUCCESS_FILE`), not what it says.
+    """
+    for file in directory.rglob("commit_success.txt"):
+        file.write_text("Checkpoint commit was successful\n")
 
 
 def damage(directory: epath.PathLike, sizes: Mapping[str, int]) -> str | None:

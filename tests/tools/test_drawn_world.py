@@ -1,5 +1,6 @@
 """The drawn people: whom, how they move, what is known of them, and the dataset that is made of them."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -107,10 +108,12 @@ def arcface(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_dataset_is_what_training_takes(tmp_path: Path, arcface: Path):
-    config = DatasetConfig(tmp_path / "dataset", people=2, validation=1, frames=4, workers=1, arcface=arcface)
-    drawn = draw_people(config)
-    (drawn / "train-00001.npz").unlink()  # as if it had been stopped
+    config = DatasetConfig(tmp_path / "dataset", people=2, validation=1, frames=4, workers=1, arcface=str(arcface))
+    draw_people(config)[1].file.unlink()  # as if it had been stopped
+    with pytest.raises(InputError, match="is of a run with --frames 4, not 5"):
+        write(dataclasses.replace(config, frames=5))
     write(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]  # nothing waits any more
     clips = PreparedClips(config.output, "train", "64x64")
     assert len(clips) == 2
     assert len(PreparedClips(config.output, "validation", "64x64")) == 1
@@ -127,3 +130,13 @@ def test_the_dataset_is_what_training_takes(tmp_path: Path, arcface: Path):
     assert 0 < batch.masks.mean() < 0.5
     with pytest.raises(InputError, match="there already"):
         write(config)
+
+
+def test_settings_that_cannot_be():
+    for wrong, told in (
+        ({"size": 100}, "multiples of 64"),
+        ({"people": 0}, "--people must be from 1"),
+        ({"workers": -1}, "--workers"),
+    ):
+        with pytest.raises(InputError, match=told):
+            DatasetConfig(**wrong)

@@ -15,10 +15,12 @@ from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.weights.rules import dotted, flatten
 from tools.drawn_world import vae as vae_training
-from tools.drawn_world.arcface import MARGIN, SCALE, margin_loss
+from tools.drawn_world.arcface import MARGIN, SCALE, ArcFaceTraining, margin_loss
 from tools.drawn_world.base import BaseConfig, assemble
 from tools.drawn_world.fitting import FitConfig, fit
+from tools.drawn_world.image_encoder import ImageEncoderTraining
 from tools.drawn_world.model import CONFIG
+from tools.drawn_world.vae import VAETraining
 
 
 def line_loss(params, statistics, batch, key):
@@ -66,6 +68,37 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, optimi
     # It is done: nothing is trained again.
     again = fit(config, START, {"seen": jnp.zeros(())}, line_loss, line_batch)
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+
+
+def test_a_run_cannot_go_on_as_another(tmp_path: Path):
+    config = FitConfig(tmp_path / "run", 20, 16)
+    fit(config, START, {"seen": jnp.zeros(())}, line_loss, line_batch)
+    with pytest.raises(InputError, match="is of a run with --seed 0, not 1: give the same, another --output"):
+        fit(dataclasses.replace(config, seed=1), START, {"seen": jnp.zeros(())}, line_loss, line_batch)
+
+
+def test_an_output_that_is_something_else(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="run"):
+        fit(FitConfig(tmp_path / "run", 20, 16), START, {}, line_loss, line_batch)
+    assert not (tmp_path / "run.progress").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong", "told"),
+    [
+        (VAETraining, {"crop": 20}, "--crop must be a multiple of 8"),
+        (VAETraining, {"crop": 128}, "--crop must be at most"),
+        (VAETraining, {"steps": 0}, "--steps must be from 1"),
+        (ArcFaceTraining, {"learning_rate": float("nan")}, "--learning-rate must be 0 or more"),
+        (ArcFaceTraining, {"seed": -1}, "--seed must be from 0"),
+        (ImageEncoderTraining, {"people": 8}, "--people must be at least the --batch"),
+    ],
+)
+def test_settings_that_cannot_be(make, wrong, told):
+    with pytest.raises(InputError, match=told):
+        make(**wrong)
 
 
 def test_a_loss_that_is_no_number(tmp_path: Path):
@@ -141,7 +174,7 @@ def test_the_base_is_what_training_begins_from(tmp_path: Path):
             assert array.std() > 0, name
 
 
-def test_what_ships_is_small_and_whole(tmp_path: Path, capsys):
+def test_what_ships_is_small_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from stableanimator_jax.weights.blueprints import blueprint
     from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint, stored_params, stream_params
     from tests.random_params import random_params
@@ -149,7 +182,7 @@ def test_what_ships_is_small_and_whole(tmp_path: Path, capsys):
 
     params = {model: random_params(blueprint(CONFIG, model).abstract_params(), seed=0) for model in MODELS}
     save_checkpoint(tmp_path / "arcface", CONFIG, {"arcface": params.pop("arcface")})
-    save_checkpoint(tmp_path / "weights", CONFIG, params, {"step": 7})
+    save_checkpoint(tmp_path / "weights", CONFIG, params, {"step": 7, "trained_from": "/somebody/base"})
     config = ShipConfig(tmp_path / "weights", tmp_path / "arcface", tmp_path / "shipped")
     ship(config)
     shipped = describe(config.output)
@@ -163,5 +196,11 @@ def test_what_ships_is_small_and_whole(tmp_path: Path, capsys):
         for name, array in stream_params(config.output, model):
             assert stored[name].dtype == (jnp.bfloat16 if array.ndim >= 2 else jnp.float32)
             np.testing.assert_allclose(array.astype(np.float32), original[name], rtol=2**-8, atol=0)
+    before = describe(config.output)
     with pytest.raises(InputError, match="has no arcface"):
         ship(dataclasses.replace(config, arcface=tmp_path / "weights"))
+    monkeypatch.setattr("tools.drawn_world.ship.MOST_BYTES", 1000)
+    with pytest.raises(InputError, match="more than"):
+        ship(config)
+    assert describe(config.output) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"arcface", "weights", "shipped"}

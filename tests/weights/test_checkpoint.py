@@ -70,6 +70,13 @@ def test_what_is_saved_comes_back(checkpoint: Path):
     assert description.source == {"from": "a test", "step": 3}
 
 
+def test_a_checkpoint_does_not_tell_where_it_was_made(checkpoint: Path, tmp_path: Path):
+    files = [path for path in checkpoint.rglob("*") if path.is_file()]
+    assert any(path.name == "commit_success.txt" for path in files)  # else Orbax may not take it
+    for path in files:
+        assert str(tmp_path).encode() not in path.read_bytes(), path
+
+
 def test_jax_arrays_of_any_float_are_saved_as_they_are(tmp_path: Path):
     params = {"a": jnp.arange(5, dtype=jnp.bfloat16), "b": {0: jnp.float32(3)}}
     save_checkpoint(tmp_path / "c", CONFIG, {"unet": params, "vae": {"x": jnp.ones((2, 3))}})

@@ -15,6 +15,7 @@ from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.sampling.face_crop import crop_boxes
 from stableanimator_jax.sampling.models import Model
+from stableanimator_jax.training.encode import pixels
 from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from stableanimator_jax.weights.embedded import open_checkpoint
@@ -98,7 +99,7 @@ def _augmented(
     """Faces with some noise, and some of them blurred, as made pictures are not as sharp as drawn ones."""
     keys = jax.random.split(key, 4)
     b = len(pictures)
-    images = pictures.astype(jnp.float32) / 127.5 - 1
+    images = pixels(pictures)
     small = jax.image.resize(images, (b, images.shape[1] // 2, images.shape[2] // 2, 3), "linear")
     blurred = jax.image.resize(small, images.shape, "linear")
     share = jnp.maximum(0.0, jax.random.uniform(keys[0], (b, 1, 1, 1), minval=-1.0, maxval=1.0))

@@ -16,6 +16,8 @@ from tools.drawn_world.people import make_person
 
 TRAIN_SEEDS, VALIDATION_SEEDS, TEST_SEEDS = 0, 1_000_000, 2_000_000
 """Where the seeds of the people (with their motions and walls) of each split begin."""
+_MOST_SEEDS = 1_000_000_000  # of the motions and walls that training draws
+_MOTION = 64  # frames of each of these motions
 SKELETON_SIDE = 512
 """Of the pictures that skeletons are drawn as, before they are made as small as the frames."""
 
@@ -36,17 +38,36 @@ class DrawnClip:
         return track_from_keypoints(self.points, self.scores).fitted((size, size), size, size, "crop")
 
 
-def draw_clip(person: int, motion: int, wall: int, frames: int, size: int) -> DrawnClip:
-    """Draw a clip.
+def draw_frames(person: int, motion: int, wall: int, moments: range, size: int) -> DrawnClip:
+    """Draw some frames of a movement.
 
     Args:
         person, motion, wall: seeds.
+        moments: which frames of the motion.
+        size: of the frames in pixels.
+    """
+    who, how = make_person(person), make_motion(motion, moments.stop)
+    drawn = [draw(who, how, moment, size, wall) for moment in moments]
+    return DrawnClip(*(np.stack(part) for part in zip(*drawn, strict=True)))
+
+
+def draw_clip(person: int, motion: int, wall: int, frames: int, size: int) -> DrawnClip:
+    """The first so many frames of a movement; arguments as for `draw_frames`."""
+    return draw_frames(person, motion, wall, range(frames), size)
+
+
+def draw_moment(person: int, random: np.random.Generator, frames: int, size: int) -> DrawnClip:
+    """A few consecutive frames of somebody in some motion before some wall.
+
+    Args:
+        person: seed.
+        random: chooses the motion, the moment and the wall.
         frames: how many.
         size: of the frames in pixels.
     """
-    who, how = make_person(person), make_motion(motion, frames)
-    drawn = [draw(who, how, i, size, wall) for i in range(frames)]
-    return DrawnClip(*(np.stack(part) for part in zip(*drawn, strict=True)))
+    motion = int(random.integers(_MOST_SEEDS))
+    first, wall = int(random.integers(_MOTION - frames + 1)), int(random.integers(_MOST_SEEDS))
+    return draw_frames(person, motion, wall, range(first, first + frames), size)
 
 
 def skeletons(clip: DrawnClip, side: int = SKELETON_SIDE) -> UInt8[np.ndarray, "f side side 3"]:
@@ -73,18 +94,3 @@ def lossless_enough_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     assert done
     return data.tobytes()
-
-
-def draw_moment(person: int, random: np.random.Generator, frames: int, size: int) -> DrawnClip:
-    """A few consecutive frames of somebody in some motion before some wall.
-
-    Args:
-        person: seed.
-        random: chooses the motion, the moment and the wall.
-        frames: how many.
-        size: of the frames in pixels.
-    """
-    who, how = make_person(person), make_motion(int(random.integers(1_000_000_000)), 64)
-    first, wall = int(random.integers(64 - frames + 1)), int(random.integers(1_000_000_000))
-    drawn = [draw(who, how, first + i, size, wall) for i in range(frames)]
-    return DrawnClip(*(np.stack(part) for part in zip(*drawn, strict=True)))

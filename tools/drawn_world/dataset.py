@@ -9,24 +9,30 @@ import multiprocessing
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
-from stableanimator_jax.data.clip_format import ClipRecord, decode_images, encode_png
+from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, encode_png
+from stableanimator_jax.data.prepared import DATASET_FILE
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.interrupts import check_interrupted
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.perception.faces import EMBEDDING_DIM
 from stableanimator_jax.preparation.dataset_writer import TRAIN, VALIDATION, write_dataset
 from stableanimator_jax.preparation.staging import StagedClip, read_clip, write_clip
 from stableanimator_jax.sampling.face_crop import crop_boxes
 from stableanimator_jax.sampling.models import Model
+from stableanimator_jax.training.encode import pixels
 from stableanimator_jax.weights.blueprints import blueprint
+from stableanimator_jax.weights.checkpoint import require_models
 from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.fingerprint import fingerprint
 from tools.drawn_world.clips import TRAIN_SEEDS, VALIDATION_SEEDS, draw_clip, lossless_enough_jpeg, small_skeletons
+from tools.drawn_world.settings import claim, require_counts
 
 FPS = 8.0
 
@@ -47,33 +53,56 @@ class DatasetConfig:
     """Of the frames in pixels, a multiple of 64."""
     workers: int = 2
     """Processes that draw."""
-    arcface: Path = Path("outputs/drawn_world/arcface")
-    """The checkpoint whose ArcFace embeds the faces."""
+    arcface: str = "outputs/drawn_world/arcface"
+    """The checkpoint whose ArcFace embeds the faces: a directory, or "embedded"."""
+
+    def __post_init__(self):
+        require_counts(self)
+        bucket_size(self.bucket)
+
+    @property
+    def bucket(self) -> str:
+        return f"{self.size}x{self.size}"
 
 
-def draw_people(config: DatasetConfig) -> Path:
-    """Draw the clips that are not there yet; gives their folder."""
-    folder = config.output.with_name(f"{config.output.name}.drawn")
-    folder.mkdir(parents=True, exist_ok=True)
+class _Task(NamedTuple):
+    """A clip to draw."""
+
+    split: str
+    file: Path
+    seed: int
+    frames: int
+    size: int
+
+
+def draw_people(config: DatasetConfig) -> list[_Task]:
+    """Draw the clips that are not there yet; gives all of them."""
+    folder = _waiting(config)
+    claim(folder, {"frames": config.frames, "size": config.size})
     splits = ((TRAIN, TRAIN_SEEDS, config.people), (VALIDATION, VALIDATION_SEEDS, config.validation))
     tasks = [
-        (folder / f"{split}-{i:05}.npz", first + i, config) for split, first, count in splits for i in range(count)
+        _Task(split, folder / f"{split}-{i:05}.npz", first + i, config.frames, config.size)
+        for split, first, count in splits
+        for i in range(count)
     ]
-    missing = [task for task in tasks if not task[0].exists()]
-    if missing:
+    if missing := [task for task in tasks if not task.file.exists()]:
         with multiprocessing.get_context("spawn").Pool(config.workers) as pool:
             for _ in tqdm(pool.imap_unordered(_draw_one, missing), "drawing", len(missing), unit="clip"):
-                pass
-    return folder
+                check_interrupted()
+    return tasks
 
 
-def _draw_one(task: tuple[Path, int, DatasetConfig]) -> None:
-    file, seed, config = task
-    clip = draw_clip(seed, seed, seed, config.frames, config.size)
+def _waiting(config: DatasetConfig) -> Path:
+    return config.output.with_name(f"{config.output.name}.drawn")
+
+
+def _draw_one(task: _Task) -> None:
+    clip = draw_clip(task.seed, task.seed, task.seed, task.frames, task.size)
     faces = clip.faces
+    assert faces.landmarks is not None  # keypoints give them
     record = ClipRecord(
-        name=file.stem,
-        source=f"{file.stem}.mp4",
+        name=task.file.stem,
+        source=f"{task.file.stem}.mp4",
         first_frame=0,
         fps=FPS,
         frames=[lossless_enough_jpeg(frame) for frame in clip.frames],
@@ -81,10 +110,14 @@ def _draw_one(task: tuple[Path, int, DatasetConfig]) -> None:
         points=clip.points,
         scores=clip.scores,
         boxes=faces.boxes,
-        landmarks=np.zeros((config.frames, 5, 2), np.float32) if faces.landmarks is None else faces.landmarks,
+        landmarks=faces.landmarks,
         valid=faces.valid,
-        embeddings=np.zeros((config.frames, EMBEDDING_DIM), np.float32),  # until ArcFace is trained
+        embeddings=np.zeros((task.frames, EMBEDDING_DIM), np.float32),  # until `write`
     )
+    _write_whole(task.file, record)
+
+
+def _write_whole(file: Path, record: ClipRecord) -> None:
     temporary = file.with_suffix(".tmp.npz")
     write_clip(temporary, record)
     temporary.rename(file)
@@ -94,29 +127,32 @@ def write(config: DatasetConfig) -> None:
     """Embed the faces of the drawn clips and write the dataset.
 
     Raises:
-        InputError: clips are missing, there is no such checkpoint, or the dataset is there already.
+        InputError: there is no such checkpoint, the dataset is there already, or cannot be written.
     """
     if config.output.exists():
         raise InputError(f"{config.output} is there already; remove it, or name another --output")
-    drawn = draw_people(config)
-    checkpoint = open_checkpoint(str(config.arcface))
+    checkpoint = open_checkpoint(config.arcface)
+    require_models(checkpoint.path, ["arcface"])
     arcface = checkpoint.load("arcface", blueprint(checkpoint.config, "arcface"))
-    bucket = f"{config.size}x{config.size}"
+    judge = fingerprint(config.arcface, "arcface")
     splits: dict[str, list[StagedClip]] = {TRAIN: [], VALIDATION: []}
-    for file in tqdm(sorted(drawn.glob("*-?????.npz")), "embedding", unit="clip"):
-        record = read_clip(file)
-        if not record.embeddings.any():
-            embeddings = embed_faces(arcface, decode_images(record.frames), record.boxes)
-            record = dataclasses.replace(record, embeddings=embeddings * record.valid[:, None])
-            write_clip(file, record)
-        splits[file.stem.rpartition("-")[0]].append(StagedClip(file, record.source, bucket, len(record.frames)))
+    for task in tqdm(draw_people(config), "embedding", unit="clip"):
+        check_interrupted()
+        embedded = task.file.with_name(f"{task.file.stem}.{judge[:16]}.npz")  # another ArcFace's are others
+        if not embedded.exists():
+            record = read_clip(task.file)
+            found = embed_faces(arcface, decode_images(record.frames), record.boxes) * record.valid[:, None]
+            _write_whole(embedded, dataclasses.replace(record, embeddings=found))
+        splits[task.split].append(StagedClip(embedded, task.file.stem, config.bucket, task.frames))
     unfinished = config.output.with_name(f"{config.output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    write_dataset(unfinished / bucket, bucket, splits)
+    write_dataset(unfinished / config.bucket, config.bucket, splits)
+    drawn = {"frames": config.frames, "size": config.size, "arcface": judge}
     counts = {split: len(clips) for split, clips in splits.items()}
-    (unfinished / "dataset.json").write_text(json.dumps({"buckets": {bucket: counts}, "drawn": str(config.people)}))
+    (unfinished / DATASET_FILE).write_text(json.dumps({"buckets": {config.bucket: counts}, "drawn": drawn}, indent=1))
     unfinished.rename(config.output)
+    shutil.rmtree(_waiting(config))
 
 
 def embed_faces(
@@ -128,4 +164,4 @@ def embed_faces(
 
 @jax.jit
 def _embed(arcface: Model[ArcFace], frames: jax.Array, boxes: jax.Array) -> jax.Array:
-    return arcface.module()(crop_boxes(frames.astype(jnp.float32) / 127.5 - 1, boxes))
+    return arcface.module()(crop_boxes(pixels(frames), boxes))

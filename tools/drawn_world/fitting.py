@@ -3,6 +3,7 @@
 What a step sees depends on the seed and its number alone, so a run that was stopped goes on as if it had not been.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -22,7 +23,9 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.interrupts import check_interrupted
 from stableanimator_jax.training.config import OptimizerConfig
 from stableanimator_jax.training.optimizer import make_optimizer
+from stableanimator_jax.weights.checkpoint import require_replaceable
 from stableanimator_jax.weights.storage import orbax_silenced
+from tools.drawn_world.settings import claim, require_counts
 
 Batch = PyTree[np.ndarray]
 
@@ -46,6 +49,9 @@ class FitConfig:
     """Of everything random: the first parameters, and whom and what each step sees."""
     every: int = 200
     """Steps between checkpoints."""
+
+    def __post_init__(self):
+        require_counts(self)
 
 
 class Fitted(NamedTuple):
@@ -81,8 +87,10 @@ def fit(
         stage: of a training in several ones, each with progress of its own.
 
     Raises:
-        InputError: the loss is not a number any more.
+        InputError: the loss is not a number any more; or before anything is done, the output or its progress is
+            something else's, or cannot be written.
     """
+    require_replaceable(config.output)
     settings = OptimizerConfig(
         kind=config.optimizer,
         learning_rate=config.learning_rate,
@@ -104,7 +112,8 @@ def fit(
         return draw_batch(np.random.default_rng([config.seed, number]))
 
     progress = (config.output.with_name(f"{config.output.name}.progress") / stage).resolve()
-    progress.mkdir(parents=True, exist_ok=True)
+    plain = dataclasses.asdict(config)
+    claim(progress, {name: value for name, value in plain.items() if name not in ("output", "every")})
     state = Fitted(params, statistics, optimizer.init(params))
     options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
     with (

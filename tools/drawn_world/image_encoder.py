@@ -13,9 +13,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.sampling.clip_input import clip_pixels
+from stableanimator_jax.training.encode import pixels
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from tools.drawn_world.clips import TRAIN_SEEDS, VALIDATION_SEEDS, draw_moment
 from tools.drawn_world.fitting import FitConfig, fit
@@ -35,6 +37,11 @@ class ImageEncoderTraining(FitConfig):
     people: int = 2000
     size: int = 64
     """Of the pictures in pixels."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.people < self.batch:
+            raise InputError(f"--people must be at least the --batch, {self.batch}, got {self.people}")
 
 
 class DescriptionEncoder(nnx.Module):
@@ -56,8 +63,7 @@ def train(config: ImageEncoderTraining) -> None:
     text_graphdef, text = nnx.split(DescriptionEncoder(features, IMAGE_ENCODER.projection_dim, rngs=rngs), nnx.Param)
 
     def similarities(params: Any, batch: Any) -> Array:
-        pictures = batch["pictures"].astype(jnp.float32) / 127.5 - 1
-        seen = nnx.merge(graphdef, params["image"])(clip_pixels(pictures))
+        seen = nnx.merge(graphdef, params["image"])(clip_pixels(pixels(batch["pictures"])))
         told = nnx.merge(text_graphdef, params["description"])(batch["descriptions"])
         seen, told = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (seen, told))
         return seen @ told.T

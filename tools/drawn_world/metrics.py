@@ -13,6 +13,7 @@ from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.sampling.clip_input import clip_pixels
 from stableanimator_jax.sampling.models import Model
+from stableanimator_jax.training.encode import pixels
 from tools.drawn_world.people import Colour
 
 
@@ -121,7 +122,7 @@ def image_features(
 
 @jax.jit
 def _embed(image_encoder: Model[ImageEncoder], frames: jax.Array) -> jax.Array:
-    return image_encoder.module()(clip_pixels(frames.astype(jnp.float32) / 127.5 - 1)).astype(jnp.float32)
+    return image_encoder.module()(clip_pixels(pixels(frames))).astype(jnp.float32)
 
 
 def frechet_distance(

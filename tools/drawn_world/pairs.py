@@ -8,10 +8,8 @@ from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.data.face_track import FaceTrack
 from tools.drawn_world.canvas import Canvas, background, shade
-from tools.drawn_world.clips import TEST_SEEDS, DrawnClip, small_skeletons
-from tools.drawn_world.drawing import draw
-from tools.drawn_world.motion import make_motion
-from tools.drawn_world.people import Colour, Person, make_person
+from tools.drawn_world.clips import TEST_SEEDS, draw_frames, small_skeletons
+from tools.drawn_world.people import Colour, Person
 
 UNSEEN_SEEDS = 2_000_000_000
 """Where the seeds of motions and walls begin that no training can have drawn: all of its own are smaller."""
@@ -73,8 +71,9 @@ def draw_pair(pair: Pair, *, frames: int, stride: int, size: int) -> DrawnPair:
         stride: from one of them to the next.
         size: of the pictures in pixels.
     """
-    reference = _draw(pair, pair.reference_motion, range(pair.reference_frame, pair.reference_frame + 1), size)
-    driven = _draw(pair, pair.driving_motion, range(0, frames * stride, stride), size)
+    moment = range(pair.reference_frame, pair.reference_frame + 1)
+    reference = draw_frames(pair.person, pair.reference_motion, pair.wall, moment, size)
+    driven = draw_frames(pair.person, pair.driving_motion, pair.wall, range(0, frames * stride, stride), size)
     return DrawnPair(
         pair=pair,
         reference=reference.frames[0],
@@ -84,12 +83,6 @@ def draw_pair(pair: Pair, *, frames: int, stride: int, size: int) -> DrawnPair:
         faces=driven.faces,
         wall=Canvas(size, background(pair.wall)).picture(),
     )
-
-
-def _draw(pair: Pair, motion: int, moments: range, size: int) -> DrawnClip:
-    who, how = make_person(pair.person), make_motion(motion, moments.stop)
-    drawn = [draw(who, how, moment, size, pair.wall) for moment in moments]
-    return DrawnClip(*(np.stack(part) for part in zip(*drawn, strict=True)))
 
 
 def palette(person: Person) -> dict[str, tuple[Colour, ...]]:

@@ -1,5 +1,6 @@
 """Trained weights into the package: all six models of a run, small enough to ship."""
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 import stableanimator_jax
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint, stream_params
+from stableanimator_jax.weights.checkpoint import MODELS, describe, require_replaceable, save_checkpoint, stream_params
 
 MOST_BYTES = 20_000_000
 
@@ -31,20 +32,29 @@ def ship(config: ShipConfig) -> None:
     """Write the checkpoint, kernels in bfloat16.
 
     Raises:
-        InputError: a model is missing, or the checkpoint would be too large.
+        InputError: a model is missing, or the checkpoint would be too large; what is there then stays.
     """
     run = describe(config.weights)
     places = {model: config.arcface if model == "arcface" else config.weights for model in MODELS}
     for model, place in places.items():
         if model not in describe(place).models:
             raise InputError(f"{place} has no {model}")
-    # VAE and ArcFace compute in float32, from what they are stored as.
-    params = {model: _rounded(place, model) for model, place in places.items()}
-    save_checkpoint(config.output, run.config, params, {**run.source, "trained on": "drawn people"})
-    size = sum(path.stat().st_size for path in config.output.rglob("*") if path.is_file())
+    require_replaceable(config.output)
+    # Where the run began from is a folder of whoever trained.
+    source = {name: value for name, value in run.source.items() if name != "trained_from"}
+    config.output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=config.output.parent, prefix=".shipping") as folder:
+        made = Path(folder) / "weights"
+        # VAE and ArcFace compute in float32, from what they are stored as.
+        params = {model: _rounded(place, model) for model, place in places.items()}
+        save_checkpoint(made, run.config, params, {**source, "trained on": "drawn people"})
+        size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+        if size > MOST_BYTES:
+            raise InputError(f"these weights would take {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
+        if config.output.exists():
+            config.output.rename(Path(folder) / "replaced")
+        made.rename(config.output)
     print(f"{config.output}: {size / 1e6:.1f} MB")
-    if size > MOST_BYTES:
-        raise InputError(f"{config.output} has {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
 
 
 def _rounded(place: Path, model: str) -> Iterator[tuple[Any, Any]]:

@@ -11,8 +11,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.vae import VAE as Model
+from stableanimator_jax.training.encode import pixels
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from tools.drawn_world.clips import TRAIN_SEEDS, VALIDATION_SEEDS, draw_moment
 from tools.drawn_world.fitting import FitConfig, fit
@@ -42,6 +44,14 @@ class VAETraining(FitConfig):
     size: int = 64
     """Of the pictures in pixels."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("size", "crop"):
+            if getattr(self, name) % VAE.downscale:
+                raise InputError(f"--{name} must be a multiple of {VAE.downscale}, got {getattr(self, name)}")
+        if self.crop > self.size:
+            raise InputError(f"--crop must be at most the --size, {self.size}, got {self.crop}")
+
 
 def train(config: VAETraining) -> None:
     """Train the VAE and write it as a checkpoint, with the scaling factor that gives its latents a spread of 1."""
@@ -49,7 +59,7 @@ def train(config: VAETraining) -> None:
 
     def loss(params: Any, statistics: Any, batch: Any, key: Array) -> Any:
         vae = nnx.merge(graphdef, params)
-        images = batch["frames"].astype(jnp.float32) / 127.5 - 1
+        images = pixels(batch["frames"])
         mean, logvar = vae.encode(images)
         latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
         difference = vae.decode(latents, remat=False) - images
@@ -127,7 +137,7 @@ def _measured(vae: Model, frames: np.ndarray) -> tuple[float, float]:
     @jax.jit
     def round_trip(params: Any, some: Array) -> tuple[Array, Array]:
         vae = nnx.merge(graphdef, params)
-        images = some.astype(jnp.float32) / 127.5 - 1
+        images = pixels(some)
         latents = vae.encode(images)[0]
         difference = jnp.clip(vae.decode(latents), -1, 1) - images
         return jnp.mean(jnp.square(difference / 2), axis=(2, 3, 4)), latents
