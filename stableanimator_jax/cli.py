@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
+from tqdm import tqdm
 
 from stableanimator_jax.config import checked
 from stableanimator_jax.errors import InputError
@@ -41,12 +42,15 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
                 main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()  # here, where a reader that went away is still handled
     except InputError as e:
+        _close_bars()
         print(f"error: {_joined(str(e))}", file=sys.stderr)
         return 2
     except MemoryError as e:
+        _close_bars()
         print(f"error: {_one_line(f'not enough memory for this: {e}').rstrip(': ')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        _close_bars()
         print("interrupted: nothing half-written is left", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -55,6 +59,15 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
+
+
+def _close_bars() -> None:
+    """End all progress bars, so that our last line stays the last.
+
+    A bar inside a generator that nobody asks any more would else be drawn once again when Python clears it away.
+    """
+    for bar in list(tqdm._instances):  # pyright: ignore[reportAttributeAccessIssue]
+        bar.close()
 
 
 def leave(status: int, *, at_once: bool = False) -> NoReturn:

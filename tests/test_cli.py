@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from tqdm import tqdm
 
 from stableanimator_jax.cli import config_file, flag_value, parse, run_script
 from stableanimator_jax.config import StableAnimatorConfig
@@ -110,6 +111,24 @@ def test_ends(capsys):
     assert capsys.readouterr() == ("", "error: not enough memory for this\n")
     with pytest.raises(ZeroDivisionError):
         run_script(lambda argv: print(1 / 0), [])
+
+
+def test_the_last_line_is_ours_though_a_bar_is_left_in_a_generator(capsys):
+    def numbers():
+        yield from tqdm(range(9), "numbers")
+
+    kept = []
+
+    def interrupted(argv):
+        kept.append(numbers())
+        next(kept[0])
+        raise KeyboardInterrupt
+
+    assert run_script(interrupted, []) == 130
+    kept.clear()
+    lines = capsys.readouterr().err.splitlines()
+    assert any("numbers" in line for line in lines)
+    assert lines[-1] == "interrupted: nothing half-written is left"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[!_]*.py")), ids=lambda path: path.stem)
