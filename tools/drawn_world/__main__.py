@@ -5,11 +5,13 @@
 `python -m tools.drawn_world COMMAND --help` explains a command's flags.
 """
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from stableanimator_jax.cli import parse_flags, run_command, run_script
+from stableanimator_jax.errors import InputError
 from stableanimator_jax.runtime import keep_compiled_programs
 
 
@@ -20,9 +22,10 @@ def main(argv: Sequence[str]) -> None:
 
 def _command(name: str, module: str, config: str, function: str, what: str) -> Callable[[Sequence[str]], None]:
     def run(flags: Sequence[str]) -> None:
-        import importlib
-
-        part: Any = importlib.import_module(f"tools.drawn_world.{module}")
+        try:
+            part: Any = importlib.import_module(f"tools.drawn_world.{module}")
+        except ModuleNotFoundError as e:  # scikit-image, for its picture metrics
+            raise InputError(f"{name} needs {e.name}, which is not installed: pip install -e '.[test]'") from e
         settings = parse_flags(
             flags, getattr(part, config)(), prog=f"python -m tools.drawn_world {name}", description=what
         )
