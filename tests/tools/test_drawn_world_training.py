@@ -174,6 +174,33 @@ def test_the_base_is_what_training_begins_from(tmp_path: Path):
             assert array.std() > 0, name
 
 
+def test_the_ablations_begin_without_a_trace_of_faces(tmp_path: Path):
+    from stableanimator_jax.weights.blueprints import blueprint
+    from stableanimator_jax.weights.checkpoint import save_checkpoint, stream_params
+    from tests.random_params import random_params
+
+    names = ("arcface", "vae", "image_encoder", "unet", "pose_net", "face_encoder")
+    params = {name: random_params(blueprint(CONFIG, name).abstract_params(), seed=3) for name in names}
+    save_checkpoint(tmp_path / "run", CONFIG, params)
+    parts = dict.fromkeys(("arcface", "vae", "image_encoder"), tmp_path / "run")
+    assemble(BaseConfig(**parts, output=tmp_path / "first", seed=1))
+    assemble(BaseConfig(**parts, output=tmp_path / "base", seed=1, animator=tmp_path / "run"))
+    unets = {name: dict(stream_params(tmp_path / name, "unet")) for name in ("run", "first", "base")}
+    assert unets["base"].keys() == unets["run"].keys()
+    anew = {name for name in unets["base"] if "id_to_" in name}
+    assert len(anew) == 2 * sum(name.endswith("attn2.id_to_k.kernel") for name in anew) > 0
+    for name, array in unets["base"].items():
+        np.testing.assert_array_equal(array, unets["first" if name in anew else "run"][name])
+    held = {name: dict(stream_params(tmp_path / name, "pose_net")) for name in ("run", "base")}
+    jax.tree.map(np.testing.assert_array_equal, held["base"], held["run"])
+    with pytest.raises(InputError, match="face_encoder"):
+        list(stream_params(tmp_path / "base", "face_encoder"))
+    other = dataclasses.replace(CONFIG, unet=dataclasses.replace(CONFIG.unet, id_injection="none"))
+    save_checkpoint(tmp_path / "other", other, params)
+    with pytest.raises(InputError, match=r"the unet of .*other is not of the size"):
+        assemble(BaseConfig(**parts, output=tmp_path / "base", animator=tmp_path / "other"))
+
+
 def test_what_ships_is_small_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from stableanimator_jax.weights.blueprints import blueprint
     from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint, stored_params, stream_params

@@ -1,4 +1,5 @@
-"""What StableAnimator's training begins from: trained ArcFace, VAE and image encoder, and a UNet that knows nothing."""
+"""What StableAnimator's training begins from: trained ArcFace, VAE and image encoder, and a UNet that knows nothing, or
+that knows all but faces."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.weights.blueprints import blueprint
@@ -18,6 +20,7 @@ from tools.drawn_world.model import CONFIG
 # Last layers of residual branches begin at zero, as is usual where a diffusion model is trained from nothing: each
 # block then begins by changing nothing, and the prediction by being zero.
 _ZERO = ("conv2", "proj_out", "conv_out")
+_ID_ADAPTER = ("id_to_k", "id_to_v")
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,19 @@ class BaseConfig:
     vae: Path = Path("outputs/drawn_world/vae")
     image_encoder: Path = Path("outputs/drawn_world/image_encoder")
     output: Path = Path("outputs/drawn_world/base")
+    animator: Path | None = None
+    """Weights that a run of `train.py` left: UNet and PoseNet are taken from there, but for the ID adapters. What is
+    trained from here on then learns from nothing how to use face tokens, as SVD's UNet does; the ablations begin so."""
     seed: int = 0
     """Of the UNet's first parameters."""
 
 
 def assemble(config: BaseConfig) -> None:
-    """Write the checkpoint. PoseNet and Face Encoder are not in it: `train.py` makes them anew."""
+    """Write the checkpoint. What is not in it, the Face Encoder and mostly PoseNet, `train.py` makes anew.
+
+    Raises:
+        InputError: a checkpoint cannot be used, or lacks its model.
+    """
     params = {}
     configs: dict[str, Any] = {}
     for name in ("arcface", "vae", "image_encoder"):
@@ -42,7 +52,27 @@ def assemble(config: BaseConfig) -> None:
         params[name] = source.load(name, blueprint(source.config, name)).params
     unet = UNet(CONFIG.unet, precision=Precision(), rngs=nnx.Rngs(config.seed))
     params["unet"] = _zeroed(nnx.to_pure_dict(nnx.state(unet)))
+    if config.animator is not None:
+        source = open_checkpoint(str(config.animator))
+        for name in ("unet", "pose_net"):
+            if getattr(source.config, name) != getattr(CONFIG, name):
+                raise InputError(f"the {name} of {config.animator} is not of the size that is trained here")
+        trained = source.load("unet", blueprint(CONFIG, "unet")).params
+        params["unet"] = _without_id_adapters(trained, params["unet"])
+        params["pose_net"] = source.load("pose_net", blueprint(CONFIG, "pose_net")).params
     save_checkpoint(config.output, dataclasses.replace(CONFIG, **configs), params, {"trained on": "drawn people"})
+
+
+def _without_id_adapters(trained: dict[Any, Any], begun: dict[Any, Any]) -> dict[Any, Any]:
+    """The trained parameters, with the projections of face tokens as they were begun."""
+    return {
+        name: begun[name]
+        if name in _ID_ADAPTER
+        else _without_id_adapters(child, begun[name])
+        if isinstance(child, dict)
+        else child
+        for name, child in trained.items()
+    }
 
 
 def _zeroed(params: dict[Any, Any]) -> dict[Any, Any]:

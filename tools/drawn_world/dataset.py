@@ -153,6 +153,7 @@ def write(config: DatasetConfig) -> None:
     (unfinished / DATASET_FILE).write_text(json.dumps({"buckets": {config.bucket: counts}, "drawn": drawn}, indent=1))
     unfinished.rename(config.output)
     shutil.rmtree(_waiting(config))
+    print(f"{config.output}: " + ", ".join(f"{count} clips in {split}" for split, count in counts.items()))
 
 
 def embed_faces(

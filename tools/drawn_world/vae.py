@@ -27,7 +27,7 @@ KL_WEIGHT = 5e-4  # of the divergence from the prior a latent number, beside the
 
 @dataclass(frozen=True)
 class VAETraining(FitConfig):
-    """Training of the VAE: first parts of single frames, then whole chunks of frames."""
+    """Training of the VAE: parts of single frames, then whole chunks of frames, then the decoder alone on such."""
 
     output: Path = Path("outputs/drawn_world/vae")
     steps: int = 2200
@@ -38,6 +38,8 @@ class VAETraining(FitConfig):
     """Side of the part of each that is looked at, in pixels: more people for the same work."""
     chunk_steps: int = 160
     """On whole chunks, after that; an eighth as many of them a step."""
+    decoder_steps: int = 400
+    """On whole chunks, of the decoder alone, after that: latents stay what they are."""
     learning_rate: float = 3e-3
     optimizer: Literal["adamw", "muon"] = "muon"
     people: int = 2000
@@ -58,7 +60,7 @@ def train(config: VAETraining) -> None:
     graphdef, params = nnx.split(Model(VAE, precision=Precision(), rngs=nnx.Rngs(config.seed)), nnx.Param)
 
     def loss(params: Any, statistics: Any, batch: Any, key: Array) -> Any:
-        vae = nnx.merge(graphdef, params)
+        vae = nnx.merge(graphdef, {**statistics, **params})  # without a gradient: the parts that are not trained
         images = pixels(batch["frames"])
         mean, logvar = vae.encode(images)
         latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
@@ -91,14 +93,17 @@ def train(config: VAETraining) -> None:
     fitted = fit(config, started, {}, loss, draw_parts, stage="frames")
     last = dataclasses.replace(config, steps=config.chunk_steps, learning_rate=config.learning_rate / 3)
     fitted = fit(last, fitted.params, {}, loss, draw_whole, stage="chunks")
-    vae = nnx.merge(graphdef, fitted.params)
+    decoder, others = ({k: v for k, v in fitted.params.items() if (k == "decoder") is own} for own in (True, False))
+    last = dataclasses.replace(last, steps=config.decoder_steps)
+    params = others | fit(last, decoder, others, loss, draw_whole, stage="decoder").params
+    vae = nnx.merge(graphdef, params)
     random = np.random.default_rng([config.seed, 6])
     unseen = draw_chunks(VALIDATION_SEEDS + np.arange(64), random, config.size)["frames"]
     psnr, spread = _measured(vae, unseen)
     save_checkpoint(
         config.output,
         dataclasses.replace(CONFIG, vae=dataclasses.replace(VAE, scaling_factor=round(1 / spread, 5))),
-        {"vae": fitted.params},
+        {"vae": params},
         {"trained on": f"{config.people} drawn people", "steps": config.steps, "seed": config.seed},
     )
     print(f"people it never saw: PSNR {psnr:.2f} dB; spread of the latents {spread:.3f}")
