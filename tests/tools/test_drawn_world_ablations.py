@@ -3,13 +3,20 @@
 import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
+from stableanimator_jax.sampling.models import Model
+from stableanimator_jax.shipped import EMBEDDED
+from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint
+from stableanimator_jax.weights.embedded import open_checkpoint
+from tests.random_params import random_params
 from tools.drawn_world import ablations
 from tools.drawn_world.ablation_report import Claim, claims, table, verdict
 from tools.drawn_world.ablation_sheet import draw_sheet
@@ -17,7 +24,7 @@ from tools.drawn_world.ablations import AblationConfig, ablate, found_conditions
 from tools.drawn_world.intervals import Estimate, draw_pairs, frechet, mean
 from tools.drawn_world.model import CONFIG
 from tools.drawn_world.pairs import draw_pair, unseen_pairs
-from tools.drawn_world.study import Condition, Measured, Study, StudyConfig, make_videos, run_study
+from tools.drawn_world.study import Condition, Measured, Study, StudyConfig, alike, make_videos, run_study
 
 CONFIGS = {
     "full": CONFIG,
@@ -28,17 +35,18 @@ CONFIGS = {
 }
 
 
-def save(place, config, value=0.0):
+def save(place, config, value=0.0, step=30, **models):
     """A checkpoint with one number in each model: nothing here computes with it."""
-    params = {model: {"number": np.full(1, value, np.float32)} for model in MODELS}
-    save_checkpoint(place, config, params, {"step": 30})
+    numbers = dict.fromkeys(MODELS, value) | models
+    params = {model: {"number": np.full(1, number, np.float32)} for model, number in numbers.items()}
+    save_checkpoint(place, config, params, {"step": step})
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    for name in ("full", "addition", "no_id"):
-        save(folder / name / "checkpoint", CONFIGS[name])
+    for k, name in enumerate(("full", "addition", "no_id")):
+        save(folder / name / "checkpoint", CONFIGS[name], unet=float(k))
     return folder
 
 
@@ -83,6 +91,22 @@ def test_a_checkpoint_of_another_condition_is_not_taken(tmp_path, name, other):
         found_conditions(tmp_path, ())
 
 
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"unet": 1.0, "step": 40}, "was trained for 30 steps, .* for 40"),
+        ({"unet": 1.0, "vae": 1.0}, "have different models, vae"),
+        ({"unet": 1.0, "arcface": 1.0}, "have different models, arcface"),
+        ({}, "have the same UNet"),
+    ],
+)
+def test_conditions_that_differ_in_more_than_what_is_asked(tmp_path, other, told):
+    save(tmp_path / "full" / "checkpoint", CONFIG)
+    save(tmp_path / "no_masks" / "checkpoint", CONFIG, **other)
+    with pytest.raises(InputError, match=told):
+        found_conditions(tmp_path, ())
+
+
 def test_a_checkpoint_without_arcface_is_not_taken(tmp_path):
     params = {model: {"number": np.zeros(1, np.float32)} for model in MODELS if model != "arcface"}
     save_checkpoint(tmp_path / "full" / "checkpoint", CONFIG, params)
@@ -95,6 +119,12 @@ def test_settings_that_make_no_sense():
         StudyConfig(pairs=1)
     with pytest.raises(InputError, match="--hjb-iterations"):
         AblationConfig(hjb=HJBConfig(iterations=3))
+    with pytest.raises(InputError, match="--people must be at least 1"):
+        AblationConfig(people=0)
+    with pytest.raises(InputError, match="iterations"):
+        AblationConfig(hjb_iterations=(3, 2000))
+    with pytest.raises(InputError, match="--first-pair must be at least 0"):
+        AblationConfig(first_pair=-1)
 
 
 def test_steps_to_optimise_that_do_not_exist_are_found_before_anything_is_made():
@@ -155,8 +185,8 @@ def estimate(value):
     [
         ("csim", 0.8, 0.6, "holds here"),
         ("csim", 0.6, 0.8, "the opposite holds here"),
-        ("frechet", 2.0, 5.0, "holds here"),
-        ("frechet", 5.0, 2.0, "the opposite holds here"),
+        ("l1", 2.0, 5.0, "holds here"),
+        ("l1", 5.0, 2.0, "the opposite holds here"),
     ],
 )
 def test_verdicts_follow_the_numbers(metric, better, worse, expected):
@@ -173,6 +203,15 @@ def test_a_difference_within_its_interval_is_none():
     )
     assert found == "open"
     assert "cannot be told apart" in sentence
+
+
+def test_the_second_arcface_must_be_another_one():
+    source = open_checkpoint(EMBEDDED)
+    one = source.load("arcface", blueprint(source.config, "arcface"))
+    rounded = jax.tree.map(lambda array: (array * 128).astype(jnp.bfloat16).astype(jnp.float32) / 128.3, one.params)
+    random = random_params(one.blueprint.abstract_params(), seed=1)
+    assert alike(one, Model(rounded, one.blueprint))
+    assert not alike(one, Model(random, one.blueprint))
 
 
 def test_faces_are_judged_by_the_second_arcface_where_there_is_one():
@@ -222,7 +261,7 @@ def synthetic_study(conditions, pairs):
         for end in ("", "_chance")
     }
     estimates["truth"] = {name: mean(values, drawn) for name, values in truth.items()}
-    return Study(pairs, {c.name: c for c in conditions}, measured, truth, truth_features, estimates)
+    return Study(pairs, {c.name: c for c in conditions}, measured, truth, estimates)
 
 
 def test_the_report_of_what_is_there(runs, pairs, tmp_path, monkeypatch):

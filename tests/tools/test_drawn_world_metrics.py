@@ -7,7 +7,7 @@ import scipy.stats
 
 from stableanimator_jax.data.face_track import FaceTrack
 from tools.drawn_world.clips import TEST_SEEDS, draw_clip, draw_moment
-from tools.drawn_world.intervals import Estimate, draw_pairs, frechet, mean
+from tools.drawn_world.intervals import COMPONENTS, Estimate, draw_pairs, frechet, mean
 from tools.drawn_world.metrics import (
     frechet_distance,
     iou,
@@ -178,6 +178,19 @@ def test_frechet_over_pairs_is_that_of_all_frames_and_of_each_resample():
     expected = np.array([directly(rows) for rows in drawn])
     np.testing.assert_allclose(found.resampled, expected - expected.mean() + found.value)
     assert frechet(true, true, drawn).value == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_looks_at_the_components_in_which_the_truth_spreads():
+    random = np.random.default_rng(6)
+    drawn = draw_pairs(9, 100)
+    dim = COMPONENTS + 4
+    spread = np.array([10.0] * COMPONENTS + [1e-3] * 4)
+    rotation = scipy.stats.special_ortho_group.rvs(dim, random_state=0)
+    true, made = random.normal(size=(2, 9, 6, dim)) * spread
+    here = frechet(true @ rotation, made @ rotation, drawn)
+    assert here.value == pytest.approx(frechet(true[..., :COMPONENTS], made[..., :COMPONENTS], drawn).value, rel=1e-3)
+    moved = made + 5.0 * (np.arange(dim) == dim - 1)  # where the truth has next to nothing
+    assert frechet(true @ rotation, moved @ rotation, drawn).value == pytest.approx(here.value, rel=1e-2)
 
 
 def test_intervals_cover_the_true_mean_about_as_often_as_they_say():

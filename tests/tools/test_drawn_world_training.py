@@ -174,7 +174,7 @@ def test_the_base_is_what_training_begins_from(tmp_path: Path):
             assert array.std() > 0, name
 
 
-def test_the_ablations_begin_without_a_trace_of_faces(tmp_path: Path):
+def test_the_ablations_begin_with_new_face_tokens_in_a_trained_unet(tmp_path: Path):
     from stableanimator_jax.weights.blueprints import blueprint
     from stableanimator_jax.weights.checkpoint import save_checkpoint, stream_params
     from tests.random_params import random_params

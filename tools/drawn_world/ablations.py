@@ -13,9 +13,11 @@ from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.record import versions
 from stableanimator_jax.shipped import EMBEDDED
-from stableanimator_jax.weights.checkpoint import MODELS, load_config, require_models
+from stableanimator_jax.weights.checkpoint import MODELS, describe, load_config, require_models
+from stableanimator_jax.weights.fingerprint import fingerprint
 from tools.drawn_world.ablation_report import plain_table, write_report
 from tools.drawn_world.ablation_sheet import draw_sheet
+from tools.drawn_world.settings import make_folder
 from tools.drawn_world.study import Condition, Study, StudyConfig, run_study
 
 _COMPONENTS: dict[str, tuple[str, IdInjection, bool]] = {
@@ -35,6 +37,8 @@ class AblationConfig(StudyConfig):
     runs: Path = Path("outputs/drawn_world/runs")
     """Has a checkpoint of each training as NAME/checkpoint: full, no_masks, no_refinement, addition, no_id. Those that
     are missing are left out."""
+    first_pair: int = 1000
+    """Its number: far from those that were looked at while all this was made."""
     second_arcface: Path | None = Path("outputs/drawn_world/second_arcface")
     """A checkpoint with an ArcFace that was trained apart from the one that the models know."""
     hjb_iterations: tuple[int, ...] = (3, 10)
@@ -52,6 +56,10 @@ class AblationConfig(StudyConfig):
         super().__post_init__()
         if self.hjb.adam_iterations:
             raise InputError("the ablation compares numbers of iterations: give --hjb-iterations, not --hjb.iterations")
+        if self.people < 1:
+            raise InputError(f"--people must be at least 1, got {self.people}")
+        for count in self.hjb_iterations:
+            dataclasses.replace(self.hjb, iterations=count)  # raises where it cannot be
 
 
 @dataclass(frozen=True)
@@ -77,13 +85,13 @@ def ablate(config: AblationConfig) -> None:
     conditions = found_conditions(config.runs, config.hjb_iterations)
     if config.second_arcface is not None:
         require_models(config.second_arcface, ["arcface"])
+    for folder in (config.work, config.sheet.parent, config.output.parent):
+        make_folder(folder)
     study = run_study(conditions, config)
     _write_results(study, config)
     shown = [name for name in ("full", "no_id") if name in study.measured] or [conditions[0].name]
-    config.sheet.parent.mkdir(parents=True, exist_ok=True)
     with replacing(config.sheet) as temporary:
         draw_sheet(study, shown, config.people).save(temporary, format="PNG")
-    config.output.parent.mkdir(parents=True, exist_ok=True)
     write_report(study, config, command=f"python -m tools.drawn_world ablate{_flags(config)}")
     print(f"report: {config.output}\nsheet: {config.sheet}\nnumbers: {config.work / 'results.json'}")
 
@@ -104,7 +112,8 @@ def found_conditions(runs: Path, hjb_iterations: tuple[int, ...]) -> list[Condit
     """The conditions whose checkpoints are in a folder; those of the full model first.
 
     Raises:
-        InputError: there is none, one lacks a model, or is not of the condition it is named after.
+        InputError: there is none, one lacks a model or is of another condition, or two differ in more than that: in
+            their training steps, or in the models that are not trained.
     """
     found = []
     for name, (title, id_injection, refine) in _COMPONENTS.items():
@@ -122,9 +131,25 @@ def found_conditions(runs: Path, hjb_iterations: tuple[int, ...]) -> list[Condit
         if name == "full":
             counts = sorted({count for count in hjb_iterations if count > 0})
             found += [Condition(f"hjb_{n}", f"HJB, {n} iterations", str(place), n) for n in counts]
+    _require_comparable(found)
     if not found:
         raise InputError(f"there is no checkpoint in {runs}: it must have some of {', '.join(_COMPONENTS)}/checkpoint")
     return found
+
+
+def _require_comparable(conditions: list[Condition]) -> None:
+    trained: dict[str, str] = {}
+    for place in dict.fromkeys(condition.checkpoint for condition in conditions):
+        first, step = conditions[0].checkpoint, describe(place).source.get("step")
+        if step != (other := describe(first).source.get("step")):
+            raise InputError(f"{first} was trained for {other} steps, {place} for {step}: train all for as many")
+        for model in ("vae", "image_encoder", "arcface"):
+            if fingerprint(place, model) != fingerprint(first, model):
+                raise InputError(f"{first} and {place} have different models, {model}: train both from the same ones")
+        unet = fingerprint(place, "unet")
+        if unet in trained:
+            raise InputError(f"{place} and {trained[unet]} have the same UNet: one is a copy of the other")
+        trained[unet] = place
 
 
 def _write_results(study: Study, config: StudyConfig) -> None:

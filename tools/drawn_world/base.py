@@ -1,5 +1,5 @@
 """What StableAnimator's training begins from: trained ArcFace, VAE and image encoder, and a UNet that knows nothing, or
-that knows all but faces."""
+a trained one without its ID adapters."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class BaseConfig:
     image_encoder: Path = Path("outputs/drawn_world/image_encoder")
     output: Path = Path("outputs/drawn_world/base")
     animator: Path | None = None
-    """Weights that a run of `train.py` left: UNet and PoseNet are taken from there, but for the ID adapters. What is
-    trained from here on then learns from nothing how to use face tokens, as SVD's UNet does; the ablations begin so."""
+    """Weights that a run of `train.py` left: UNet and PoseNet are taken from there, but for the ID adapters' keys and
+    values. Those and the Face Encoder begin anew; the ablations begin so."""
     seed: int = 0
     """Of the UNet's first parameters."""
 

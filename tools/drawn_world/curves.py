@@ -7,15 +7,23 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
+from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
+from tools.drawn_world.settings import make_folder
 
 _PANELS = (
     ("ArcFace: accuracy, 1000 people", "arcface.progress", "accuracy"),
     ("a second ArcFace", "second_arcface.progress", "accuracy"),
     ("VAE, single frames: PSNR (dB)", "vae.progress/frames", "psnr"),
     ("VAE, chunks of 4: PSNR (dB)", "vae.progress/chunks", "psnr"),
+    ("VAE, decoder alone: PSNR (dB)", "vae.progress/decoder", "psnr"),
     ("image encoder: accuracy, 64 people", "image_encoder.progress", "accuracy"),
-    ("StableAnimator: loss", "run", "train/loss"),
+    ("StableAnimator, first run: loss", "run", "train/loss"),
+    ("on from there, full: loss", "runs/full/run", "train/loss"),
+    ("without face masks: loss", "runs/no_masks/run", "train/loss"),
+    ("without refinement: loss", "runs/no_refinement/run", "train/loss"),
+    ("plain addition: loss", "runs/addition/run", "train/loss"),
+    ("without ID tokens: loss", "runs/no_id/run", "train/loss"),
 )
 
 
@@ -30,15 +38,13 @@ class CurvesConfig:
 
 def plot_curves(config: CurvesConfig) -> None:
     """Draw what is there. Raises `InputError` where nothing is."""
-    found = [(title, config.world / place / "metrics.jsonl", name) for title, place, name in _PANELS]
-    found = [(title, file, name) for title, file, name in found if file.exists()]
+    panels = [(title, _points(config.world / place / "metrics.jsonl", name)) for title, place, name in _PANELS]
+    found = [(title, points) for title, points in panels if len(points)]
     if not found:
         raise InputError(f"there are no curves in {config.world}; give the recipe's folder by --world")
     rows = -(-len(found) // 3)
     figure, axes = plt.subplots(rows, 3, figsize=(11, 2.7 * rows), squeeze=False)
-    for axis, (title, file, name) in zip(axes.flat, found, strict=False):
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
-        points = np.array([(line["step"], line[name]) for line in lines if name in line])
+    for axis, (title, points) in zip(axes.flat, found, strict=False):
         axis.plot(points[:, 0], points[:, 1], linewidth=0.8)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
@@ -47,6 +53,15 @@ def plot_curves(config: CurvesConfig) -> None:
     for axis in axes.flat[len(found) :]:
         axis.remove()
     figure.tight_layout()
-    config.output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(config.output, dpi=110)
+    make_folder(config.output.parent)
+    with replacing(config.output) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
     plt.close(figure)
+
+
+def _points(file: Path, name: str) -> np.ndarray:
+    """Steps and values [n, 2]; none where there is no such file."""
+    if not file.exists():
+        return np.empty((0, 2))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return np.array([(line["step"], line[name]) for line in lines if name in line])

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import multiprocessing
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,7 @@ from stableanimator_jax.weights.checkpoint import require_models
 from stableanimator_jax.weights.embedded import open_checkpoint
 from stableanimator_jax.weights.fingerprint import fingerprint
 from tools.drawn_world.clips import TRAIN_SEEDS, VALIDATION_SEEDS, draw_clip, lossless_enough_jpeg, small_skeletons
-from tools.drawn_world.settings import claim, require_counts
+from tools.drawn_world.settings import claim, make_folder, require_counts
 
 FPS = 8.0
 
@@ -86,7 +87,8 @@ def draw_people(config: DatasetConfig) -> list[_Task]:
         for i in range(count)
     ]
     if missing := [task for task in tasks if not task.file.exists()]:
-        with multiprocessing.get_context("spawn").Pool(config.workers) as pool:
+        deaf = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process, which ends the others
+        with multiprocessing.get_context("spawn").Pool(config.workers, *deaf) as pool:
             for _ in tqdm(pool.imap_unordered(_draw_one, missing), "drawing", len(missing), unit="clip"):
                 check_interrupted()
     return tasks
@@ -146,7 +148,7 @@ def write(config: DatasetConfig) -> None:
         splits[task.split].append(StagedClip(embedded, task.file.stem, config.bucket, task.frames))
     unfinished = config.output.with_name(f"{config.output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
+    make_folder(unfinished)
     write_dataset(unfinished / config.bucket, config.bucket, splits)
     drawn = {"frames": config.frames, "size": config.size, "arcface": judge}
     counts = {split: len(clips) for split, clips in splits.items()}

@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
+from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.interrupts import check_interrupted
 from stableanimator_jax.training.config import OptimizerConfig
@@ -47,7 +48,7 @@ class FitConfig:
     weight_decay: float = 1e-2
     seed: int = 0
     """Of everything random: the first parameters, and whom and what each step sees."""
-    every: int = 200
+    every: int = 40
     """Steps between checkpoints."""
 
     def __post_init__(self):
@@ -153,4 +154,6 @@ def _cut(curves: Path, step: int) -> None:
     """Forget what a run that was stopped wrote after its last checkpoint."""
     if curves.exists():
         lines = curves.read_text().splitlines(keepends=True)
-        curves.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+        whole = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        with replacing(curves) as temporary:
+            temporary.write_text("".join(whole))

@@ -46,9 +46,9 @@ class DrawnPair:
     """Without the person."""
 
 
-def unseen_pairs(count: int) -> list[Pair]:
-    """The first `count` pairs: always the same, and no two with a person, a motion or a wall in common."""
-    return [_pair(number) for number in range(count)]
+def unseen_pairs(count: int, first: int = 0) -> list[Pair]:
+    """`count` pairs from number `first` on: always the same, no two with a person, a motion or a wall in common."""
+    return [_pair(number) for number in range(first, first + count)]
 
 
 def _pair(number: int) -> Pair:

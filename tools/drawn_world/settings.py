@@ -23,6 +23,14 @@ def require_counts(config: Any) -> None:
             raise InputError(f"{flag} must be 0 or more, got {value}")
 
 
+def make_folder(folder: Path) -> None:
+    """Make it, unless it is there. Raises `InputError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"cannot write {folder}: {e.strerror}") from e
+
+
 def claim(folder: Path, settings: dict[str, Any]) -> None:
     """Keep a run's settings in its folder, or find that they are the ones kept there.
 
@@ -30,10 +38,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
         InputError: the folder is another run's, or cannot be written.
     """
     file = folder / "settings.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise InputError(f"cannot write {folder}: {e.strerror}") from e
+    make_folder(folder)
     if not file.exists():
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")

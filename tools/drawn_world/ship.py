@@ -12,6 +12,7 @@ import numpy as np
 import stableanimator_jax
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.checkpoint import MODELS, describe, require_replaceable, save_checkpoint, stream_params
+from tools.drawn_world.settings import make_folder
 
 MOST_BYTES = 20_000_000
 
@@ -20,7 +21,7 @@ MOST_BYTES = 20_000_000
 class ShipConfig:
     """What to ship."""
 
-    weights: Path = Path("outputs/drawn_world/run/checkpoints/1200/weights")
+    weights: Path = Path("outputs/drawn_world/runs/full/run/checkpoints/700/weights")
     """The weights that a run of `train.py` left."""
     arcface: Path = Path("outputs/drawn_world/arcface")
     """The checkpoint with its ArcFace, which training leaves alone."""
@@ -42,7 +43,7 @@ def ship(config: ShipConfig) -> None:
     require_replaceable(config.output)
     # Where the run began from is a folder of whoever trained.
     source = {name: value for name, value in run.source.items() if name != "trained_from"}
-    config.output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(config.output.parent)
     with tempfile.TemporaryDirectory(dir=config.output.parent, prefix=".shipping") as folder:
         made = Path(folder) / "weights"
         # VAE and ArcFace compute in float32, from what they are stored as.
@@ -53,7 +54,12 @@ def ship(config: ShipConfig) -> None:
             raise InputError(f"these weights would take {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
         if config.output.exists():
             config.output.rename(Path(folder) / "replaced")
-        made.rename(config.output)
+        try:
+            made.rename(config.output)
+        except OSError:
+            if (Path(folder) / "replaced").exists():
+                (Path(folder) / "replaced").rename(config.output)
+            raise
     print(f"{config.output}: {size / 1e6:.1f} MB")
 
 
