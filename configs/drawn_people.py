@@ -17,6 +17,6 @@ def get_config() -> SampleConfig:
         width=64,
         height=64,
         identity="checkpoint",
-        sampling=SamplingConfig(window=8, overlap=2),  # it was trained on clips of 8 frames
+        sampling=SamplingConfig(window=8, overlap=2),  # short ones: it was trained on clips of 2 frames
         hjb=HJBConfig(iterations="published", every=2),  # half of the steps, for the time they take
     )

@@ -1,10 +1,10 @@
-"""The weights that ship in this package: StableAnimator, small, on drawn people of 64x64 pixels.
+"""StableAnimator, small, on drawn people of 64x64 pixels.
 
     python train.py configs/train_drawn_people.py
 
 Takes half an hour on 2 cores, 1.5 seconds a step. docs/drawn_world.md says how the data and the weights that it begins
-from are made, and what came of it. The paper's ablations are the same run with `--objective.face-weight 0`,
-`--model.no-refine-face-tokens`, `--model.id-injection addition` or `--model.id-injection none`, and another --output.
+from are made, and what came of it. tools/drawn_world/train_ablations.sh goes on from there with the same settings: to the
+weights that ship in this package, and to those of the paper's ablations.
 """
 
 from pathlib import Path

@@ -1,25 +1,24 @@
 #!/usr/bin/env bash
-# The trainings that docs/ablations.md compares. All begin from one run's UNet and PoseNet, with a Face Encoder and ID
-# adapters that know nothing, and take the same steps on the same clips. Stop it and start it again: it goes on.
+# The trainings that docs/ablations.md compares, the full model's first: what ships. All go on from the UNet and PoseNet of
+# configs/train_drawn_people.py's run, with a new Face Encoder and new keys and values of the ID adapters, for as many steps
+# on the same clips. Stop it and start it again: it goes on.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-world=${WORLD:-outputs/drawn_world}
-start=${START:-1200}  # steps of the run that they go on from
-steps=${STEPS:-700}
+world=outputs/drawn_world
+steps=700
 
-[ -e "$world/ablation_base" ] || python -m tools.drawn_world base \
-    --arcface "$world/arcface" --vae "$world/vae" --image-encoder "$world/image_encoder" \
-    --animator "$world/run/checkpoints/$start/weights" --output "$world/ablation_base"
+[ -e $world/ablation_base ] ||
+    python -m tools.drawn_world base --animator $world/run/checkpoints/1200/weights --output $world/ablation_base
 
 train() {
     local name=$1
     shift
-    [ ! -e "$world/runs/$name/checkpoint" ] || return 0
-    python train.py configs/train_drawn_people.py --init-from "$world/ablation_base" --output "$world/runs/$name/run" \
-        --data.dataset "$world/dataset" --data.encoded --steps "$steps" --resume "$@"
-    python -m tools.drawn_world ship --arcface "$world/arcface" \
-        --weights "$world/runs/$name/run/checkpoints/$steps/weights" --output "$world/runs/$name/checkpoint"
+    [ ! -e $world/runs/$name/checkpoint ] || return 0
+    python train.py configs/train_drawn_people.py --init-from $world/ablation_base --output $world/runs/$name/run \
+        --data.encoded --steps $steps --resume "$@"
+    python -m tools.drawn_world ship --weights $world/runs/$name/run/checkpoints/$steps/weights \
+        --output $world/runs/$name/checkpoint
 }
 
 train full
