@@ -40,6 +40,9 @@ from tools.drawn_world.pairs import DrawnPair, draw_pair, palette, unseen_pairs
 from tools.drawn_world.people import make_person
 from tools.drawn_world.settings import make_folder
 
+SAMPLING = SamplingConfig(steps=12, window=8, overlap=2, guidance_min=1.5, guidance_max=1.5)
+"""As configs/drawn_people.py, in half as many steps."""
+
 
 @dataclass(frozen=True)
 class StudyConfig:
@@ -55,7 +58,7 @@ class StudyConfig:
     """Frames of the motion from one of them to the next."""
     size: int = 64
     """Of the frames in pixels."""
-    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(steps=12, window=8, overlap=2))
+    sampling: SamplingConfig = SAMPLING
     """Pair n is sampled with the seed that is n higher."""
     hjb: HJBConfig = field(default_factory=lambda: HJBConfig(every=4))
     """The face optimisation."""
