@@ -41,7 +41,7 @@ from tools.drawn_world.people import make_person
 from tools.drawn_world.settings import make_folder
 
 SAMPLING = SamplingConfig(steps=12, window=8, overlap=2, guidance_min=1.5, guidance_max=1.5)
-"""As configs/drawn_people.py, in half as many steps."""
+"""As configs/drawn_people.py, but for somewhat fewer steps."""
 
 
 @dataclass(frozen=True)
