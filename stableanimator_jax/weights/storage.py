@@ -53,8 +53,11 @@ class _NotOrbax(logging.Filter):
     """Drops what Orbax says, and what others say about an exception that came out of it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        traceback = record.exc_info[2] if record.exc_info else None
-        return not (_of_orbax(record.pathname) or _from_orbax(traceback))
+        _, error, traceback = record.exc_info or (None, None, None)
+        return not (_of_orbax(record.pathname) or _from_orbax(traceback) or _from_tensorstore(error))
+
+
+_QUIET = _NotOrbax()
 
 
 def _of_orbax(file: str) -> bool:
@@ -69,10 +72,15 @@ def _from_orbax(traceback: TracebackType | None) -> bool:
     return False
 
 
+def _from_tensorstore(error: BaseException | None) -> bool:
+    """Whether it is what a write of an array came to that nobody waited for, since another one had failed before."""
+    return isinstance(error, ValueError) and error.__traceback__ is None and "OCDBT database" in str(error)
+
+
 @contextmanager
 def orbax_silenced() -> Iterator[None]:
     """Within the block Orbax logs nothing: a traceback for every thread that an error passes through, as it would."""
-    loggers, quiet = [logging.getLogger(name) for name in ("absl", "asyncio")], _NotOrbax()
+    logger, quiet = logging.getLogger("absl"), _NotOrbax()
     report = sys.unraisablehook
 
     def unraisable(problem: "sys.UnraisableHookArgs") -> None:
@@ -80,15 +88,15 @@ def orbax_silenced() -> Iterator[None]:
         if not (_from_orbax(problem.exc_traceback) or str(problem.exc_value) == "Event loop is closed"):
             report(problem)
 
-    for logger in loggers:
-        logger.addFilter(quiet)
+    logger.addFilter(quiet)
+    # For good: a failed write's futures live as long as its error, and asyncio complains when they are cleared away.
+    logging.getLogger("asyncio").addFilter(_QUIET)
     sys.unraisablehook = unraisable
     try:
         yield
     finally:
         sys.unraisablehook = report
-        for logger in loggers:
-            logger.removeFilter(quiet)
+        logger.removeFilter(quiet)
 
 
 def first_line(error: Exception) -> str:

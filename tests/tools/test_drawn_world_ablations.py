@@ -24,7 +24,7 @@ from tools.drawn_world.ablations import AblationConfig, ablate, found_conditions
 from tools.drawn_world.intervals import Estimate, draw_pairs, frechet, mean
 from tools.drawn_world.model import CONFIG
 from tools.drawn_world.pairs import draw_pair, unseen_pairs
-from tools.drawn_world.study import Condition, Measured, Study, StudyConfig, alike, make_videos, run_study
+from tools.drawn_world.study import SAMPLING, Condition, Measured, Study, StudyConfig, alike, make_videos, run_study
 
 CONFIGS = {
     "full": CONFIG,
@@ -271,7 +271,7 @@ def test_the_report_of_what_is_there(runs, pairs, tmp_path, monkeypatch):
         second_arcface=None,
         pairs=3,
         frames=3,
-        sampling=SamplingConfig(steps=9, window=8, overlap=2),
+        sampling=dataclasses.replace(SAMPLING, steps=9),
         work=tmp_path,
         output=tmp_path / "docs" / "ablations.md",
         sheet=tmp_path / "docs" / "images" / "people.png",
