@@ -17,8 +17,8 @@ def get_config() -> SampleConfig:
         width=64,
         height=64,
         identity="checkpoint",
-        # Short windows: it was trained on clips of 2 frames. Little guidance: 3, as published, burns its colours out. Few
-        # steps: more do not make it better, and each has the face optimisation.
+        # Short windows: it was trained on clips of 2 frames. Little guidance: 3, as published, burns its colours out.
+        # Few steps: more do not make it better, and each has the face optimisation.
         sampling=SamplingConfig(steps=15, window=8, overlap=2, guidance_min=1.5, guidance_max=1.5),
         hjb=HJBConfig(iterations="published"),
     )

@@ -32,5 +32,5 @@ def get_config() -> TrainConfig:
         trainable=TrainableConfig(unet="all"),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=20),
         checkpoints=CheckpointConfig(every=100),
-        validation=ValidationConfig(every=100, clips=4, steps=10),
+        validation=ValidationConfig(every=100, clips=4, steps=10, guidance=1.5),
     )

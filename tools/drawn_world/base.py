@@ -15,12 +15,13 @@ from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.rules import flatten, unflatten
 from tools.drawn_world.model import CONFIG
 
 # Last layers of residual branches begin at zero, as is usual where a diffusion model is trained from nothing: each
 # block then begins by changing nothing, and the prediction by being zero.
-_ZERO = ("conv2", "proj_out", "conv_out")
-_ID_ADAPTER = ("id_to_k", "id_to_v")
+_ZERO = {"conv2", "proj_out", "conv_out"}
+_ID_ADAPTER = {"id_to_k", "id_to_v"}
 
 
 @dataclass(frozen=True)
@@ -51,36 +52,17 @@ def assemble(config: BaseConfig) -> None:
         configs[name] = getattr(source.config, name)
         params[name] = source.load(name, blueprint(source.config, name)).params
     unet = UNet(CONFIG.unet, precision=Precision(), rngs=nnx.Rngs(config.seed))
-    params["unet"] = _zeroed(nnx.to_pure_dict(nnx.state(unet)))
+    begun = {
+        path: jnp.zeros_like(leaf) if set(path) & _ZERO else leaf
+        for path, leaf in flatten(nnx.to_pure_dict(nnx.state(unet))).items()
+    }
     if config.animator is not None:
         source = open_checkpoint(str(config.animator))
         for name in ("unet", "pose_net"):
             if getattr(source.config, name) != getattr(CONFIG, name):
                 raise InputError(f"the {name} of {config.animator} is not of the size that is trained here")
-        trained = source.load("unet", blueprint(CONFIG, "unet")).params
-        params["unet"] = _without_id_adapters(trained, params["unet"])
+        trained = flatten(source.load("unet", blueprint(CONFIG, "unet")).params)
+        begun = {path: begun[path] if set(path) & _ID_ADAPTER else leaf for path, leaf in trained.items()}
         params["pose_net"] = source.load("pose_net", blueprint(CONFIG, "pose_net")).params
+    params["unet"] = unflatten(begun)
     save_checkpoint(config.output, dataclasses.replace(CONFIG, **configs), params, {"trained on": "drawn people"})
-
-
-def _without_id_adapters(trained: dict[Any, Any], begun: dict[Any, Any]) -> dict[Any, Any]:
-    """The trained parameters, with the projections of face tokens as they were begun."""
-    return {
-        name: begun[name]
-        if name in _ID_ADAPTER
-        else _without_id_adapters(child, begun[name])
-        if isinstance(child, dict)
-        else child
-        for name, child in trained.items()
-    }
-
-
-def _zeroed(params: dict[Any, Any]) -> dict[Any, Any]:
-    return {
-        name: _all_zero(child) if name in _ZERO else _zeroed(child) if isinstance(child, dict) else child
-        for name, child in params.items()
-    }
-
-
-def _all_zero(params: dict[Any, Any]) -> dict[Any, Any]:
-    return {name: _all_zero(leaf) if isinstance(leaf, dict) else jnp.zeros_like(leaf) for name, leaf in params.items()}
