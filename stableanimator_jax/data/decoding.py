@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from av.stream import Disposition, Stream
 from jaxtyping import UInt8
 
-from stableanimator_jax.data.files import require_file
+from stableanimator_jax.data.files import ffmpeg_name, require_file
 from stableanimator_jax.errors import InputError
 
 Frame = UInt8[np.ndarray, "h w 3"]
@@ -70,7 +70,7 @@ def open_video(path: Path, what: str) -> Iterator[OpenVideo]:
     require_file(path, what)
     label = f"{what} {path}"
     try:
-        container = av.open(str(path))
+        container = av.open(ffmpeg_name(path))
     except (FFmpegError, OSError) as e:
         raise InputError(f"{label} is not a video that can be read, or is cut short") from e
     with container:

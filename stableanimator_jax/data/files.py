@@ -77,6 +77,11 @@ def numbered_frames(directory: Path, what: str, limit: int | None = None) -> lis
     return [files[n] for n in numbers]
 
 
+def ffmpeg_name(path: Path) -> str:
+    """`path` for FFmpeg, which would take what stands before a relative name's colon for a protocol."""
+    return f"file:{path}"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary neighbour of `path`, to be written in the `with` block, that takes its name when the block ends well.

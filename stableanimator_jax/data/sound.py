@@ -16,7 +16,7 @@ from av.packet import Packet
 from av.stream import Discard, Stream
 
 from stableanimator_jax.data.decoding import seconds
-from stableanimator_jax.data.files import replacing, require_file
+from stableanimator_jax.data.files import ffmpeg_name, replacing, require_file
 from stableanimator_jax.errors import InputError
 
 # What an MP4 holds and players play there; anything else becomes AAC.
@@ -93,7 +93,7 @@ class _NoSound(Exception):
 
 def _open(path: Path) -> InputContainer:
     try:
-        return av.open(str(path))
+        return av.open(ffmpeg_name(path))
     except (FFmpegError, OSError) as e:
         raise InputError(f"cannot read sound or pictures from {path}: {e.strerror}") from e
 
@@ -110,7 +110,7 @@ def _mux(output: Path, pictures: InputContainer, sound: InputContainer, start: f
     for stream in sound.streams:
         stream.discard = Discard.default if stream is sound_stream else Discard.all
 
-    with av.open(str(output), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(ffmpeg_name(output), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         picture_output = container.add_stream_from_template(picture_stream)
         if sound_stream.codec_context.codec.canonical_name in _COPIED_CODECS:
             sound_output = container.add_stream_from_template(sound_stream)

@@ -26,11 +26,15 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from PIL import Image
 
 from stableanimator_jax.data.decoding import Frame, decode, open_video, to_image
-from stableanimator_jax.data.files import real_path
+from stableanimator_jax.data.files import ffmpeg_name, real_path
 from stableanimator_jax.errors import InputError
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # and none, for a directory
 LOWEST_FPS, HIGHEST_FPS = 0.01, 1000
+
+
+class FramesLeftOut(UserWarning):
+    """A kind of file holds fewer frames a second than were asked for."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,35 @@ def read_frames(path: Path, *, what: str = "video") -> Iterator[tuple[VideoInfo,
         yield VideoInfo(first.shape[1], first.shape[0], video.fps, video.stream.frames or None), chain([first], frames)
 
 
+def output_suffix(output: Path) -> str:
+    """By which an output's kind goes, in lower case; "" for a directory, whose name may end as `2026.11.27` does."""
+    suffix = output.suffix.lower()
+    return "" if suffix[1:].isdecimal() else suffix
+
+
+def held_fps(output: Path, width: int, height: int, fps: float) -> float:
+    """How many of `fps` frames a second `open_writer` will write: all, or as many as such files are played at.
+
+    Raises:
+        InputError: `fps` is out of range, or such a file cannot hold pictures of this size.
+    """
+    if not LOWEST_FPS <= fps <= HIGHEST_FPS:  # NaN fails too
+        raise InputError(f"fps must lie between {LOWEST_FPS} and {HIGHEST_FPS}, got {fps}")
+    kind = _KINDS[output_suffix(output)]
+    if max(width, height) > kind.largest_side:
+        raise InputError(
+            f"cannot write {output}: a {output_suffix(output)} holds at most {kind.largest_side} pixels a side, "
+            f"not {width}x{height}; give a smaller size, or a directory of PNGs"
+        )
+    return min(fps, kind.highest_fps)
+
+
+def frames_left_out(output: Path, held: float, fps: float) -> str:
+    """What to tell where `held_fps` is less than `fps`."""
+    kind = output_suffix(output)
+    return f"{output} gets only {held:g} of every {fps:g} frames: players slow a faster {kind} down; an .mp4 has all"
+
+
 def check_writable(output: Path | str, inputs: Iterable[Path] = ()) -> None:
     """Find out before any computing that `open_writer(output)` will work. Leaves nothing behind.
 
@@ -74,11 +107,11 @@ def check_writable(output: Path | str, inputs: Iterable[Path] = ()) -> None:
             directory, or a place that cannot be written to.
     """
     output = Path(output)
-    suffix = output.suffix.lower()
+    suffix = output_suffix(output)
     if suffix and suffix not in SUFFIXES:
         raise InputError(
             f"cannot write {output}: the suffix {output.suffix} is not one of {', '.join(SUFFIXES)}"
-            " (or none, for a directory of PNGs)"
+            "; for a directory of PNGs give a name without a dot"
         )
     try:
         place, read = real_path(output), [real_path(path) for path in inputs]
@@ -116,7 +149,9 @@ def open_writer(
     The kind is the suffix's: `.mp4` (H.264, plays everywhere), `.gif` (a palette of 256 colours for each frame, times
     in hundredths of a second), `.webp` (animated), or none for a directory of `frame_0.png`, `frame_1.png`, …
     Everything goes to a temporary neighbour that takes `output`'s name, and its place, when the block ends well; on
-    any exception nothing is left. H.264 wants even sizes: an odd one gets its last row or column twice.
+    any exception nothing is left. H.264 wants even sizes: an odd one gets its last row or column twice. Browsers show
+    a GIF of more than 50 frames a second, and a WebP of more than 90, too slowly: of a faster video as many are left
+    out, with a warning. The same frames always make the same file.
 
     Args:
         output: the file or directory; missing parents are made.
@@ -126,21 +161,22 @@ def open_writer(
         finishing: called with the finished temporary file before it takes its place, to change it still.
 
     Raises:
-        InputError: as `check_writable`; `fps` is out of range; or writing fails, as on a full disk.
+        InputError: as `check_writable` and `held_fps`; or writing fails, as on a full disk.
         ValueError: no frame was written, or one of another shape or type.
     """
     output = Path(output)
     check_writable(output)
-    if not LOWEST_FPS <= fps <= HIGHEST_FPS:  # NaN fails too
-        raise InputError(f"fps must lie between {LOWEST_FPS} and {HIGHEST_FPS}, got {fps}")
+    held = held_fps(output, width, height, fps)
+    if held < fps:
+        warnings.warn(FramesLeftOut(frames_left_out(output, held, fps)), stacklevel=3)
     temporary = output.with_name(f".{output.stem[:60]}-{uuid.uuid4().hex[:8]}.tmp")
     made = [p for p in output.absolute().parents if not p.exists()]
     try:
         with _as_input_errors(output):
             output.parent.mkdir(parents=True, exist_ok=True)
-            encoder = _ENCODERS[output.suffix.lower()](temporary, width, height, fps)
+            encoder = _KINDS[output_suffix(output)].encoder(temporary, width, height, held)
         with closing(encoder):
-            video = VideoWriter(encoder, (height, width, 3), output)
+            video = VideoWriter(encoder, (height, width, 3), output, Fraction(held) / Fraction(fps))
             yield video
             if video.count == 0:
                 raise ValueError("no frames were written")
@@ -161,18 +197,22 @@ def open_writer(
 class VideoWriter:
     """What `open_writer` gives: takes frames of the size it was opened for, in order."""
 
-    def __init__(self, encoder: "_Encoder", shape: tuple[int, int, int], output: Path):
+    def __init__(self, encoder: "_Encoder", shape: tuple[int, int, int], output: Path, share: Fraction):
         self._encoder = encoder
         self._shape = shape
         self._output = output
+        self._share = share  # of the frames, evenly spread, that is written
+        self._written = 0
         self.count = 0
 
     def write(self, frame: Frame) -> None:
         """Add one 8-bit RGB frame."""
         if frame.shape != self._shape or frame.dtype != np.uint8:
             raise ValueError(f"frame {self.count} is {frame.dtype} {frame.shape}, expected uint8 {self._shape}")
-        with _as_input_errors(self._output):
-            self._encoder.write(frame, self.count)
+        if int(self.count * self._share) == self._written:
+            with _as_input_errors(self._output):
+                self._encoder.write(frame, self._written)
+            self._written += 1
         self.count += 1
 
 
@@ -209,7 +249,7 @@ class _OneStream:
 
     def __init__(self, path: Path, container: str, options: dict[str, str], fps: float):
         self.rate = Fraction(fps).limit_denominator(1000)
-        self.container: OutputContainer = av.open(str(path), "w", format=container, options=options)
+        self.container: OutputContainer = av.open(ffmpeg_name(path), "w", format=container, options=options)
         self.stream: av.VideoStream
 
     def video_frame(self, image: Frame, index: int) -> av.VideoFrame:
@@ -234,11 +274,13 @@ class _Mp4(_OneStream):
         super().__init__(path, "mp4", {"movflags": "+faststart"}, fps)
         codec = next(name for name in _MP4_CODECS if name in av.codecs_available)
         if codec == "libx264":
-            self.stream = self.container.add_stream(codec, self.rate, options={"crf": "16"})
+            self.stream = self.container.add_stream(codec, self.rate, options={"crf": "16", "x264-params": _REPEATABLE})
         else:
-            warnings.warn(f"PyAV's FFmpeg has no libx264: the MP4 is written with {codec}", stacklevel=5)
+            warnings.warn(f"PyAV's FFmpeg has no libx264: the MP4 is written with {codec}", stacklevel=4)
             self.stream = cast(av.VideoStream, self.container.add_stream(codec, self.rate))
             self.stream.bit_rate = round(width * height * fps / 4)
+        # By default as many as there are cores, on which the result depends.
+        self.stream.codec_context.thread_type, self.stream.codec_context.thread_count = "FRAME", 4
         self.padding = ((0, height % 2), (0, width % 2), (0, 0))
         self.stream.width, self.stream.height = width + width % 2, height + height % 2
         self.stream.pix_fmt = "yuv420p"
@@ -299,11 +341,25 @@ class _Gif(_OneStream):
 
 
 _MP4_CODECS = ("libx264", "libopenh264", "mpeg4")
-_ENCODERS: dict[str, Callable[[Path, int, int, float], _Encoder]] = {
-    ".mp4": _Mp4,
-    ".gif": _Gif,
-    ".webp": _WebP,
-    "": _PngDirectory,
+
+# x264's macroblock tree, in assembly, reads memory that nobody wrote: the same frames make another file each time. It is
+# off, and so is all that differs between kinds of processors.
+_REPEATABLE = "mbtree=0:cpu-independent=1"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    encoder: Callable[[Path, int, int, float], _Encoder]
+    highest_fps: float = HIGHEST_FPS
+    largest_side: int = 65535
+
+
+# Browsers show a picture of 10 ms or less for 100 ms. GIF counts in hundredths of a second, WebP in thousandths.
+_KINDS = {
+    ".mp4": _Kind(_Mp4, largest_side=16384),
+    ".gif": _Kind(_Gif, highest_fps=50),
+    ".webp": _Kind(_WebP, highest_fps=90, largest_side=16383),
+    "": _Kind(_PngDirectory),
 }
 
 

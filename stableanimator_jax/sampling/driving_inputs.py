@@ -81,6 +81,16 @@ def extract_poses(config: SampleConfig, reference: UInt8[np.ndarray, "h w 3"], w
     return DrivenPoses(driving, keypoints, Poses(np.stack(list(_draw(keypoints))), info.fps))
 
 
+def driving_fps(config: SampleConfig) -> float:
+    """Frames a second that come of the driving video.
+
+    Raises:
+        InputError: as `read_driving`.
+    """
+    with _open(config) as (info, _):
+        return info.fps
+
+
 def _open(config: SampleConfig):
     assert config.driving is not None
     return read_driving(

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from stableanimator_jax.data.files import is_directory, real_path
+from stableanimator_jax.data.files import is_directory
 from stableanimator_jax.data.images import fit_aspect, load_image
 from stableanimator_jax.data.keypoints import keypoints_beside
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
-from stableanimator_jax.data.video import HIGHEST_FPS, LOWEST_FPS, check_writable
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
-from stableanimator_jax.sampling.driving_inputs import extract_poses, save_poses
+from stableanimator_jax.sampling.driving_inputs import driving_fps, extract_poses, save_poses
 from stableanimator_jax.sampling.face_inputs import (
     FaceInputs,
     KnownFace,
@@ -23,6 +22,7 @@ from stableanimator_jax.sampling.face_inputs import (
     find_reference_face,
     read_faces,
 )
+from stableanimator_jax.sampling.outputs import check_outputs, output_fps
 from stableanimator_jax.sampling.record import InputFile, Record, sha256_of
 from stableanimator_jax.sampling.run_config import SampleConfig
 from stableanimator_jax.shipped import EMBEDDED, EXAMPLE, checkpoint_path, is_shipped
@@ -63,7 +63,7 @@ def read_inputs(config: SampleConfig) -> Inputs:
         InputError: an output cannot be written, an input cannot be used, or the output's size does not suit the models.
     """
     reference_path, poses_path = _reference(config), _poses(config)
-    _check_outputs(config)
+    check_outputs(config)
     # The quick checks first: opening a checkpoint takes seconds, InsightFace too.
     reference = load_image(reference_path, what="reference image")
     if poses_path is not None:
@@ -94,15 +94,11 @@ def read_inputs(config: SampleConfig) -> Inputs:
     driven = None
     if poses_path is not None:
         poses = load_poses(poses_path, width, height, config.fit)
+        fps = output_fps(config, poses.fps, width, height)
     else:
+        fps = output_fps(config, driving_fps(config), width, height)
         driven = extract_poses(config, reference, width, height)
         poses = driven.poses
-    fps = config.output_fps or poses.fps or float(config.sampling.fps)
-    if not LOWEST_FPS <= fps <= HIGHEST_FPS:
-        raise InputError(
-            f"poses {poses_path or config.driving} play at {fps:g} frames a second, at which no video can be written; "
-            "give another speed by --output-fps"
-        )
     face = None
     if wanted is not None:
         place = poses_path if driven is None else driven.keypoints
@@ -171,32 +167,6 @@ def _poses(config: SampleConfig) -> Path | None:
             "skeletons"
         )
     return config.poses or EXAMPLE / "poses"
-
-
-def _check_outputs(config: SampleConfig) -> None:
-    given = (
-        config.reference, config.poses, config.driving, config.face_embedding, config.face_boxes, config.face_masks,
-    )  # fmt: skip
-    inputs = [path for path in given if path is not None]
-    check_writable(config.output, inputs)
-    if config.save_poses is not None:
-        if config.save_poses.suffix:
-            raise InputError(f"--save-poses {config.save_poses} must be a directory, so without a suffix")
-        check_writable(config.save_poses, inputs)
-        places = real_path(config.save_poses), real_path(config.output)
-        if places[0] == places[1] or places[1] in places[0].parents or places[0] in places[1].parents:
-            raise InputError(f"--save-poses {config.save_poses} and --output {config.output} must lie side by side")
-    read = {real_path(path) for path in inputs}
-    beside = [config.contact_sheet_path, config.record_path]
-    for path in (*beside, config.hjb_plot_path) if config.optimises_faces else beside:
-        try:
-            taken = path.is_dir()
-        except OSError as e:
-            raise InputError(f"cannot write {path}: {e.strerror}") from e
-        if taken or real_path(path) in read:
-            raise InputError(f"cannot write {path}: it is {'a directory' if taken else 'an input too'}")
-    if real_path(config.output).is_relative_to(real_path(checkpoint_path(config.checkpoint))):
-        raise InputError(f"cannot write {config.output}: it is inside the checkpoint; name another output")
 
 
 def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray) -> tuple[int, int]:

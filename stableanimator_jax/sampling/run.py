@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +16,7 @@ from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.data.files import replacing
 from stableanimator_jax.data.sound import copy_sound
-from stableanimator_jax.data.video import open_writer
+from stableanimator_jax.data.video import FramesLeftOut, open_writer
 from stableanimator_jax.sampling.config import Crop
 from stableanimator_jax.sampling.contact_sheet import ContactSheet
 from stableanimator_jax.sampling.face_inputs import FaceInputs, Portrait
@@ -85,6 +86,7 @@ def run(config: SampleConfig) -> Record:
         hashes = pool.submit(hash_inputs, config)  # a checkpoint has gigabytes; the device computes meanwhile
         finishing = partial(_add_sound, config) if config.sound else None
         with (
+            warnings.catch_warnings(action="ignore", category=FramesLeftOut),  # said when the inputs were read
             out_of_memory_explained(_TOO_LITTLE_MEMORY),
             open_writer(config.output, width, height, inputs.fps, finishing) as video,
         ):

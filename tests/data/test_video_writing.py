@@ -1,5 +1,9 @@
 import os
+import subprocess
+import sys
 import tracemalloc
+import warnings
+from functools import partial
 from pathlib import Path
 
 import av
@@ -8,9 +12,12 @@ import pytest
 from PIL import Image, ImageSequence
 
 from stableanimator_jax.data import video
-from stableanimator_jax.data.video import check_writable, open_writer
+from stableanimator_jax.data.sound import copy_sound
+from stableanimator_jax.data.video import FramesLeftOut, check_writable, open_writer, read_frames
 from stableanimator_jax.errors import InputError
-from tests.data.clips import clip, one_line, read, write
+from tests.data.clips import clip, encode, numbered, numbers, one_line, read, write
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("fps", [1, 7, 24, 29.97, 60])
@@ -35,6 +42,48 @@ def test_mp4_plays_everywhere(tmp_path):
         assert (context.color_range, context.colorspace) == (1, 1)  # limited, BT.709
     data = path.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")  # it can start before it is loaded
+
+
+_WRITE_ONE_CLIP = """
+import hashlib, sys
+from pathlib import Path
+import numpy as np
+from stableanimator_jax.data.video import open_writer
+
+name, width, height, count = sys.argv[1], *map(int, sys.argv[2:])
+y, x = np.mgrid[:height, :width]
+noise = np.random.default_rng(1).normal(0, 6, (height, width, 3))
+with open_writer(name, width, height, 7) as video:
+    for i in range(count):
+        squares = 255 * ((x // (width // 8) + y // (height // 8) + i // 3) % 2)
+        waves = [127 + 90 * np.sin((x + 2 * i) / width * 9), 127 + 90 * np.cos((y - i) / height * 7)]
+        picture = np.stack([*waves, squares], axis=-1) + np.roll(noise, i, axis=0)
+        video.write(np.clip(picture, 0, 255).astype(np.uint8))
+print(hashlib.sha256(Path(name).read_bytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "count"),
+    [("a.mp4", (64, 64), 24), ("a.mp4", (576, 1024), 5), ("a.gif", (64, 64), 5), ("a.webp", (64, 64), 5)],
+)
+def test_the_same_frames_make_the_same_file(tmp_path, name, size, count):
+    """In processes whose fresh memory holds other things, and that have one core or all of them."""
+    made = []
+    for i, (rubbish, cores) in enumerate([(0, None), (85, None), (170, {min(os.sched_getaffinity(0))})]):
+        (tmp_path / str(i)).mkdir()
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WRITE_ONE_CLIP, name, *map(str, (*size, count))],
+            cwd=tmp_path / str(i),
+            env=os.environ | {"PYTHONPATH": str(ROOT), "MALLOC_PERTURB_": str(rubbish)},
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=None if cores is None else partial(os.sched_setaffinity, 0, cores),
+        )
+        made.append(process)
+    hashes = [process.communicate()[0] for process in made]
+    assert len(hashes[0]) == 65
+    assert hashes[1:] == hashes[:1] * 2
 
 
 def test_mp4_without_libx264(tmp_path, monkeypatch):
@@ -88,6 +137,59 @@ def test_a_still_scene_keeps_its_frames(tmp_path, suffix):
     assert len(frames) == 9
 
 
+def delays(path):
+    """Milliseconds that each frame is shown."""
+    with Image.open(path) as image:
+        return [frame.copy().info["duration"] for frame in ImageSequence.Iterator(image)]  # copying reads it
+
+
+@pytest.mark.parametrize(
+    ("suffix", "fps", "held", "shown"),
+    [(".gif", 60, 50, {20}), (".gif", 120, 50, {20}), (".webp", 120, 90, {11, 12}), (".webp", 300, 90, {11, 12})],
+)
+def test_animations_too_fast_for_browsers(tmp_path, suffix, fps, held, shown):
+    """A browser shows a picture of 10 ms or less for 100 ms: frames are left out evenly, the time is kept."""
+    path = tmp_path / f"a{suffix}"
+    with pytest.warns(FramesLeftOut, match=rf"a{suffix} gets only {held} of every {fps} frames.*an .mp4 has all"):
+        write(path, (np.full((16, 16, 3), 4 * i, np.uint8) for i in range(60)), fps)
+    found = delays(path)
+    assert set(found) == shown
+    assert sum(found) / 1000 == pytest.approx(60 / fps, abs=1.01 / held)
+    with Image.open(path) as image:
+        seen = [np.asarray(frame.convert("RGB")).mean() for frame in ImageSequence.Iterator(image)]
+    wanted = [4 * -(-i * fps // held) for i in range(len(found))]  # the first one in each place
+    assert np.abs(np.array(seen) - wanted).max() < 2.5
+
+
+@pytest.mark.parametrize(("suffix", "fps"), [(".gif", 50), (".gif", 49.9), (".webp", 90), (".mp4", 1000), ("", 1000)])
+def test_what_a_kind_of_file_holds_is_written_whole(tmp_path, suffix, fps):
+    with warnings.catch_warnings(action="error"):
+        path = write(tmp_path / f"a{suffix}", numbered(30), fps)
+    if suffix == ".mp4":
+        info, frames = read(path)
+        assert info.fps == pytest.approx(fps)
+        assert numbers(frames) == list(range(30))
+    elif suffix == "":
+        assert len(list(path.iterdir())) == 30
+    else:
+        found = delays(path)
+        assert len(found) == 30
+        assert min(found) > 10
+        assert sum(found) == pytest.approx(30000 / fps, abs=10)
+
+
+@pytest.mark.parametrize(("name", "side"), [("a.webp", 16383), ("a.mp4", 16384), ("a.gif", 65535)])
+def test_the_largest_size_that_a_kind_of_file_holds(tmp_path, name, side):
+    write(tmp_path / name, [np.zeros((1, side, 3), np.uint8)])
+    for width, height in ((side + 1, 1), (1, side + 1)):
+        with (
+            pytest.raises(InputError, match=rf"at most {side} pixels a side, not {width}x{height}") as error,
+            open_writer(tmp_path / name, width, height, 8),
+        ):
+            pass
+        one_line(error)
+
+
 def test_gif_of_colours_that_come_back(tmp_path):
     colours = [(200, 60, 90), (209, 69, 99), (200, 60, 90), (0, 0, 0)]  # each frame's palette is its one colour
     _, frames = read(write(tmp_path / "a.gif", [np.full((16, 16, 3), c, np.uint8) for c in colours]))
@@ -97,9 +199,7 @@ def test_gif_of_colours_that_come_back(tmp_path):
 def test_webp_joins_equal_frames_and_keeps_the_time(tmp_path):
     one, other = clip(2)
     write(tmp_path / "a.webp", [one] * 3 + [other] * 5)
-    with Image.open(tmp_path / "a.webp") as image:
-        durations = [frame.copy().info["duration"] for frame in ImageSequence.Iterator(image)]  # copying reads it
-    assert durations == [375, 625]
+    assert delays(tmp_path / "a.webp") == [375, 625]
 
 
 def test_png_directory(tmp_path):
@@ -243,7 +343,11 @@ def test_check_writable_refuses(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
     for name, words in (
-        ("a.avi", r"suffix \.avi is not one of \.mp4, \.gif, \.webp"),
+        (
+            "a.avi",
+            r"suffix \.avi is not one of \.mp4, \.gif, \.webp; for a directory of PNGs give a name without a dot",
+        ),
+        ("2026.11.27b", r"suffix \.27b is not one of"),
         ("a.png", r"suffix \.png"),
         ("directory.mp4", "is a directory"),
         ("file", "is a file"),
@@ -254,6 +358,29 @@ def test_check_writable_refuses(tmp_path):
         with pytest.raises(InputError, match=words) as error:
             check_writable(tmp_path / name)
         assert str(tmp_path / name) in one_line(error)
+
+
+def test_a_directory_named_by_the_date(tmp_path):
+    write(tmp_path / "outputs" / "2026.11.27", clip(2))
+    assert sorted(p.name for p in (tmp_path / "outputs" / "2026.11.27").iterdir()) == ["frame_0.png", "frame_1.png"]
+
+
+@pytest.mark.parametrize("name", ["a:b.mp4", "http:b.mp4", "12:30:00/a:b.gif", "a:b.webp", "a:b"])
+def test_relative_names_with_a_colon(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write(Path(name), clip(2))
+    assert Path(name).exists()
+    if name.endswith(("mp4", "gif")):
+        assert len(read(Path(name))[1]) == 2
+
+
+def test_sound_between_relative_names_with_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    encode(tmp_path / "with:sound.mkv", clip(5), sound={"samples": np.sin(np.arange(24000) / 20)})
+    write(Path("a:b.mp4"), clip(5))
+    assert copy_sound(Path("with:sound.mkv"), "a:b.mp4")
+    with read_frames(Path("a:b.mp4")) as (_, frames):
+        assert len(list(frames)) == 5
 
 
 def test_check_writable_protects_inputs(tmp_path, monkeypatch):
