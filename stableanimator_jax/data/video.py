@@ -342,8 +342,8 @@ class _Gif(_OneStream):
 
 _MP4_CODECS = ("libx264", "libopenh264", "mpeg4")
 
-# x264's macroblock tree, in assembly, reads memory that nobody wrote: the same frames make another file each time. It is
-# off, and so is all that differs between kinds of processors.
+# x264's macroblock tree, in assembly, reads memory that nobody wrote: the same frames make another file each time. It
+# is off, and so is all that differs between kinds of processors.
 _REPEATABLE = "mbtree=0:cpu-independent=1"
 
 

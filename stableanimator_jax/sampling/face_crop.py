@@ -68,23 +68,27 @@ def warp_aligned(
 
 
 def alignment_transforms(landmarks: Float[np.ndarray, "f 5 2"]) -> Float[np.ndarray, "f 2 3"]:
-    """The similarity transforms (Umeyama 1991) that bring ArcFace's own landmarks onto a frame's.
+    """The inverse of the similarity transforms by which InsightFace aligns faces (its `face_align.estimate_norm`).
+
+    The least squares (Umeyama 1991) are of the landmarks brought onto ArcFace's own; fitted the other way round, the
+    crop of a turned face would be smaller than those that ArcFace was trained on.
 
     Args:
         landmarks: eyes, nose, mouth corners (x, y) in pixels of each frame, left ones first as in the image.
 
     Returns:
-        affine maps for `warp_aligned`, float32.
+        affine maps for `warp_aligned`, float32. Five landmarks in one place, as of a frame without a face, give a
+        crop of that one place.
     """
-    source = ARCFACE_LANDMARKS.astype(np.float64)
-    centred = source - source.mean(0)
-    transforms = []
-    for target in np.asarray(landmarks, np.float64):
-        offset = target - target.mean(0)
-        u, s, vt = np.linalg.svd(offset.T @ centred / len(source))
-        flip = np.diag([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
-        rotation = u @ flip @ vt
-        scale = (s * np.diag(flip)).sum() / centred.var(0).sum()
-        matrix = scale * rotation
-        transforms.append(np.column_stack([matrix, target.mean(0) - matrix @ source.mean(0)]))
-    return np.asarray(transforms, np.float32).reshape(-1, 2, 3)
+    landmarks = np.asarray(landmarks, np.float64)
+    centre, template_centre = landmarks.mean(1, keepdims=True), ARCFACE_LANDMARKS.mean(0, dtype=np.float64)
+    offsets, template = landmarks - centre, ARCFACE_LANDMARKS - template_centre
+    u, s, vt = np.linalg.svd(template.T @ offsets)  # [f, 2, 2]
+    sign = np.linalg.det(u @ vt)[:, None]
+    s[:, 1:] *= sign  # a rotation, where the best fit would mirror
+    u[..., 1] *= sign
+    spread = s.sum(-1)
+    scale = (offsets**2).sum((1, 2)) / np.where(spread > 0, spread, 1)  # of the inverse
+    matrix = scale[:, None, None] * (u @ vt).transpose(0, 2, 1)
+    shift = centre[:, 0] - matrix @ template_centre
+    return np.concatenate([matrix, shift[..., None]], -1).astype(np.float32)
