@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from stableanimator_jax.data.keypoints import POINTS
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.faces import EMBEDDING_DIM
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from stableanimator_jax.data.json_files import (
     require_list,
 )
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.opencv import cv2
 
 _WHITE = 128  # masks are black and white, but for the edges that a resize has softened
 
@@ -202,8 +203,6 @@ def load_face_masks(directory: Path, frames: int) -> tuple[FaceTrack, tuple[int,
 
 
 def _largest_box(inside: np.ndarray) -> list[int]:
-    import cv2  # the sampler imports this file, and works without it
-
     _, _, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8))
     left, top, width, height, _ = max(stats[1:].tolist(), key=lambda row: row[cv2.CC_STAT_AREA])  # 0 is the black
     return [left, top, left + width - 1, top + height - 1]

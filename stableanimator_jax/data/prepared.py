@@ -12,6 +12,7 @@ from stableanimator_jax.config import read_json
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, from_example
 from stableanimator_jax.data.clip_source import Annotations, ClipFrames
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.opencv import require_opencv
 
 DATASET_FILE = "dataset.json"
 
@@ -30,6 +31,7 @@ class PreparedClips:
         Raises:
             InputError: there is no such dataset, or it has no such bucket or split.
         """
+        require_opencv()
         self.directory, self.split, self.bucket = directory, split, bucket
         self.size = bucket_size(bucket)
         counts = read_dataset_file(directory)["buckets"]

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from stableanimator_jax.data.files import is_directory
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.opencv import cv2, require_opencv
 from stableanimator_jax.perception.boxes import best_of_each
 from stableanimator_jax.perception.onnx_model import OnnxModel, require_model
 
@@ -94,6 +94,7 @@ class PoseEstimator:
         Raises:
             InputError: as `model_files` and `PoseEstimator`.
         """
+        require_opencv()
         return cls(*model_files(folder), providers=providers)
 
     def people(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[People]:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.data.files import require_file
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.opencv import cv2, require_opencv
 
 EMBEDDING_DIM = 512
 DETECTION_SIZES = (640, 320, 960)
@@ -66,6 +66,7 @@ class FaceAnalyser:
         Raises:
             InputError: no models where they are looked for, or they do not load.
         """
+        require_opencv()
         folder = model_folder(root, name)
         with _quiet():
             from insightface.app import FaceAnalysis  # slow to import, and only some runs need it

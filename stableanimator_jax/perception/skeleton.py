@@ -7,9 +7,10 @@ lines of a small image are thin and faint, and drawing at the final size would l
 import colorsys
 import math
 
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
+
+from stableanimator_jax.opencv import cv2
 
 BODY = slice(0, 18)
 FACE = slice(24, 92)  # 18 to 23 are the feet, which are not drawn

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.skeleton import BODY
 from stableanimator_jax.perception.tracking import Track
 from stableanimator_jax.preparation.scenes import THUMBNAIL

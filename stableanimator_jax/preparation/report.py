@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from stableanimator_jax.data.clip_format import ClipRecord, decode_images, encode_jpeg
+from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.preview import overlay
 from stableanimator_jax.preparation.filters import REASONS
 from stableanimator_jax.preparation.staging import StagedClip, StagedDrop, StagedVideo, read_clip

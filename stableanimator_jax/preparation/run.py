@@ -17,6 +17,7 @@ from typing import Any
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.prepared import DATASET_FILE
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.opencv import require_opencv
 from stableanimator_jax.preparation.config import VideosConfig
 from stableanimator_jax.preparation.dataset_writer import TRAIN, VALIDATION, split_of, write_dataset
 from stableanimator_jax.preparation.perceiving import Perception, model_hashes
@@ -56,6 +57,7 @@ def run(config: VideosConfig) -> RunResult:
         from stableanimator_jax.preparation.beam_pipeline import require_beam
 
         require_beam()
+    require_opencv()
     sources = find_sources(config.input.expanduser())
     root = config.output.expanduser()
     if root.absolute() == config.input.expanduser().absolute():

@@ -1,8 +1,9 @@
 """Scene cuts: where one shot of a video ends and another begins."""
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
+
+from stableanimator_jax.opencv import cv2
 
 THUMBNAIL = 64
 """Side of the small images that shots and clips are judged by: noise and compression are averaged away in them."""

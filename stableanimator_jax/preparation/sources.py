@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
@@ -17,6 +16,7 @@ from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.files import is_directory, numbered_frames
 from stableanimator_jax.data.images import BLACK, load_image
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.faces import EMBEDDING_DIM
 
 VIDEO_SUFFIXES = frozenset(

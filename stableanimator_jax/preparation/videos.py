@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, encode_jpeg, encode_png
 from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.images import fit
+from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.faces import EMBEDDING_DIM, Face
 from stableanimator_jax.perception.skeleton import draw_skeletons
 from stableanimator_jax.perception.tracking import Track, follow

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from typing import Any
 
-import cv2
 from tqdm import tqdm
 
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.opencv import cv2
 from stableanimator_jax.preparation.config import ModelFiles
 from stableanimator_jax.preparation.perceiving import Perception
 from stableanimator_jax.preparation.sources import Source
