@@ -14,6 +14,7 @@ from PIL import Image
 from configs.drawn_people import get_config as drawn_people
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.sampling import run
+from stableanimator_jax.sampling.pipeline import Animator
 from stableanimator_jax.sampling.run_config import SampleConfig
 from tests.perception.standin_models import CELL, write_models
 from tests.sample_script import QUICK, ROOT, call, photo, pixels, poses, start, tree
@@ -107,6 +108,28 @@ def test_kinds_of_output(inputs, made, tmp_path, name):
     assert {p.name for p in output.parent.iterdir()} == {
         output.name, output.name + ".json", output.name + ".contact_sheet.png",
     }  # fmt: skip
+    again = tmp_path / f"again{output.suffix}"
+    assert call("--from-json", f"{output}.json", "--output", again) == 0
+    assert again.read_bytes() == output.read_bytes()
+
+
+def test_a_gif_that_is_too_fast_is_told_before_anything_is_computed(inputs, tmp_path, capsys, monkeypatch):
+    fast = [*inputs, "--output", tmp_path / "a.gif", "--output-fps", 100]
+    warning = f"warning: {tmp_path}/a.gif gets only 50 of every 100 frames: players slow a faster .gif down; "
+    assert call(*fast) == 0
+    assert capsys.readouterr().err.count(warning) == 1
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert (animation.n_frames, animation.info["duration"]) == (3, 20)  # of 5 frames
+    monkeypatch.setattr(Animator, "load", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call(*fast)
+    assert warning in capsys.readouterr().err
+
+
+def test_a_directory_named_by_the_date(inputs, made, tmp_path):
+    assert call(*inputs, "--seed", 3, "--output", tmp_path / "2026.11.27") == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "2026.11.27"), pixels(made))
+    assert (tmp_path / "2026.11.27.json").is_file()
 
 
 def test_record_makes_the_same_frames(made, tmp_path, capsys):

@@ -126,6 +126,10 @@ def test_a_range_with_sound_not_aligned(place):
     width = 40 * 64 / 120
     assert box_of(keypoints, 0)[:, 0].mean() == pytest.approx(left + width / 2, abs=1.5)
 
+    assert call("--from-json", "out.mp4.json", "--output", "again.mp4", "--save-poses", "kept_again") == 0
+    for first, second in (("out.mp4", "again.mp4"), ("kept/preview.mp4", "kept_again/preview.mp4")):
+        assert Path(first).read_bytes() == Path(second).read_bytes()
+
 
 def test_frames_with_nobody_are_said(place, capsys):
     assert sample(driving="late.mov", output="frames") == 0
@@ -172,6 +176,10 @@ BAD = {
     "sound at another speed": (
         lambda: ["--sound", "--output-fps", 12],
         r"--sound keeps time only at the driving video's 8 frames a second",
+    ),
+    "poses kept by the date in the output": (
+        lambda: ["--save-poses", "new/2026.11.27", "--output", "new"],
+        r"must lie side by side",
     ),
     "sound in a gif": (lambda: ["--sound", "--output", "out.gif"], r"out.gif cannot hold sound"),
 }  # fmt: skip

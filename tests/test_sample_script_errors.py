@@ -114,7 +114,11 @@ BAD = {
         lambda: ["--output", (Path("a.mp4").symlink_to("a.mp4"), "a.mp4")[1] + "/b.mp4"],
         r"cannot write .*a.mp4",
     ),
-    "output suffix": (lambda: ["--output", "a.mov"], r"a.mov: the suffix .mov is not one of"),
+    "output suffix": (lambda: ["--output", "a.mov"], r"a.mov: the suffix .mov is not one of .* without a dot"),
+    "output wider than its kind of file": (
+        lambda: ["--output", "a.webp", "--width", 16384, "--height", 16],
+        r"a.webp: a .webp holds at most 16383 pixels a side, not 16384x16; give a smaller size",
+    ),
     "output not empty": (lambda: ["--output", "poses"], r"poses: it is an input too"),
     "output name too long": (lambda: ["--output", "a" * 300 + ".mp4"], r"cannot write .*too long"),
     "output name too long with what follows": (lambda: ["--output", "a" * 240 + ".mp4"], r"cannot write .*too long"),
