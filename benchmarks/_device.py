@@ -3,8 +3,9 @@
 import importlib.metadata
 import math
 import platform
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +41,22 @@ def random_model(blueprint: Blueprint[M], seed: int = 0) -> Model[M]:
         return params
 
     return Model(jax.tree.unflatten(structure, jax.jit(draw)(jax.random.key(seed))), blueprint)
+
+
+NOISE = "less than the noise of its measurement"
+
+
+def difference(longer: Sequence[float], shorter: Sequence[float]) -> float | None:
+    """By how much the median of some repeated measurements is above that of others.
+
+    None where that is no more than their noise, the spans of the middle halves of both, so that it means nothing.
+    """
+    noise = 0.0
+    for measured in (longer, shorter):
+        low, _, high = statistics.quantiles(measured, n=4)
+        noise += high - low
+    found = statistics.median(longer) - statistics.median(shorter)
+    return found if found > noise else None
 
 
 def matmul_rate(dtype: Any, seconds: float = 1.0) -> float:

@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _device import machine, matmul_rate, peak_memory, random_model, versions
+from _device import NOISE, difference, machine, matmul_rate, peak_memory, random_model, versions
 
 from stableanimator_jax.cli import parse_flags, run_script
 from stableanimator_jax.config import ArcFaceConfig, VAEConfig
@@ -58,7 +58,8 @@ class Options:
     frames: int = 16
     """Frames of the video."""
     iterations: int = 3
-    """Adam's iterations in one step, at least 2: an iteration's time is what they add to a step of one."""
+    """Adam's iterations in one step, at least 2: an iteration's time is what they add to a step of one. With more of
+    them it is less lost in noise."""
     chunk: int = 4
     """Frames decoded at once."""
     dtype: Literal["bfloat16", "float32"] = "float32"
@@ -68,12 +69,12 @@ class Options:
     face_share: float = 0.1
     """The face's share of a frame's area."""
     repeat: int = 3
-    """Steps of each kind to time; the median counts."""
+    """Steps of each kind to time, at least 2: the median counts, and how far they are apart says how exact it is."""
     against: Literal["none", "torch"] = "none"
     """Also time the same in torch (needs the [parity] extra)."""
 
     def __post_init__(self):
-        for name, least in (("frames", 1), ("iterations", 2), ("chunk", 1), ("repeat", 1)):
+        for name, least in (("frames", 1), ("iterations", 2), ("chunk", 1), ("repeat", 2)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
         (height, width), multiple = self.size, self.vae.downscale
@@ -165,9 +166,10 @@ def step(
 class Measured(NamedTuple):
     """One way to optimise a step."""
 
-    compile_seconds: float
+    first_seconds: float
     step_seconds: float
-    iteration_seconds: float
+    iteration_seconds: float | None
+    """None where it is lost in noise."""
     iteration_flops: int
     memory: int
     memory_source: str
@@ -178,9 +180,10 @@ def measure_mode(models: Models, problem: Problem, options: Options, margin: flo
     first, refinement = step(models, problem, options, iterations=options.iterations, margin=margin)
     step(models, problem, options, iterations=1, margin=margin)  # compiled
     whole, single = (
-        statistics.median(step(models, problem, options, iterations=n, margin=margin)[0] for _ in range(options.repeat))
+        [step(models, problem, options, iterations=n, margin=margin)[0] for _ in range(options.repeat)]
         for n in (options.iterations, 1)
     )
+    added = difference(whole, single)
     region = region_size(options, margin)
     memory, source = peak_memory(
         lambda: lower_chunk(
@@ -192,9 +195,9 @@ def measure_mode(models: Models, problem: Problem, options: Options, margin: flo
         ).compile()
     )
     return Measured(
-        compile_seconds=first - whole,
-        step_seconds=whole,
-        iteration_seconds=(whole - single) / (options.iterations - 1),
+        first_seconds=first,
+        step_seconds=statistics.median(whole),
+        iteration_seconds=None if added is None else added / (options.iterations - 1),
         iteration_flops=iteration_flops(models, options, region),
         memory=memory,
         memory_source=source,
@@ -258,7 +261,7 @@ def measure(options: Options) -> list[tuple[str, str]]:
         rows += [
             ("region mode, what it decodes", f"{width}x{height}, {height * width / np.prod(options.size):.1%}"),
             *((f"region mode, {name}", value) for name, value in mode_rows(region, rate, options)),
-            ("region mode, times faster", f"{whole.iteration_seconds / region.iteration_seconds:.2f}"),
+            ("region mode, times faster", times_faster(whole, region)),
             ("region mode, similarity before and after", similarities(region.refinement)),
             (
                 "region mode, similarity after in whole frames",
@@ -276,16 +279,23 @@ def measure(options: Options) -> list[tuple[str, str]]:
 
 
 def mode_rows(mode: Measured, rate: float, options: Options) -> list[tuple[str, str]]:
-    achieved = mode.iteration_flops / mode.iteration_seconds
+    seconds = mode.iteration_seconds
+    achieved = None if seconds is None else mode.iteration_flops / seconds
     return [
-        ("compile", f"{mode.compile_seconds:.1f} s"),
+        ("first step, compiled", f"{mode.first_seconds:.1f} s"),
         (f"a step of {options.iterations} iterations (median)", f"{mode.step_seconds:.4f} s"),
-        ("an iteration", f"{mode.iteration_seconds:.4f} s"),
+        ("an iteration", NOISE if seconds is None else f"{seconds:.4f} s"),
         ("matrix arithmetic an iteration (counted from the jaxpr)", f"{mode.iteration_flops / 1e12:.3f} TFLOP"),
-        ("achieved", f"{achieved / 1e12:.2f} TFLOP/s"),
-        ("share of this device's matrix product", f"{achieved / rate:.1%}"),
+        ("achieved", NOISE if achieved is None else f"{achieved / 1e12:.2f} TFLOP/s"),
+        ("share of this device's matrix product", NOISE if achieved is None else f"{achieved / rate:.1%}"),
         (f"peak memory ({mode.memory_source})", f"{mode.memory / 1e9:.2f} GB"),
     ]
+
+
+def times_faster(whole: Measured, region: Measured) -> str:
+    if whole.iteration_seconds is None or region.iteration_seconds is None:
+        return NOISE
+    return f"{whole.iteration_seconds / region.iteration_seconds:.2f}"
 
 
 def matmul_name(dtype: str) -> str:

@@ -1,6 +1,7 @@
 """The denoising benchmark, run small, as a user runs it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,10 +30,12 @@ def test_tiny_run_prints_its_table_and_the_command():
     assert done.returncode == 0, done.stderr
     table = [line.strip("| ") for line in done.stdout.splitlines() if line.startswith("| ")]
     rows = dict(line.split(" | ") for line in table if line)
-    assert float(rows["a guided step (median)"].removesuffix(" s")) > 0
-    assert float(rows["decoding 4 frames in chunks of 4"].removesuffix(" s")) > 0
+    # What a time says is the machine's affair; only its form is asserted.
+    assert re.fullmatch(r"\d+\.\d{4} s", rows["a guided step (median)"])
+    assert re.fullmatch(r"\d+\.\d{3} s", rows["decoding 4 frames in chunks of 4"])
+    assert re.fullmatch(r"\d+\.\d s", rows["first denoising of one step, compiled"])
     assert rows["UNet calls a step"] == "1"
-    assert 0 < float(rows["share of it"].removesuffix("%")) < 100
+    assert re.fullmatch(r"\d+\.\d%", rows["share of it"])
     assert any(name.startswith("peak memory") for name in rows)
     assert "Command: python benchmarks/denoise.py --config tiny --frames 4 --window 4 --steps 2" in done.stdout
 

@@ -1,5 +1,6 @@
 """The training benchmark, run with the smallest model."""
 
+import re
 from functools import partial
 from typing import NamedTuple
 
@@ -34,8 +35,8 @@ def check_table(train, capsys, *flags: str) -> None:
     out = capsys.readouterr().out
     lines = [line.strip("| ") for line in out.splitlines() if line.startswith("| ")]
     rows = dict(line.split(" | ") for line in lines if line)
-    assert float(rows["a step (median)"].removesuffix(" s")) >= 0
-    assert float(rows["share of it"].removesuffix("%")) > 0
+    assert re.fullmatch(r"\d+\.\d{4} s", rows["a step (median)"])  # what it says is the machine's affair
+    assert re.fullmatch(r"\d+\.\d%", rows["share of it"])
     assert any(name.startswith("peak memory") for name in rows)
     assert f"Command: python benchmarks/train.py {' '.join(flags)}" in out
 
