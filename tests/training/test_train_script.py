@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_leaves_the_checkpoints(fo
     assert not list((folder / "nan" / "checkpoints").glob("[0-9]*"))
 
 
-def wait_for(path, seen, seconds=400):
+def wait_for(path, seen, seconds=900):
     end = time.monotonic() + seconds
     while not (path.exists() and seen(path)):
         assert time.monotonic() < end, f"{path} did not come"

@@ -317,7 +317,7 @@ def run(scripts: list[str], *args: str) -> list[subprocess.CompletedProcess[str]
         for i, script in enumerate(scripts)
     ]
     try:
-        ends = [process.communicate(timeout=240) for process in processes]
+        ends = [process.communicate(timeout=900) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -37,7 +37,7 @@ def offline(home: Path, code: str) -> subprocess.CompletedProcess[str]:
     }
     environment.pop("HF_HUB_CACHE", None)
     lines = [sys.executable, "-c", code]
-    return subprocess.run(lines, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(lines, env=environment, capture_output=True, text=True, timeout=900)
 
 
 def test_repositories_in_the_cache_are_imported_offline(tmp_path: Path):

@@ -359,7 +359,7 @@ except InputError as e:
 
 def test_a_disk_that_fills_up(files: Path, tmp_path: Path):
     process = _run(FULL_DISK, str(files), str(tmp_path / "c"))
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=900)
     assert out.startswith(f"cannot write the checkpoint {tmp_path / 'c'}: "), err
     assert len(out.splitlines()) == 1
     assert err == ""  # Orbax's threads fail by the hundred, each with a traceback
@@ -374,7 +374,7 @@ def test_what_a_killed_import_leaves_is_no_checkpoint_and_no_obstacle(files: Pat
         "importing.import_weights(Path(sys.argv[2]), svd=sys.argv[1] + '/SVD')\n"
     )
     process = _run(code, str(files), str(tmp_path / "c"))
-    process.communicate(timeout=240)
+    process.communicate(timeout=900)
     assert process.returncode == 9
     assert (tmp_path / ".c.unfinished" / "unet").exists()
     assert not (tmp_path / "c").exists()
