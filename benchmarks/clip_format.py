@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import av
-import cv2
 import numpy as np
 from PIL import Image
 from skimage import data
 
 from stableanimator_jax.data.clip_format import decode_images
+from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.skeleton import draw_skeletons
 
 FRAMES, SIDE, STRIDE, TAKEN = 150, 512, 4, 16

@@ -21,7 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 from _device import machine, versions
 from clip_format import moving_clip, skeletons
@@ -42,6 +41,7 @@ from stableanimator_jax.data.loader import LoaderConfig, make_loader
 from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClips
 from stableanimator_jax.data.published_layout import PublishedLayout
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.skeleton import draw_skeletons
 from stableanimator_jax.preparation.staging import StagedClip, write_clip
 

@@ -9,12 +9,12 @@ that the weights in the package were trained on. The same files come out every t
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from stableanimator_jax.data.face_track import FaceTrack, ReferenceFace, save_face_boxes
+from stableanimator_jax.opencv import cv2
 from stableanimator_jax.shipped import EXAMPLE
 from tools.drawn_world.canvas import SUPERSAMPLED
 from tools.drawn_world.clips import SKELETON_SIDE, TEST_SEEDS, DrawnClip, draw_clip, skeletons

@@ -47,9 +47,9 @@ class SampleConfig:
     """Keep what was found in the driving video in a new directory: skeletons and keypoints.json, which --poses takes
     again, and preview.mp4, skeletons over the driving frames and over the reference."""
     output: Annotated[Path, tyro.conf.arg(metavar="FILE|DIR")] = Path("outputs/animation.mp4")
-    """What to write: an .mp4, .gif or .webp file (one that is there is replaced), or, without a suffix or with one of
-    digits (2026.11.27), a new directory of PNGs. A .gif has 50 frames a second at most, a .webp 90. Beside it come OUTPUT.contact_sheet.png, OUTPUT.json and, with --hjb.iterations,
-    OUTPUT.hjb.png."""
+    """What to write: an .mp4, .gif (of at most 50 frames a second) or .webp file (90); one that is there is replaced.
+    Or, without a suffix or with one of digits, as in 2026.11.27, a new directory of PNGs. Beside it come
+    OUTPUT.contact_sheet.png, OUTPUT.json and, with --hjb.iterations, OUTPUT.hjb.png."""
     checkpoint: Annotated[str, tyro.conf.arg(metavar="DIR|embedded")] = EMBEDDED
     """The weights: a checkpoint directory, or the small ones in this package, which know drawn people only."""
     width: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None

@@ -1,8 +1,8 @@
 """Shapes in frame heights, drawn large and made small, so that edges are smooth and small details survive."""
 
-import cv2
 import numpy as np
 
+from stableanimator_jax.opencv import cv2
 from tools.drawn_world.people import Colour
 
 SUPERSAMPLED = 4

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.images import fit
+from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.face_points import track_from_keypoints
 from stableanimator_jax.perception.skeleton import draw_skeletons
 from tools.drawn_world.drawing import draw
