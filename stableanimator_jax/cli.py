@@ -1,6 +1,7 @@
 """What the scripts share: a dataclass from a config file and flags, and errors as one line."""
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import itertools
@@ -16,6 +17,7 @@ import tyro
 from tqdm import tqdm
 
 from stableanimator_jax.config import checked
+from stableanimator_jax.data.files import require_local
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.interrupts import interruptible
 
@@ -111,7 +113,8 @@ def parse(argv: Sequence[str], default: T, *, prog: str, description: str) -> T:
         default: a dataclass; its type decides the flags, its docstrings `--help`.
 
     Raises:
-        InputError: the config file cannot be used, or a flag is unknown (the nearest one is named) or has a bad value.
+        InputError: the config file cannot be used, or a flag is unknown (the nearest one is named), has a bad value, or
+            names a URL where a path is wanted.
         _HelpPrinted: `--help` was asked for; `run_script` ends well on it.
     """
     default, flags = config_file(argv, default)
@@ -153,7 +156,7 @@ def parse_flags(argv: Sequence[str], default: T, *, prog: str, description: str)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
+            config = tyro.cli(
                 type(default),
                 default=default,
                 args=list(argv),
@@ -165,6 +168,19 @@ def parse_flags(argv: Sequence[str], default: T, *, prog: str, description: str)
         if not e.code:
             raise _HelpPrinted from None
         raise InputError(_validation_error(e) or f"{_unboxed(complaint.getvalue())} (see {prog} --help)") from None
+    _require_local_paths(config)
+    return config
+
+
+def _require_local_paths(value: Any) -> None:
+    if isinstance(value, Path):
+        require_local(value)
+    elif isinstance(value, tuple):
+        for part in value:
+            _require_local_paths(part)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _require_local_paths(getattr(value, field.name))
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:

@@ -3,13 +3,20 @@
 import importlib.resources
 from pathlib import Path
 
+from stableanimator_jax.data.files import require_local
+
 EMBEDDED = "embedded"
 _ASSETS = Path(str(importlib.resources.files("stableanimator_jax") / "assets"))
 EXAMPLE = _ASSETS / "example"
 
 
 def checkpoint_path(name: str) -> Path:
-    """The directory of a checkpoint: the one in this package for the name "embedded", else the one named."""
+    """The directory of a checkpoint: the one in this package for the name "embedded", else the one named.
+
+    Raises:
+        InputError: it is a URL.
+    """
+    require_local(name)
     return _ASSETS / "weights" if name == EMBEDDED else Path(name)
 
 

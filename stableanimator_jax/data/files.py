@@ -99,8 +99,22 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def url_scheme(path: Path | str) -> str | None:
+    """The scheme of a URL, as "gs" of `gs://bucket`, of which `Path` leaves `gs:/bucket`; None for a path."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", os.fspath(path))
+    return match and match[1]
+
+
+def require_local(path: Path | str) -> None:
+    """Raise `InputError` for a URL, which would else be taken for a folder of that name."""
+    if (scheme := url_scheme(path)) is not None:
+        url = f"{scheme}://{os.fspath(path)[len(scheme) + 1 :].lstrip('/')}"
+        raise InputError(f"{url} is a URL: give a file or folder of this machine, to which it is copied or mounted")
+
+
 def absolute_path(path: Path) -> Path:
-    """Also of `~/file`, which the shell leaves as it is in `--flag=~/file`."""
+    """Also of `~/file`, which the shell leaves as it is in `--flag=~/file`. Raises `InputError` for a URL."""
+    require_local(path)
     with suppress(RuntimeError):  # nobody's home is known
         path = path.expanduser()
     return path.absolute()

@@ -10,6 +10,7 @@ A step to be deleted is renamed first, too.
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,12 +23,15 @@ from etils import epath
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN, PreservationPolicy
 
+from stableanimator_jax.data.files import url_scheme
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.checkpoint import require_same_parameters
 from stableanimator_jax.weights.checkpoint_item import ModelsHandler, SaveModels
 from stableanimator_jax.weights.storage import damage, file_sizes, first_line, orbax_silenced
 
 _DELETED = ".deleted"
+_BUCKETS = {"gs": "etils[epath-gcs]", "s3": "etils[epath-s3]"}
+"""URLs that both `etils.epath` and TensorStore write to, with the package that the first needs for it."""
 _GIGABYTES_AT_A_TIME = 2
 """Orbax's default, 96, has a whole state in memory a second time while it is written; a limit makes it no slower.
 The largest single array must be smaller."""
@@ -282,17 +286,40 @@ def _options(config: CheckpointConfig) -> ocp.CheckpointManagerOptions:
 
 def _writable(output: str | os.PathLike[str]) -> epath.Path:
     """The directory of an output directory's checkpoints, made and tried before anything is trained."""
+    scheme = url_scheme(output)
+    if scheme and (scheme not in _BUCKETS or "://" not in os.fspath(output)):
+        raise InputError(f"cannot write checkpoints to {output}: give a folder, or a bucket's URL, gs://… or s3://…")
     directory = epath.Path(output) / "checkpoints"
     try:
-        if "://" not in os.fspath(output):
+        if not scheme:
             directory = directory.expanduser().resolve()
+            # A bucket has no directories; and gcsfs would make a bucket where a name is mistyped.
+            directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f".written-by-process-{jax.process_index()}"
-        directory.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except (OSError, RuntimeError, ValueError) as e:  # ValueError: a name that no file can have
-        raise InputError(f"cannot write to {directory}: {_reason(e)}; name another output directory") from e
+        with _logging_off():  # gcsfs logs a traceback for every try
+            probe.write_text("")
+            probe.unlink()
+    except ImportError as e:
+        raise InputError(f"cannot write to {directory}: {first_line(e)}: pip install '{_BUCKETS[scheme or '']}'") from e
+    except Exception as e:  # a bucket's library has errors of its own; ValueError: a name that no file can have
+        if scheme:
+            advice = "is the bucket's name right, and may this machine write to it?"
+        elif isinstance(e, OSError | RuntimeError | ValueError):
+            advice = "name another output directory"
+        else:
+            raise
+        raise InputError(f"cannot write to {directory}: {_reason(e)}; {advice}") from e
     return directory
+
+
+@contextmanager
+def _logging_off() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import tyro
 
 from stableanimator_jax.config import IdInjection
-from stableanimator_jax.data.files import absolute_path
+from stableanimator_jax.data.files import absolute_path, url_scheme
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.data.loader import LoaderConfig
 from stableanimator_jax.errors import InputError
@@ -252,6 +252,11 @@ class TrainConfig:
         for name, low in {"steps": 1, "seed": 0, "log_every": 1}.items():
             if getattr(self, name) < low:
                 raise InputError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(self, name)}")
+        if url_scheme(self.output) is not None:
+            raise InputError(
+                "--output must be a folder of this machine, or mounted on it, not a URL; checkpoints alone can go to a "
+                "bucket: --checkpoint-directory gs://BUCKET/RUN"
+            )
         if self.seed >= 2**32:
             raise InputError(f"--seed must be below 2**32, got {self.seed}")
         if self.data.dataset is not None and self.validation.lists:
@@ -271,7 +276,7 @@ class TrainConfig:
         validation = dataclasses.replace(self.validation, lists=tuple(map(_absolute, self.validation.lists)))
         init_from = self.init_from if self.init_from == EMBEDDED else str(_absolute(Path(self.init_from)))
         place = self.checkpoint_directory
-        if place is not None and "://" not in place:
+        if place is not None and url_scheme(place) is None:
             place = str(_absolute(Path(place)))
         return dataclasses.replace(
             self,

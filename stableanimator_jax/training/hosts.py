@@ -79,6 +79,11 @@ def failing_together() -> Iterator[None]:
         raise problem
 
 
+def everywhere(holds: bool) -> bool:
+    """Whether it holds on every process; to be called by all of them."""
+    return all(_from_each("yes" if holds else "")) if jax.process_count() > 1 else holds
+
+
 def require_agreement(settings: dict[str, Any]) -> None:
     """Check that every process was told the same, and stop all of them where one was not.
 

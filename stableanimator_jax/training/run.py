@@ -21,6 +21,7 @@ from stableanimator_jax.parallel import BATCH_AXES, FRAME, make_mesh, row_share
 from stableanimator_jax.runtime import choose_device, keep_compiled_programs, out_of_memory_explained
 from stableanimator_jax.training.checkpoints import Checkpoints
 from stableanimator_jax.training.config import TrainConfig
+from stableanimator_jax.training.export import Export
 from stableanimator_jax.training.hosts import (
     failing_together,
     leave_together,
@@ -45,7 +46,7 @@ from stableanimator_jax.training.state import (
 from stableanimator_jax.training.step import Metrics, Task, make_step, means
 from stableanimator_jax.training.step_flops import step_flops
 from stableanimator_jax.training.stopping import StopAsked, Stopping
-from stableanimator_jax.training.trainable import Params, merged, split_abstract
+from stableanimator_jax.training.trainable import Params, split_abstract
 from stableanimator_jax.training.validation import Validation
 from stableanimator_jax.weights.checkpoint import models_in
 from stableanimator_jax.weights.checkpoint_item import SaveModels
@@ -68,6 +69,7 @@ class _Run:
     optimizer: optax.GradientTransformation
     mesh: Mesh
     frozen: Params
+    export: Export
 
 
 def run(config: TrainConfig) -> None:
@@ -271,16 +273,14 @@ def _prepare(
     count = sum(leaf.size for leaf in jax.tree.leaves(trained))
     say(f"weights: {config.init_from}" + (f"; begun anew: {', '.join(anew)}" if anew else ""))
     say(f"trained: {count / 1e6:.1f} M parameters ({config.trainable.unet}, PoseNet, Face Encoder)")
-    return _Run(config, model, task, make_optimizer(config.optimizer, config.steps), mesh, frozen), trained
+    export = Export(source, blueprints, frozen, config.trainable)
+    return _Run(config, model, task, make_optimizer(config.optimizer, config.steps), mesh, frozen, export), trained
 
 
 def _weights(made: _Run, state: TrainState, step: int) -> SaveModels:
     """The models for inference, of the running mean where there is one."""
     source = {"trained_from": made.config.init_from, "step": step, "ema": bool(state.ema)}
-    task = made.task
-    return SaveModels(
-        made.model, merged(task.blueprints, state.ema or state.params, made.frozen, task.trainable), source
-    )
+    return SaveModels(made.model, made.export.models(state.ema or state.params), source)
 
 
 def _validation(made: _Run, clips: Sequence[ClipSource]) -> Validation | None:

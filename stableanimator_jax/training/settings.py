@@ -1,9 +1,11 @@
 """A run's own record of its settings: whether a directory is this run's, and whether going on makes sense."""
 
 import json
+import sys
 from pathlib import Path
 
 import jax
+from tqdm import tqdm
 
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.files import replacing
@@ -14,6 +16,7 @@ from stableanimator_jax.training.config import TrainConfig
 from stableanimator_jax.training.hosts import changes
 
 SETTINGS = "config.json"
+_FROZEN = "frozen_digest"
 # Settings that a run cannot change when it goes on: its checkpoints would mean something else.
 _FIXED = ("model.", "trainable.", "seed", "optimizer.kind")
 
@@ -52,7 +55,12 @@ def check_settings(config: TrainConfig, frozen: str) -> None:
         if name.startswith(_FIXED) or (name == "optimizer.ema_decay" and not (old and new)):
             flag = "--" + name.replace("_", "-")
             raise InputError(f"this run was begun with {flag} {old} and cannot go on with {new}: leave it as it was")
-    if before.get("frozen_weights") != frozen:
+    if _FROZEN not in before:
+        warn(
+            f"{path} is of an older version of this program, which did not note what tells whether the weights in "
+            f"{config.init_from} are those that the run was begun from: it is taken that they are"
+        )
+    elif before[_FROZEN] != frozen:
         raise InputError(
             f"this run was begun from {before['settings'].get('init_from')}, and the weights in {config.init_from} "
             "are others: give those by --init-from"
@@ -65,7 +73,7 @@ def check_settings(config: TrainConfig, frozen: str) -> None:
 def keep_settings(config: TrainConfig, frozen: str) -> None:
     """Leave the run's settings in its directory. Raises `InputError` where that cannot be written."""
     if jax.process_index() == 0:
-        text = json.dumps({"settings": config.to_dict(), "frozen_weights": frozen, "versions": versions()}, indent=1)
+        text = json.dumps({"settings": config.to_dict(), _FROZEN: frozen, "versions": versions()}, indent=1)
         try:
             config.output.mkdir(parents=True, exist_ok=True)
             with replacing(config.output / SETTINGS) as unfinished:
@@ -78,3 +86,9 @@ def say(text: str) -> None:
     """Print, on process 0 only."""
     if jax.process_index() == 0:
         print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr, on process 0 only."""
+    if jax.process_index() == 0:
+        tqdm.write(f"warning: {text}", file=sys.stderr)

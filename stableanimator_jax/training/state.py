@@ -1,6 +1,7 @@
 """What a training run carries from step to step, made straight into its shards."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -11,12 +12,12 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Int32, PyTree, UInt32
+from jaxtyping import Array, Float, Int32, PyTree, UInt32
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.parallel import SMALLEST_SHARDED, fsdp_shardings
+from stableanimator_jax.parallel import fsdp_shardings
 from stableanimator_jax.sampling.models import Blueprint
 from stableanimator_jax.training.config import ModelConfig, TrainConfig
 from stableanimator_jax.training.trainable import TRAINED_MODELS, Params, split_abstract
@@ -143,18 +144,31 @@ def load(
 
 
 def frozen_digest(frozen: Params) -> str:
-    """Tells whether two runs have the same frozen weights: a hash of their small arrays, such as norms and biases.
+    """Tells whether two runs have the same frozen weights: a hash of every element of every array.
 
-    These are whole on every device; and they are rounded to bfloat16, so that the dtype that the run holds them in
-    makes no difference.
+    They are rounded to bfloat16 first, so that the dtype that the run holds them in makes no difference; and summed as
+    integers, so that neither does the mesh. All processes compute it together, each on what it holds.
     """
-    digest = hashlib.sha256()
     arrays = {f"{model}.{name}": leaf for model, leaves in frozen.items() for name, leaf in leaves.items()}
-    for name, leaf in sorted(arrays.items()):
-        if leaf.size < SMALLEST_SHARDED:
-            digest.update(name.encode())
-            digest.update(np.asarray(leaf.addressable_data(0)).astype(jnp.bfloat16).tobytes())
-    return digest.hexdigest()
+    sums = jax.device_get({name: _checksum(leaf) for name, leaf in sorted(arrays.items())})
+    text = json.dumps([[name, list(arrays[name].shape), int(sums[name])] for name in sorted(arrays)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@jax.jit
+def _checksum(array: Float[Array, "..."]) -> UInt32[Array, ""]:
+    """The sum modulo 2**32 of an array's elements as 16 bits, each multiplied by an odd number that its place gives.
+
+    It is the same in any order. An odd factor has an inverse, so one other element always shows; of several, all but
+    one of 2**32 changes.
+    """
+    bits = jax.lax.bitcast_convert_type(array.astype(jnp.bfloat16), jnp.uint16).astype(jnp.uint32)
+    place = jnp.zeros(array.shape, jnp.uint32)
+    for axis, length in enumerate(array.shape):
+        place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
+    mixed = (place + jnp.uint32(1)) * jnp.uint32(0x9E3779B1)
+    factor = (mixed ^ (mixed >> jnp.uint32(15))) * jnp.uint32(0x2C1B3C6D)
+    return jnp.sum(bits * (factor | jnp.uint32(1)), dtype=jnp.uint32)
 
 
 def _initial(made_from: Blueprint[Any], seed: int) -> dict[Any, Any]:

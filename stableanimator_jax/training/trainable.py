@@ -72,7 +72,7 @@ def assemble(
         own = trained.get(model, {})
         if name in own:
             return own[name].astype(dtype)
-        return _changed(frozen[model][name], own, name, config).astype(dtype)
+        return changed(frozen[model][name], own, name, config).astype(dtype)
 
     return {
         model: Model(
@@ -88,25 +88,8 @@ def assemble(
     }
 
 
-def merged(
-    blueprints: Mapping[str, Blueprint[Any]], trained: Params, frozen: Params, config: TrainableConfig
-) -> dict[str, dict[Any, Any]]:
-    """Every model's parameters as nested dicts, each in the dtype that training holds it in, for a checkpoint.
-
-    Low-rank changes are added to what they change.
-    """
-
-    def parameter(model: str, name: str) -> jax.Array:
-        own = trained.get(model, {})
-        return own[name] if name in own else _changed(frozen[model][name], own, name, config)
-
-    return {
-        model: unflatten({path: parameter(model, dotted(path)) for path in flatten(blueprint.abstract_params())})
-        for model, blueprint in blueprints.items()
-    }
-
-
-def _changed(kernel: jax.Array, own: Mapping[str, jax.Array], name: str, config: TrainableConfig) -> jax.Array:
+def changed(kernel: jax.Array, own: Mapping[str, jax.Array], name: str, config: TrainableConfig) -> jax.Array:
+    """A frozen parameter with its low-rank change, in float32; without one, as it is."""
     if name + _LORA[0] not in own:
         return kernel
     change = jnp.matmul(*(own[name + factor] for factor in _LORA), precision=jax.lax.Precision.HIGHEST)

@@ -26,6 +26,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from stableanimator_jax.config import StableAnimatorConfig, read_json
+from stableanimator_jax.data.files import require_local
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
@@ -268,12 +269,30 @@ def stream_params(path: Path | str, model: str) -> Iterator[tuple[str, np.ndarra
         InputError: as for `stored_params`.
     """
     device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    with _reading(Path(path).resolve(), model) as parts, ocp.StandardCheckpointer() as checkpointer:
+    wanted = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device) for n, s in stored_params(path, model).items()}
+    for name, array in stream_arrays(path, model, wanted):
+        yield name, np.asarray(array)
+
+
+def stream_arrays(
+    path: Path | str, model: str, wanted: Mapping[str, jax.ShapeDtypeStruct]
+) -> Iterator[tuple[str, jax.Array]]:
+    """Read some of one model's parameters, by dotted name, into the dtypes and shardings that `wanted` states.
+
+    They come in the order of `stored_params`; no more than a part of the checkpoint is in memory at a time. With
+    several processes all of them must read the same.
+
+    Raises:
+        InputError: as for `stored_params`.
+    """
+    with _reading(Path(path).resolve(), model) as parts, ocp.PyTreeCheckpointer() as checkpointer:
         for part, stored in parts:
-            wanted = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device) for n, s in stored.items()}
-            loaded = checkpointer.restore(part, wanted)
-            for name in stored:
-                yield name, np.asarray(loaded.pop(name))
+            chosen = {name: wanted[name] for name in stored if name in wanted}
+            arguments = ocp.checkpoint_utils.construct_restore_args(chosen)
+            items = ocp.args.PyTreeRestore(item=chosen, restore_args=arguments, partial_restore=True)
+            loaded = checkpointer.restore(part, args=items) if chosen else {}
+            for name in chosen:
+                yield name, loaded.pop(name)
 
 
 @contextmanager
@@ -311,8 +330,9 @@ def require_replaceable(path: Path | str) -> None:
     """Check that a checkpoint may be written to `path`: nothing is there, or an empty directory, or a checkpoint.
 
     Raises:
-        InputError: anything else is there.
+        InputError: anything else is there, or `path` is a URL.
     """
+    require_local(path)
     place = Path(path).resolve()
     if place.is_dir() and not any(place.iterdir()):
         return

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from stableanimator_jax.config import StableAnimatorConfig
-from stableanimator_jax.weights.checkpoint import cut, make_description, write_description
+from stableanimator_jax.weights.checkpoint import Parameters, cut, make_description, write_description
 
 
 class ModelsHandler(ocp.AsyncCheckpointHandler):
@@ -58,7 +58,8 @@ class SaveModels(ocp.args.CheckpointArgs):
 
     config: StableAnimatorConfig
     """The configuration of all models, of those that are not saved too."""
-    models: Mapping[str, Mapping[Any, Any]]
-    """By model name, its parameters as a dict, nested or by path. Arrays may be spread over several processes."""
+    models: Mapping[str, Parameters]
+    """By model name, its parameters as a nested dict, or as pairs of path and array that are made one after the other.
+    Arrays may be spread over several processes."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """Anything worth keeping about the weights' origin, as JSON takes it."""
