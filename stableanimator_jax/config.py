@@ -26,14 +26,25 @@ def _require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+_MOST = 2**16
+_MOST_LAYERS = {"layers_per_block": 16, "num_hidden_layers": 256, "depth": 256, "layers": 1024}
+"""More than any published model has; of many more, a slip in a file, a model would take minutes to lay out."""
+_MOST_LEVELS = 8
+
+
 def _require_sizes(config: Any) -> None:
-    """Every whole number in a model's configuration is a size or a count, of 1 or more."""
+    """Every whole number in a model's configuration is a size or a count, of 1 or more, and no absurd one."""
     label = type(config).__name__
     for field_ in dataclasses.fields(config):
-        value = getattr(config, field_.name)
-        for number in value if isinstance(value, tuple) else (value,):
+        value, most = getattr(config, field_.name), _MOST_LAYERS.get(field_.name, _MOST)
+        numbers = value if isinstance(value, tuple) else (value,)
+        _require(
+            len(numbers) <= _MOST_LEVELS,
+            f"{label}: {field_.name} has {len(numbers)} levels, the most are {_MOST_LEVELS}",
+        )
+        for number in numbers:
             if isinstance(number, int) and not isinstance(number, bool):
-                _require(1 <= number <= 2**20, f"{label}: {field_.name} must be from 1 to {2**20}, got {number}")
+                _require(1 <= number <= most, f"{label}: {field_.name} must be from 1 to {most}, got {number}")
 
 
 @dataclass(frozen=True)

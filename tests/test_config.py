@@ -25,12 +25,23 @@ def test_there_and_back_through_json():
         ("face_encoder", "head_dim", 0),
         ("face_encoder", "num_tokens", -1),
         ("pose_net", "out_channels", 10**30),
+        ("unet", "layers_per_block", 1_000_000),
+        ("vae", "layers_per_block", 1_000_000),
+        ("image_encoder", "num_hidden_layers", 1_000_000),
+        ("face_encoder", "depth", 1_000_000),
+        ("arcface", "layers", [1, 1_000_000, 2, 1]),
         ("arcface", "layers", [1, 0, 2, 1]),
     ],
 )
 def test_sizes_that_cannot_be(part, field, value):
     with pytest.raises(InputError, match=rf"Config: {field} must be from 1 to "):
         StableAnimatorConfig.from_dict({part: {field: value}})
+
+
+def test_a_million_levels():
+    levels = {"block_out_channels": [32] * 1_000_000, "num_attention_heads": [1] * 1_000_000}
+    with pytest.raises(InputError, match=r"block_out_channels has 1000000 levels, the most are 8$"):
+        StableAnimatorConfig.from_dict({"unet": levels})
 
 
 @pytest.mark.parametrize("value", [10**400, float("inf"), float("nan"), "1", True])

@@ -73,7 +73,7 @@ class Checkpoints:
 
     def __init__(self, directory: str | os.PathLike[str], config: CheckpointConfig | None = None):
         self.config = config or CheckpointConfig()
-        self.directory = _writable(directory)
+        self.directory = require_writable(directory)
         self._came_from: int | None = None
         self._under_way: int | None = None
         self._unsound = False
@@ -284,8 +284,12 @@ def _options(config: CheckpointConfig) -> ocp.CheckpointManagerOptions:
     )
 
 
-def _writable(output: str | os.PathLike[str]) -> epath.Path:
-    """The directory of an output directory's checkpoints, made and tried before anything is trained."""
+def require_writable(output: str | os.PathLike[str]) -> epath.Path:
+    """The directory of an output directory's checkpoints, made and tried before anything is trained.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
     scheme = url_scheme(output)
     if scheme and (scheme not in _BUCKETS or "://" not in os.fspath(output)):
         raise InputError(f"cannot write checkpoints to {output}: give a folder, or a bucket's URL, gs://… or s3://…")

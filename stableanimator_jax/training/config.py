@@ -76,6 +76,8 @@ class TrainableConfig:
 
     def __post_init__(self):
         _require_at_least("trainable", self, lora_rank=1, lora_alpha=0)
+        if self.lora_rank > 2**12:
+            raise InputError(f"--trainable.lora-rank must be at most {2**12}, got {self.lora_rank}")
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,11 @@ class DistributedConfig:
     """How many there are."""
     process: int | None = None
     """Which one this is, from 0."""
+    wait: int = 300
+    """Seconds to wait for the others."""
 
     def __post_init__(self):
+        _require_at_least("distributed", self, wait=1)
         explicit = (self.coordinator, self.processes, self.process)
         if self.start == "explicit" and None in explicit:
             raise InputError(

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,18 +17,21 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.training.config import DistributedConfig
 
 _LONGEST = 6 * 3600  # seconds
+_PATIENCE = 1  # seconds without a word
 _BARRIERS = itertools.count()  # every name may be used once; the processes come by in the same order
 
 
 def start_distributed(config: DistributedConfig) -> None:
-    """Connect this process with the others. To be called before JAX is asked for anything.
+    """Connect this process with the others, and say whom it waits for. To be called before JAX is asked for anything.
 
     Raises:
-        InputError: they do not find each other.
+        InputError: they do not find each other, or not all come in time. The program must then end by `cli.leave`:
+            a thread goes on waiting.
     """
     if config.start == "off":
         return
     settings: dict[str, Any] = {}
+    others = "the other processes of this run"
     if config.start == "slurm":
         settings = {"cluster_detection_method": "slurm"}
     if config.start == "explicit":
@@ -35,11 +40,33 @@ def start_distributed(config: DistributedConfig) -> None:
             "num_processes": config.processes,
             "process_id": config.process,
         }
-    try:
-        jax.distributed.initialize(**settings)
-    except (RuntimeError, ValueError) as e:
-        reason = str(e).partition("\n")[0]
-        raise InputError(f"--distributed.start {config.start} does not work here: {reason}") from e
+        first = "" if config.process == 0 else ", of them process 0"
+        others = f"{(config.processes or 0) - 1} more of {config.processes} processes{first} at {config.coordinator}"
+    problems: list[Exception] = []
+
+    def connect() -> None:
+        try:
+            # When its own time is over JAX ends the program, with pages about C++.
+            jax.distributed.initialize(**settings, initialization_timeout=_LONGEST)
+        except Exception as e:
+            problems.append(e)
+
+    connecting = threading.Thread(target=connect, daemon=True)
+    connecting.start()
+    connecting.join(_PATIENCE)
+    if connecting.is_alive():
+        print(f"waiting for {others}, for {config.wait} s", file=sys.stderr, flush=True)
+        connecting.join(max(0, config.wait - _PATIENCE))
+    if connecting.is_alive():
+        raise InputError(
+            f"waited {config.wait} s in vain for {others}: start every process of the run, let each reach process 0, "
+            "or wait longer by --distributed.wait"
+        )
+    for problem in problems:
+        if not isinstance(problem, RuntimeError | ValueError):
+            raise problem
+        reason = str(problem).partition("\n")[0]
+        raise InputError(f"--distributed.start {config.start} does not work here: {reason}") from problem
 
 
 def wait_for_all() -> None:

@@ -50,7 +50,8 @@ class TrainProgress:
         """
         self._peak = peak
         self._clock = clock
-        self._paused = 0.0  # seconds of all pauses so far
+        self._paused = 0.0  # seconds of all pauses that are over
+        self._pause_began: float | None = None
         self._last: tuple[float, int] | None = None  # seconds without pauses, and the step, of the last update
         self._recent: deque[_Stretch] = deque(maxlen=window)
         self._loss_sum = self._loss_weight = 0.0
@@ -73,11 +74,16 @@ class TrainProgress:
         self._bar.close()
 
     def update(
-        self, step: int, *, loss: float, learning_rate: float, frames: int, flops: float | None = None
+        self,
+        step: int,
+        *,
+        loss: float,
+        learning_rate: float,
+        frames: int,
+        flops: float | None = None,
+        at: float | None = None,
     ) -> dict[str, float]:
         """Show that `step` steps are done.
-
-        To be called when the step's results have arrived; a call that only hands work to the device takes no time.
 
         Args:
             step: steps done since the run began, before it was resumed too.
@@ -85,6 +91,7 @@ class TrainProgress:
             learning_rate: of the last step.
             frames: video frames trained on since the last update, over all devices.
             flops: floating-point operations that this needed (`flops.matmul_flops`), if known.
+            at: when the step was done, by `when`; by default now.
 
         Returns:
             What is shown, for the log: `loss_smoothed`, and from the second update on `steps_per_second`,
@@ -94,11 +101,23 @@ class TrainProgress:
         check_interrupted()
         self._loss_sum = _SMOOTHING * self._loss_sum + (1 - _SMOOTHING) * loss
         self._loss_weight = _SMOOTHING * self._loss_weight + (1 - _SMOOTHING)
-        shown = {"loss_smoothed": self._loss_sum / self._loss_weight, **self._speeds(step, frames, flops)}
+        shown = {
+            "loss_smoothed": self._loss_sum / self._loss_weight,
+            **self._speeds(step, frames, flops, self._now() if at is None else at),
+        }
         self._text = _in_words(shown, learning_rate)
         self._bar.set_postfix_str(self._text, refresh=False)
         self._bar.update(step - self._bar.n)
         return shown
+
+    def when(self, result: jax.Array) -> float:
+        """Wait for a step's result; the seconds, without pauses, at which it was there. For a thread of its own.
+
+        Looked at in the loop that hands out steps it would be late by a step, or not, as the next one is being handed
+        out or a checkpoint made.
+        """
+        result.block_until_ready()
+        return self._now()
 
     @contextmanager
     def paused(self, doing: str) -> Iterator[None]:
@@ -107,16 +126,20 @@ class TrainProgress:
         Args:
             doing: why, as in "saving", "validating" or "compiling", which is shown meanwhile.
         """
-        start = self._clock()
+        self._pause_began = start = self._clock()
         self._bar.set_postfix_str(doing, refresh=True)
         try:
             yield
         finally:
-            self._paused += self._clock() - start
+            self._paused, self._pause_began = self._paused + self._clock() - start, None
             self._bar.set_postfix_str(self._text, refresh=sys.stderr.isatty())
 
-    def _speeds(self, step: int, frames: int, flops: float | None) -> dict[str, float]:
-        now = self._clock() - self._paused
+    def _now(self) -> float:
+        """Seconds by a clock that stands still in pauses."""
+        began = self._pause_began
+        return (self._clock() if began is None else began) - self._paused
+
+    def _speeds(self, step: int, frames: int, flops: float | None, now: float) -> dict[str, float]:
         if self._last is not None:
             seconds, before = self._last
             self._recent.append(_Stretch(now - seconds, step - before, frames, flops))

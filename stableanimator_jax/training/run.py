@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,12 +16,14 @@ from jax.sharding import Mesh
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.clip_source import ClipSource
 from stableanimator_jax.data.device_batches import DeviceBatches
+from stableanimator_jax.data.files import url_scheme
 from stableanimator_jax.data.loader import Loader, make_loader
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.flops import peak_flops
+from stableanimator_jax.locking import alone_in
 from stableanimator_jax.parallel import BATCH_AXES, FRAME, make_mesh, row_share
 from stableanimator_jax.runtime import choose_device, keep_compiled_programs, out_of_memory_explained
-from stableanimator_jax.training.checkpoints import Checkpoints
+from stableanimator_jax.training.checkpoints import Checkpoints, require_writable
 from stableanimator_jax.training.config import TrainConfig
 from stableanimator_jax.training.export import Export
 from stableanimator_jax.training.hosts import (
@@ -99,9 +103,14 @@ def run(config: TrainConfig) -> None:
         held_out = sources(validation_clips(config), config, model) if config.validation.every else []
     require_agreement({"training data": json.loads(loader.state())})
     with ExitStack() as opened:
-        checkpoints = opened.enter_context(
-            Checkpoints(config.checkpoint_directory or config.output, config.checkpoints)
-        )
+        place = config.checkpoint_directory or config.output
+        with failing_together():
+            if jax.process_index() == 0:
+                for directory in dict.fromkeys([config.output, Path(place)]):
+                    if url_scheme(directory) is None:
+                        opened.enter_context(alone_in(directory))
+            require_writable(place)
+        checkpoints = opened.enter_context(Checkpoints(place, config.checkpoints))
         resumed = resumed_step(config, checkpoints)
         say(f"device: {device}, computing in {config.dtype}; mesh {dict(mesh.shape)}")
         say(f"data: {sum(map(len, clips))} clips in {len(clips)} buckets, batches of {config.data.loader.batch_size}")
@@ -164,6 +173,7 @@ def _train(
     with (
         Stopping() as stopping,
         TrainProgress(config.steps, done=done, peak=peak) as progress,
+        ThreadPoolExecutor(1) as watch,
     ):
         log = _Log(config, metrics, progress, rate, loader)
         waiting: _Waiting | None = None
@@ -180,7 +190,8 @@ def _train(
             done += 1
             if waiting is not None:
                 log.add(waiting)  # while the device is busy with this step, the one before is looked at
-            waiting = _Waiting(done, sums, norm, int(np.prod(size[:2])), flops[size])
+            finished = watch.submit(progress.when, norm)
+            waiting = _Waiting(done, sums, norm, finished, int(np.prod(size[:2])), flops[size])
             stop = stopping.asked(done)
             last = done == config.steps
             save = last or stop or checkpoints.due(done)
@@ -210,6 +221,8 @@ class _Waiting:
     step: int
     metrics: Metrics
     norm: jax.Array
+    finished: Future[float]
+    """By the clock of the progress: it is looked at some time later."""
     frames: int
     flops: int
 
@@ -243,7 +256,12 @@ class _Log:
             )
         rate = float(np.asarray(self._rate(found.step - 1)))
         speeds = self._progress.update(
-            found.step, loss=loss, learning_rate=rate, frames=found.frames, flops=found.flops
+            found.step,
+            loss=loss,
+            learning_rate=rate,
+            frames=found.frames,
+            flops=found.flops,
+            at=found.finished.result(),
         )
         total = self._sums = sums if self._sums is None else jax.tree.map(np.add, self._sums, sums)
         self._norms.append(float(norm))

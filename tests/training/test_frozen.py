@@ -13,9 +13,9 @@ from stableanimator_jax.training.trainable import TRAINED_MODELS
 from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint, stream_params
 from stableanimator_jax.weights.embedded import open_checkpoint
 from stableanimator_jax.weights.rules import dotted
+from tests.training.drawn_clips import write_drawn_dataset
 from tests.training.mini_model import MINI, mini_params, save_mini_model
 from tests.training.train_script import finish_together, start_together
-from tests.training.drawn_clips import write_drawn_dataset
 
 LARGE = (3, 256, 128)  # more elements than are ever left whole on every device
 
@@ -102,6 +102,7 @@ def test_a_source_that_is_no_longer_there_costs_its_last_bits_and_not_the_run(tm
     assert models["unet"]["conv_in.kernel"].dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_two_processes_leave_what_they_do_not_train_as_it_was(tmp_path):
     source = save_mini_model(tmp_path / "mini")
     write_drawn_dataset(tmp_path / "data")

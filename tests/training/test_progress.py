@@ -47,6 +47,29 @@ def test_speeds_leave_compilation_and_pauses_out_and_follow_the_window():
         assert skipped["steps_per_second"] == 1.3
 
 
+def test_a_step_that_is_looked_at_late_or_in_a_pause_has_the_speed_that_it_had():
+    """As before a save: the step under way and the one before it are looked at together."""
+    clock = Clock()
+
+    def step_of_two_seconds() -> float:
+        clock.now += 2
+        return progress.when(jax.numpy.zeros(()))
+
+    with TrainProgress(100, clock=clock) as progress:
+        finished = [step_of_two_seconds() for _ in range(3)]
+        shown = [progress.update(n + 1, loss=1.0, learning_rate=0, frames=1, at=at) for n, at in enumerate(finished)]
+        assert [values.get("steps_per_second") for values in shown] == [None, 0.5, 0.5]
+        clock.now += 2
+        with progress.paused("saving"):
+            clock.now += 500
+            during = progress.when(jax.numpy.zeros(()))
+            clock.now += 500
+        assert progress.update(4, loss=1.0, learning_rate=0, frames=1, at=during)["steps_per_second"] == 0.5
+        assert progress.update(5, loss=1.0, learning_rate=0, frames=1, at=step_of_two_seconds())[
+            "steps_per_second"
+        ] == pytest.approx(0.5)
+
+
 def test_what_is_not_known_is_left_out():
     clock = Clock()
     with TrainProgress(10, window=2, clock=clock) as progress:

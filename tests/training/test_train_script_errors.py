@@ -1,19 +1,26 @@
 """`train.py` on bad input: one clear line on stderr, exit status 2, and nothing lost or half-written."""
 
 import json
+import os
 import re
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 import train
 from stableanimator_jax.cli import run_script
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.locking import alone_in
 from stableanimator_jax.training import run
 from tests.data.published_folders import make_folder
 from tests.training.drawn_clips import write_drawn_dataset
 from tests.training.mini_model import save_mini_model
-from tests.training.train_script import FLAGS, finish, start_together
+from tests.training.train_script import FLAGS, ROOT, finish, start, start_together
 
 OUTPUT = ("--output", "out")
 
@@ -75,6 +82,13 @@ def error(capsys, *argv: object) -> str:
         (["--output", "/proc/out"], "/proc/out"),
         (["--device", "tpu"], "--device tpu"),
         (["--wandb.mode", "sometimes"], "--wandb.mode"),
+        (["--output", "gs://bucket/run"], "a URL; checkpoints alone can go to a bucket: --checkpoint-directory gs://"),
+        (["--checkpoint-directory", "gs://bucket/run"], "pip install 'etils[epath-gcs]'"),
+        (["--checkpoint-directory", "ftp://host/run"], "cannot write checkpoints to ftp://host/run: give a folder, or"),
+        (["--init-from", "gs://bucket/mini"], "gs://bucket/mini is a URL"),
+        (["--data.dataset", "s3://bucket/data"], "s3://bucket/data is a URL"),
+        (["--trainable.lora-rank", "1000000"], "lora-rank must be at most 4096, got 1000000"),
+        (["--distributed.wait", "0"], "--distributed.wait must be at least 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -165,6 +179,81 @@ def test_other_weights_than_the_run_began_from(capsys, monkeypatch, given):
     save_mini_model(Path("other"), seed=9)
     message = error(capsys, *OUTPUT, "--resume", "--init-from", "other", "--validation.every", "0")
     assert "are others: give those by --init-from" in message
+
+
+def test_a_run_begun_by_an_older_version_goes_on_with_a_warning(capsys, monkeypatch):
+    monkeypatch.setattr(run, "_train", save_once)
+    assert call(*OUTPUT, "--validation.every", "0") == 0
+    settings = Path("out/config.json")
+    before = json.loads(settings.read_text())
+    settings.write_text(json.dumps({"settings": before["settings"], "frozen_weights": "0123"}))
+    capsys.readouterr()
+    assert call(*OUTPUT, "--resume", "--validation.every", "0") == 0
+    assert "warning: " in (warned := capsys.readouterr().err)
+    assert "is of an older version of this program" in warned
+    assert json.loads(settings.read_text())["frozen_digest"] == before["frozen_digest"]
+
+
+def test_a_bucket_that_is_not_there(capsys, monkeypatch):
+    """gcsfs's errors are not `OSError`s; and no directory is made, because it would make the bucket for it."""
+
+    class HttpError(Exception):
+        pass
+
+    def refuse(self, *_, **__):
+        raise HttpError("The specified bucket does not exist., 404\nmore")
+
+    fail = lambda *_, **__: pytest.fail("a bucket was made")  # noqa: E731
+    monkeypatch.setattr(type(epath.Path("gs://bucket")), "write_text", refuse)
+    monkeypatch.setattr(type(epath.Path("gs://bucket")), "mkdir", fail)
+    message = error(capsys, *OUTPUT, "--checkpoint-directory", "gs://buket/run")
+    assert message.startswith(
+        "cannot write to gs://buket/run/checkpoints: The specified bucket does not exist., 404; is"
+    )
+
+
+def test_two_runs_in_one_directory(capsys):
+    """Whichever way they share it; a run that was killed leaves its file, and no lock."""
+    with alone_in(Path("out")):
+        assert f"another run is writing to {Path('out').absolute()} (process " in error(capsys, *OUTPUT)
+        shared = ("--output", "other", "--checkpoint-directory", "out")
+        assert "another run is writing to" in error(capsys, *shared)
+        assert not Path("out/checkpoints").exists()
+    killed = subprocess.Popen(
+        [sys.executable, "-c", HOLD], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert killed.stdout is not None
+    killed.stdout.readline()
+    with pytest.raises(InputError, match=f"process {killed.pid} on "), alone_in(Path("out")):
+        pass
+    killed.kill()
+    killed.wait()
+    with alone_in(Path("out")):
+        pass
+
+
+HOLD = """
+import pathlib, time
+from stableanimator_jax.locking import alone_in
+with alone_in(pathlib.Path("out")):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("process", ["0", "1"])
+def test_a_process_whose_others_do_not_come(given, process):
+    address = ("--distributed.start", "explicit", "--distributed.coordinator", "127.0.0.1:1")
+    if process == "0":
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = (*address[:3], f"127.0.0.1:{free.getsockname()[1]}")
+    alone = ("--distributed.processes", "2", "--distributed.process", process, "--distributed.wait", "2")
+    _, complaint = finish(start(given, *address, *alone), 2)
+    waiting, problem = complaint.splitlines()
+    whom = "1 more of 2 processes" + (", of them process 0" if process == "1" else "") + f" at {address[3]}"
+    assert waiting == f"waiting for {whom}, for 2 s"
+    assert problem.startswith(f"error: waited 2 s in vain for {whom}: start every process of the run")
 
 
 def test_processes_that_fail_end_all(given):
