@@ -99,13 +99,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def url_scheme(path: Path | str) -> str | None:
+def url_scheme(path: str | os.PathLike[str]) -> str | None:
     """The scheme of a URL, as "gs" of `gs://bucket`, of which `Path` leaves `gs:/bucket`; None for a path."""
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", os.fspath(path))
     return match and match[1]
 
 
-def require_local(path: Path | str) -> None:
+def require_local(path: str | os.PathLike[str]) -> None:
     """Raise `InputError` for a URL, which would else be taken for a folder of that name."""
     if (scheme := url_scheme(path)) is not None:
         url = f"{scheme}://{os.fspath(path)[len(scheme) + 1 :].lstrip('/')}"
