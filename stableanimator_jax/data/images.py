@@ -1,12 +1,17 @@
-"""Images: any file to 8-bit RGB as a person sees it, and fitting to a size without stretching."""
+"""Images: any file to 8-bit sRGB as a person sees it, and fitting to a size without stretching."""
 
+import functools
+import io
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from stableanimator_jax.data.files import require_file
 from stableanimator_jax.errors import InputError
@@ -21,15 +26,20 @@ BLACK: Colour = (0, 0, 0)
 
 _MOST_PADDED_PIXELS = 2**28  # 0.8 GB; photos stay well below
 
+_LYING = (5, 6, 7, 8)  # EXIF's orientations that exchange width and height
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
 _FILTERS = {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC}
 
 
 def load_image(path: Path | str, *, what: str = "image", background: Colour = WHITE) -> UInt8[np.ndarray, "h w 3"]:
-    """Read an image file as 8-bit RGB, upright.
+    """Read an image file as 8-bit sRGB, upright.
 
-    Rotation by EXIF is applied. Transparency is laid over `background`: white, as viewers and browsers show a
-    cut-out person; skeletons want black. Of an animation the first frame counts. Deeper images are scaled to
-    8 bits: integers as 16-bit (0 to 65535), floats as 0 to 1, or as 0 to 255 where any value is above 1.
+    Rotation by EXIF is applied, and an embedded colour profile is converted from; one that is broken is passed over
+    with a warning on stderr. Transparency is laid over `background`: white, as viewers and browsers show a cut-out
+    person; skeletons want black. Of an animation the first frame counts. Deeper images are scaled to 8 bits: integers
+    as 16-bit (0 to 65535), floats as 0 to 1, or as 0 to 255 where any value is above 1. HEIC is read where
+    pillow-heif is installed (the extra `heif`).
 
     Args:
         path: the file.
@@ -37,18 +47,37 @@ def load_image(path: Path | str, *, what: str = "image", background: Colour = WH
         background: RGB behind transparent pixels.
 
     Raises:
-        InputError: the file is missing, empty, a directory, no image, damaged, or too large to be a photo.
+        InputError: the file is missing, empty, a directory, no image, damaged, or too large to be a photo; or it is
+            HEIC, and pillow-heif is not installed.
     """
     path = Path(path)
+    with _opened(path, what) as image:
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image), background, f"{what} {path}")
+
+
+def image_size(path: Path, *, what: str = "image") -> tuple[int, int]:
+    """Width and height of what `load_image` reads, from the file's header alone. Raises `InputError` as it does."""
+    with _opened(path, what) as image:
+        width, height = image.size
+        return (height, width) if image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING else (width, height)
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[Image.Image]:
+    """The image for a `with` block; every way in which opening it, and the block, can fail is an `InputError`."""
     require_file(path, what)
+    # A large photo is welcome; from twice as large on, Pillow raises an error.
+    quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
+    heic = _is_heic(path)
     try:
-        # A large photo is welcome; from twice as large on, Pillow raises an error.
-        quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
+        if heic:
+            _register_heic()
         with quiet, Image.open(path) as image:
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), background)
+            yield image
     except Image.UnidentifiedImageError:
-        raise InputError(f"{what} {path} is not an image, or of a kind that Pillow cannot read") from None
+        damaged = "it may be damaged" if heic else "or of a kind that Pillow cannot read"
+        raise InputError(f"{what} {path} is not an image, {damaged}") from None
     except Image.DecompressionBombError:
         raise InputError(f"{what} {path} is far too large for a photo; scale it down first") from None
     except InputError as e:
@@ -59,15 +88,62 @@ def load_image(path: Path | str, *, what: str = "image", background: Colour = WH
         raise InputError(f"cannot read {what} {path}, it may be damaged: {e}") from e
 
 
-def _to_rgb(image: Image.Image, background: Colour) -> ImageArray:
+def _is_heic(path: Path) -> bool:
+    """Whether it is HEIF with HEVC inside, as iPhones write it; AVIF is Pillow's own."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS and b"avif" not in head
+
+
+def _register_heic() -> None:
+    try:
+        import pillow_heif  # an extra
+    except ImportError:
+        raise InputError(
+            "a HEIC image needs the package pillow-heif: pip install 'stableanimator-jax[heif]' (in a clone: "
+            "pip install -e '.[heif]'); or save it as JPEG or PNG"
+        ) from None
+    pillow_heif.register_heif_opener()
+
+
+def _to_rgb(image: Image.Image, background: Colour, label: str) -> ImageArray:
+    profile = image.info.get("icc_profile")
+    alpha = None
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        grey = _to_8_bit(np.asarray(image))
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if image.has_transparency_data:
+        image = Image.fromarray(_to_8_bit(np.asarray(image)))
+    elif image.has_transparency_data:
+        alpha = image.convert("RGBA").getchannel("A")
+    if profile:
+        try:
+            image = _to_srgb(image, profile)
+        except (ImageCms.PyCMSError, OSError, ValueError) as e:
+            _warn_of_profile(label, str(e))
+    image = image.convert("RGB")
+    if alpha is not None:
+        image.putalpha(alpha)
         opaque = Image.new("RGBA", image.size, (*background, 255))
-        opaque.alpha_composite(image.convert("RGBA"))
-        image = opaque
-    return np.array(image.convert("RGB"))
+        opaque.alpha_composite(image)
+        image = opaque.convert("RGB")
+    return np.array(image)
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Raises `PyCMSError`, `OSError` or `ValueError` for a profile that is broken or another kind of image's."""
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    colours = source.profile.xcolor_space.strip()
+    grey = image.mode in ("1", "L", "LA", "La")
+    own = "GRAY" if grey else "CMYK" if image.mode == "CMYK" else "RGB"
+    if colours != own and not (grey and colours == "RGB"):  # writers give grey images sRGB's
+        raise ValueError(f"it is for {colours} colours, but the image is {own}")
+    image = image.convert({"GRAY": "L"}.get(colours, colours))
+    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert converted is not None  # it is only where an image is changed in place
+    return converted
+
+
+@functools.cache  # once a file: training reads it again and again
+def _warn_of_profile(label: str, reason: str) -> None:
+    print(f"warning: {label}: its colour profile is ignored: {reason}", file=sys.stderr)
 
 
 def _to_8_bit(deep: np.ndarray) -> np.ndarray:

@@ -1,11 +1,12 @@
 import struct
+import sys
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from stableanimator_jax.data.images import fit, fit_aspect, load_image, resize
+from stableanimator_jax.data.images import fit, fit_aspect, image_size, load_image, resize
 from stableanimator_jax.errors import InputError
 from tests.data.clips import one_line
 
@@ -198,6 +199,165 @@ def test_decompression_bomb(tmp_path, monkeypatch, gradient):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 60 // 3)
     with pytest.raises(InputError, match="far too large"):
         load_image(path)
+
+
+# Colour profiles
+
+
+def curve(gamma):
+    return b"curv" + struct.pack(">4xIH", 1, round(gamma * 256))
+
+
+def xyz(*values):
+    return b"XYZ " + struct.pack(">4x3i", *(round(v * 65536) for v in values))
+
+
+def profile(space, tags, *, kind=b"mntr", connection=b"XYZ "):
+    """An ICC profile of version 2."""
+    tags = {b"desc": b"desc" + struct.pack(">4xI5s78x", 5, b"test\0"), b"wtpt": xyz(0.9642, 1, 0.8249)} | tags
+    table, data = struct.pack(">I", len(tags)), b""
+    for name, value in tags.items():
+        table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(data), len(value))
+        data += value + bytes(-len(value) % 4)
+    head = b"test" + bytes.fromhex("02400000") + kind + space + connection + bytes(12) + b"acsp" + bytes(28)
+    head += struct.pack(">3i", *(round(v * 65536) for v in (0.9642, 1, 0.8249)))
+    size = 128 + len(table) + len(data)
+    return (struct.pack(">I", size) + head).ljust(128, b"\0") + table + data
+
+
+# The columns are the primaries adapted to D50, as the profiles that Apple, Adobe and the W3C ship have them.
+P3 = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
+ADOBE = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
+SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+GAMMA = 563 / 256  # Adobe's
+
+
+def rgb_profile(primaries):
+    colours = {bytes([c]) + b"XYZ": xyz(*column) for c, column in zip(b"rgb", primaries.T, strict=True)}
+    return profile(b"RGB ", colours | {bytes([c]) + b"TRC": curve(GAMMA) for c in b"rgb"})
+
+
+def srgb_of_linear(light):
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def as_shown(stored, primaries):
+    """By the definition: light of the stored numbers, XYZ, light of sRGB, its curve."""
+    light = np.linalg.solve(SRGB, primaries @ (np.array(stored) / 255) ** GAMMA)
+    return srgb_of_linear(light.clip(0, 1))
+
+
+GREY = profile(b"GRAY", {b"kTRC": curve(461 / 256)})  # about 1.8, as old Macintoshes had it
+
+
+def ink():
+    """A press whose ink is neutral: L* falls with the sum of the four inks."""
+    grid = b"".join(bytes([max(0, 255 - 85 * bin(i).count("1")), 128, 128]) for i in range(16))
+    identity = bytes(range(256))
+    matrix = struct.pack(">9i", *(65536 * int(i % 4 == 0) for i in range(9)))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + identity * 4 + grid + identity * 3
+    return profile(b"CMYK", {b"A2B0": table}, kind=b"prtr", connection=b"Lab ")
+
+
+@pytest.mark.parametrize(("primaries", "stored"), [(P3, (201, 80, 70)), (P3, (128,) * 3), (ADOBE, (120, 160, 100))])
+@pytest.mark.parametrize("suffix", ["png", "tiff", "jpg", "webp", "avif"])
+def test_colour_profiles_are_converted_from(tmp_path, primaries, stored, suffix):
+    options = {"quality": 100} | ({"subsampling": "4:4:4"} if suffix in ("jpg", "avif") else {})
+    pixels = np.full((16, 16, 3), stored, np.uint8)
+    path = save(tmp_path / f"a.{suffix}", pixels, icc_profile=rgb_profile(primaries), **options)
+    lossless = suffix in ("png", "tiff")
+    np.testing.assert_allclose(load_image(path)[8, 8], as_shown(stored, primaries), atol=1.5 if lossless else 5)
+
+
+def test_grey_profiles_at_8_and_16_bits_and_with_alpha(tmp_path):
+    grey = np.arange(0, 256, 5, np.uint8)[None].repeat(2, 0)
+    expected = srgb_of_linear((grey / 255) ** (461 / 256))
+    for name, array in {
+        "8.png": grey,
+        "16.png": grey.astype(np.uint16) * 257,
+        "16.tiff": grey.astype(np.uint16) * 257,
+    }.items():
+        image = load_image(save(tmp_path / name, array, icc_profile=GREY))
+        np.testing.assert_allclose(image, expected[..., None].repeat(3, -1), atol=1.5)
+    half = np.stack([grey, np.full_like(grey, 51)], axis=-1)
+    image = load_image(save(tmp_path / "alpha.png", half, icc_profile=GREY), background=(0, 0, 0))
+    np.testing.assert_allclose(image[..., 0], expected / 5, atol=2)
+
+
+def test_transparent_and_palette_images_with_a_profile(tmp_path):
+    pixels = np.full((8, 8, 4), (201, 80, 70, 255), np.uint8)
+    pixels[:, 4:, 3] = 0
+    image = load_image(save(tmp_path / "a.png", pixels, icc_profile=rgb_profile(P3)))
+    np.testing.assert_allclose(image[:, :4], np.broadcast_to(as_shown((201, 80, 70), P3), (8, 4, 3)), atol=3)
+    assert (image[:, 4:] == 255).all()
+    palette = Image.new("P", (8, 8))
+    palette.putpalette([201, 80, 70])
+    palette.save(tmp_path / "p.png", icc_profile=rgb_profile(P3))
+    np.testing.assert_allclose(load_image(tmp_path / "p.png")[0, 0], as_shown((201, 80, 70), P3), atol=3)
+
+
+def test_cmyk_with_a_profile(tmp_path):
+    inks = np.zeros((8, 8, 4), np.uint8)
+    inks[..., 0] = 255  # cyan alone: plainly blue-green without the profile
+    path = tmp_path / "a.tiff"
+    Image.fromarray(inks, "CMYK").save(path, icc_profile=ink())
+    # L* = 100 * 170 / 255 is a light of ((66.7 + 16) / 116) ** 3.
+    grey = srgb_of_linear(np.array(((100 * 170 / 255 + 16) / 116) ** 3))
+    np.testing.assert_allclose(load_image(path)[0, 0], [grey] * 3, atol=2)
+
+
+def test_srgb_and_grey_images_with_srgb_profiles_stay_as_they_are(tmp_path, gradient):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    np.testing.assert_array_equal(load_image(save(tmp_path / "a.png", gradient, icc_profile=srgb)), gradient)
+    grey = gradient[..., 0]
+    image = load_image(save(tmp_path / "l.png", grey, icc_profile=srgb))
+    np.testing.assert_array_equal(image, grey[..., None].repeat(3, -1))
+
+
+@pytest.mark.parametrize(
+    "icc", [b"nonsense" * 40, rgb_profile(P3)[:200], GREY, ink()], ids=["no", "cut", "grey", "cmyk"]
+)
+def test_a_broken_or_foreign_profile_is_passed_over_and_said_once(tmp_path, gradient, capsys, icc):
+    path = save(tmp_path / "a.png", gradient, icc_profile=icc)
+    for _ in range(2):
+        np.testing.assert_array_equal(load_image(path, what="frame"), gradient)
+    err = capsys.readouterr().err
+    assert err.startswith(f"warning: frame {path}: its colour profile is ignored: ")
+    assert err.count("\n") == 1
+
+
+# HEIC
+
+
+def test_heic(tmp_path, gradient):
+    heif = pytest.importorskip("pillow_heif")
+    photo = heif.from_pillow(Image.fromarray(np.full((24, 16, 3), (201, 80, 70), np.uint8)))
+    photo.info["icc_profile"] = rgb_profile(P3)
+    photo.save(tmp_path / "a.heic", quality=100)
+    image = load_image(tmp_path / "a.heic")
+    assert image.shape[:2] == image_size(tmp_path / "a.heic")[::-1] == (24, 16)
+    np.testing.assert_allclose(image[12, 8], as_shown((201, 80, 70), P3), atol=4)
+    data = (tmp_path / "a.heic").read_bytes()
+    (tmp_path / "b.heic").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"b\.heic.*damaged") as error:
+        load_image(tmp_path / "b.heic")
+    one_line(error)
+
+
+def test_heic_without_the_extra_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as where it is not installed
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(99))
+    with pytest.raises(InputError, match=r"photo .*IMG_1\.HEIC: .*pip install 'stableanimator-jax\[heif\]'") as error:
+        load_image(tmp_path / "IMG_1.HEIC", what="photo")
+    one_line(error)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_size_from_the_header_is_that_of_the_upright_image(tmp_path, gradient, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a.jpg", gradient, exif=exif)
+    assert image_size(path) == load_image(path).shape[1::-1]
 
 
 # Fitting
