@@ -214,9 +214,9 @@ def _file_name(identity: list[Any]) -> str:
     return f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.npy"
 
 
-def _sizes(files: Sequence[Path]) -> list[tuple[str, int]]:
+def _sizes(files: dict[int, Path]) -> list[tuple[str, int]]:
     try:
-        return [(path.name, path.stat().st_size) for path in files]
+        return [(path.name, path.stat().st_size) for path in files.values()]
     except OSError as e:
         raise InputError(f"cannot read frame {e.filename}: {e.strerror}") from e
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from stableanimator_jax.data.files import numbered_frames, replacing
+from stableanimator_jax.data.files import replacing
 from stableanimator_jax.data.images import BLACK, FitMode, aspect_window, load_image
 from stableanimator_jax.data.json_files import (
     plain_numbers,
@@ -22,6 +22,7 @@ from stableanimator_jax.data.json_files import (
     require_keys,
     require_list,
 )
+from stableanimator_jax.data.numbered import numbered_frames
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.opencv import cv2
 
@@ -178,7 +179,7 @@ def load_face_masks(directory: Path, frames: int) -> tuple[FaceTrack, tuple[int,
         InputError: no masks, a gap in their numbers, another number of frames, masks of different sizes, an image
             that cannot be read, or one that is neither black nor white.
     """
-    files = numbered_frames(directory, "face masks")
+    files = list(numbered_frames(directory, "face masks").values())
     if len(files) != frames:
         raise InputError(f"face masks {directory}: there are {len(files)}, but the poses have {frames} frames")
     boxes, valid = np.zeros((frames, 4), np.float32), np.zeros(frames, bool)

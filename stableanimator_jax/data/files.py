@@ -1,11 +1,9 @@
-"""Files in general: the first check on every input, numbered images in a directory, writing all or nothing."""
+"""Files in general: the first check on every input, writing all or nothing."""
 
 import os
-import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
 
 from stableanimator_jax.errors import InputError
@@ -40,41 +38,6 @@ def is_directory(path: Path) -> bool:
 def real_path(path: Path) -> Path:
     """`path` absolute, without links; unlike `Path.resolve`, a loop of links is no error here, but left as it is."""
     return Path(os.path.realpath(path))
-
-
-def numbered_frames(directory: Path, what: str, limit: int | None = None) -> list[Path]:
-    """The images `frame_N.png` of a directory in the order of their numbers.
-
-    Numbers may start anywhere and have zeros before them, but none may be missing.
-
-    Args:
-        directory: where they are, among other files or not.
-        what: names the directory in errors, as in "poses".
-        limit: give no more than this many; what comes after them does not matter.
-
-    Raises:
-        InputError: the directory cannot be read, there is no such image in it, a number is missing or there twice.
-    """
-    try:
-        paths = sorted(directory.iterdir())
-    except OSError as e:
-        raise InputError(f"cannot read {what} {directory}: {e.strerror}") from e
-    files: dict[int, Path] = {}
-    for path in paths:
-        if match := re.fullmatch(r"frame_(\d+)\.png", path.name, re.IGNORECASE):
-            number = int(match[1])
-            if number in files:
-                raise InputError(f"{what} {directory}: {files[number].name} and {path.name} are the same frame")
-            files[number] = path
-    if not files:
-        raise InputError(f"{what} {directory}: there is no frame_0.png, frame_1.png, … in this directory")
-    numbers = sorted(files)[:limit]
-    gaps = [(a + 1, b - 1) for a, b in pairwise(numbers) if b > a + 1]
-    if gaps:
-        names = [f"frame_{a}.png" if a == b else f"frame_{a}.png to frame_{b}.png" for a, b in gaps]
-        more = f" and {len(gaps) - 3} more gaps" if len(gaps) > 3 else ""
-        raise InputError(f"{what} {directory}: missing {', '.join(names[:3])}{more}")
-    return [files[n] for n in numbers]
 
 
 def ffmpeg_name(path: Path) -> str:

@@ -130,7 +130,7 @@ def _to_rgb(image: Image.Image, background: Colour, label: str) -> ImageArray:
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Raises `PyCMSError`, `OSError` or `ValueError` for a profile that is broken or another kind of image's."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    colours = source.profile.xcolor_space.strip()
+    colours = profile[16:20].decode("ascii").strip()  # of its header
     grey = image.mode in ("1", "L", "LA", "La")
     own = "GRAY" if grey else "CMYK" if image.mode == "CMYK" else "RGB"
     if colours != own and not (grey and colours == "RGB"):  # writers give grey images sRGB's

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from stableanimator_jax.data.files import is_directory, numbered_frames, require_file
-from stableanimator_jax.data.images import BLACK, FitMode, fit, load_image
+from stableanimator_jax.data.files import is_directory, require_file
+from stableanimator_jax.data.images import BLACK, FitMode, fit, image_size, load_image
+from stableanimator_jax.data.numbered import numbered_frames
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.errors import InputError
 
@@ -28,8 +29,8 @@ def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop"
     """Read skeletons and fit each to the output size as it is read (bicubic, as published).
 
     Args:
-        path: a directory of `frame_N.png`, taken in the order of their numbers, which may start anywhere but
-            must not skip any; or a video file.
+        path: a directory of numbered images (`numbered_images`), taken in the order of their numbers, which may
+            start anywhere but must not skip any; or a video file.
         width: of the output in pixels.
         height: of the output in pixels.
         mode: "crop" to the output's aspect, or "pad" to it with black.
@@ -43,7 +44,7 @@ def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop"
         raise InputError(f"the number of frames must be at least 1, got {limit}")
     path = Path(path)
     if is_directory(path):
-        files = numbered_frames(path, "poses", limit)
+        files = list(numbered_frames(path, "poses", limit).values())
         return Poses(_fill(_read_all(files), width, height, mode, expected=len(files)), fps=None)
     with read_frames(path, what="poses") as (info, frames):
         expected = min(info.frame_count or 64, limit or 1000, 1000)  # no trust in what a broken header states
@@ -57,7 +58,7 @@ def pose_files(path: Path) -> list[Path]:
         InputError: as `load_poses`, but for what is inside of the files.
     """
     if is_directory(path):
-        return numbered_frames(path, "poses")
+        return list(numbered_frames(path, "poses").values())
     require_file(path, "poses")
     return [path]
 
@@ -65,8 +66,7 @@ def pose_files(path: Path) -> list[Path]:
 def pose_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels of a pose sequence as it is stored. Raises `InputError` as `load_poses`."""
     if is_directory(path):
-        height, width = load_image(pose_files(path)[0], what="pose").shape[:2]
-        return width, height
+        return image_size(pose_files(path)[0], what="pose")
     with read_frames(path, what="poses") as (info, _):
         return info.width, info.height
 

@@ -1,8 +1,7 @@
 """Training data as StableAnimator's authors lay it out: folders of PNG images, named in a text file per bucket."""
 
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +12,9 @@ from PIL import Image
 
 from stableanimator_jax.data.clip_sampling import shortest_length
 from stableanimator_jax.data.clip_source import Annotations, ClipFrames
-from stableanimator_jax.data.files import is_directory, numbered_frames, require_file
-from stableanimator_jax.data.images import BLACK, Filter, FitMode, fit, fit_aspect, load_image
+from stableanimator_jax.data.files import is_directory, require_file
+from stableanimator_jax.data.images import BLACK, Filter, FitMode, fit, fit_aspect, image_size, load_image
+from stableanimator_jax.data.numbered import numbered_frames, numbered_images
 from stableanimator_jax.errors import InputError
 
 _EMBEDDING = 512
@@ -50,12 +50,12 @@ class PublishedClip:
 
     def read_frames(self, indices: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
         """Their pixels alone. Raises `InputError` where one cannot be read."""
-        images = self.images()
+        images = list(self.images().values())
         return np.stack([self._fitted(images[i], "frame", "lanczos") for i in indices])
 
     def read_annotations(self, indices: Sequence[int]) -> Annotations:
         """All but their pixels. Raises `InputError` where a file cannot be read."""
-        poses = numbered_frames(self.folder / "poses", "poses")
+        poses = list(numbered_frames(self.folder / "poses", "poses").values())
         masks = _masks(self.folder, self.images())
         return Annotations(
             poses=np.stack([self._fitted(poses[i], "pose", "bicubic") for i in indices]),
@@ -63,8 +63,8 @@ class PublishedClip:
             embeddings=self.embeddings[list(indices)],
         )
 
-    def images(self) -> list[Path]:
-        """The files of all frames. Raises `InputError` where there are none, or not all."""
+    def images(self) -> dict[int, Path]:
+        """The files of all frames by their numbers. Raises `InputError` where there are none, or not all."""
         return _images(self.folder)
 
     def _fitted(self, path: Path, what: str, filter: Filter) -> UInt8[np.ndarray, "h w 3"]:
@@ -86,10 +86,10 @@ class PublishedClip:
 class PublishedLayout:
     """The folders that a text file names, one a line, as clips of one size. A `ClipSource`.
 
-    Each folder has `images/frame_N.png`, as many `poses/frame_N.png` with the same numbers, `faces/frame_N.png` (white
-    boxes on black; a frame without a mask counts as white all over), and `embeddings.npy`, `[frames, 512]`, with zeros
-    for frames without a face. Frames are fitted without stretching: images by Lanczos and poses bicubic, as
-    published, masks by the nearest pixel.
+    Each folder has `images/frame_N.png` (or other numbered images: `numbered_images`), as many `poses/frame_N.png` with
+    the same numbers, `faces/frame_N.png` (white boxes on black; a frame without a mask counts as white all over), and
+    `embeddings.npy`, `[frames, 512]`, with zeros for frames without a face. Frames are fitted without stretching:
+    images by Lanczos and poses bicubic, as published, masks by the nearest pixel.
 
     Every folder is looked at now, so that a mistake shows before training begins: the numbers of its files, the kind
     of its embeddings, the size of its first frame; but images are not decoded.
@@ -154,24 +154,25 @@ def _check_folder(folder: Path, shortest: int) -> int:
     """The number of frames, if all is there. Raises `InputError`."""
     if not is_directory(folder):
         raise InputError(f"{folder} is not a folder")
-    images, poses = _images(folder), numbered_frames(folder / "poses", "poses")
+    numbered, numbered_poses = _images(folder), numbered_frames(folder / "poses", "poses")
+    images, poses = list(numbered.values()), list(numbered_poses.values())
     if len(images) != len(poses):
         raise InputError(f"{folder} has {len(images)} images, but {len(poses)} poses")
-    if _number(images[0]) != _number(poses[0]):
+    if min(numbered) != min(numbered_poses):
         raise InputError(f"{folder}: images begin with {images[0].name}, but poses with {poses[0].name}")
     if len(images) < shortest:
         raise InputError(f"{folder} has {len(images)} frames, but {shortest} are needed; leave it out")
-    masks = _masks(folder, images)
+    masks = _masks(folder, numbered)
     embeddings = _open_embeddings(folder)
     if embeddings.shape != (len(images), _EMBEDDING):
         raise InputError(
             f"{_embeddings_file(folder)} is of shape {embeddings.shape}, but for {len(images)} images it must be "
             f"({len(images)}, {_EMBEDDING}); {_HOW_TO_MAKE}"
         )
-    width, height = _image_size(images[0])
+    width, height = image_size(images[0])
     for path in (poses[0], next((m for m in masks if m is not None), None)):
         if path is not None:
-            other_width, other_height = _image_size(path)
+            other_width, other_height = image_size(path)
             if abs(width * other_height / (height * other_width) - 1) > _SAME_ASPECT:
                 raise InputError(
                     f"{path} is {other_width}x{other_height} pixels, but {images[0].name} of {folder / 'images'} is "
@@ -180,34 +181,18 @@ def _check_folder(folder: Path, shortest: int) -> int:
     return len(images)
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Path) -> dict[int, Path]:
     return numbered_frames(folder / "images", "images")
 
 
-def _masks(folder: Path, images: Sequence[Path]) -> list[Path | None]:
+def _masks(folder: Path, images: dict[int, Path]) -> list[Path | None]:
     """The mask of every image, None where there is none. Raises `InputError` for one that belongs to no image."""
-    found = dict(_numbered_masks(folder / "faces"))
-    masks = [found.pop(_number(image), None) for image in images]
-    if found:
-        path = found[min(found)]
-        raise InputError(f"{path} belongs to no image: those are {images[0].name} to {images[-1].name}")
-    return masks
-
-
-def _numbered_masks(directory: Path) -> Iterator[tuple[int, Path]]:
-    if not is_directory(directory):
-        return
-    try:
-        paths = list(directory.iterdir())
-    except OSError as e:
-        raise InputError(f"cannot read face masks {directory}: {e.strerror}") from e
-    for path in paths:
-        if re.fullmatch(r"frame_\d+\.png", path.name, re.IGNORECASE):
-            yield _number(path), path
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.rpartition("_")[2])
+    directory = folder / "faces"
+    found = numbered_images(directory, "face masks") if is_directory(directory) else {}
+    if strays := found.keys() - images.keys():
+        names = [path.name for path in images.values()]
+        raise InputError(f"{found[min(strays)]} belongs to no image: those are {names[0]} to {names[-1]}")
+    return [found.get(number) for number in images]
 
 
 def _embeddings_file(folder: Path) -> Path:
@@ -227,13 +212,3 @@ def _open_embeddings(folder: Path) -> np.ndarray:
     if not isinstance(embeddings, np.ndarray) or embeddings.dtype.kind != "f":
         raise InputError(f"face embeddings {path} are not numbers with a fraction; {_HOW_TO_MAKE}")
     return embeddings
-
-
-def _image_size(path: Path) -> tuple[int, int]:
-    """Width and height from an image's header."""
-    require_file(path, "image")
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception as e:  # Pillow raises all kinds of exceptions for damaged files
-        raise InputError(f"cannot read image {path}, it may be damaged: {e}") from e

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from stableanimator_jax.data.files import is_directory, numbered_frames, replacing
+from stableanimator_jax.data.files import is_directory, replacing
 from stableanimator_jax.data.images import load_image
+from stableanimator_jax.data.numbered import numbered_frames
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.faces import EMBEDDING_DIM, Detection, FaceAnalyser
 from stableanimator_jax.preparation.config import FacesConfig
@@ -85,7 +86,7 @@ def _folders(root: Path) -> Iterator[tuple[Path, Path]]:
 def _mask_folder(folder: Path, images: Path, analyser: FaceAnalyser, overwrite: bool) -> MaskedFolder:
     masks, embeddings = folder / MASKS, folder / EMBEDDINGS
     wanted = [path.name for path in (masks, embeddings) if overwrite or not path.exists()]
-    files = numbered_frames(images, "frames")
+    files = list(numbered_frames(images, "frames").values())
     if not wanted:
         return MaskedFolder(folder, len(files), 0, [])
     rows = np.zeros((len(files), EMBEDDING_DIM), np.float32)
@@ -95,7 +96,7 @@ def _mask_folder(folder: Path, images: Path, analyser: FaceAnalyser, overwrite: 
         for i, path in enumerate(tqdm(files, desc=folder.name, unit="frame", leave=False)):
             frame = load_image(path, what="frame")
             found = analyser.detections(frame)
-            Image.fromarray(mask(found, frame.shape[1], frame.shape[0])).save(temporary / path.name)
+            Image.fromarray(mask(found, frame.shape[1], frame.shape[0])).save(temporary / f"{path.stem}.png")
             if found:
                 rows[i] = analyser.identify(frame, found[0]).embedding
         if EMBEDDINGS in wanted:

@@ -13,8 +13,9 @@ from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.data.driving import read_driving
 from stableanimator_jax.data.face_track import FaceTrack
-from stableanimator_jax.data.files import is_directory, numbered_frames
+from stableanimator_jax.data.files import is_directory
 from stableanimator_jax.data.images import BLACK, load_image
+from stableanimator_jax.data.numbered import IMAGE_SUFFIXES, numbered_frames, numbered_images
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.faces import EMBEDDING_DIM
@@ -102,7 +103,8 @@ def content_hash(source: Source) -> str:
     try:
         if not source.is_folder:
             return _file_hash(source.path)
-        files = [f for part in _PARTS for f in (source.path / part).glob("*.png")]
+        parts = (source.path / part for part in _PARTS)
+        files = [f for part in parts for f in part.glob("*") if f.suffix.lower() in IMAGE_SUFFIXES]
         files += [f for f in (source.path / "embeddings.npy",) if f.exists()]
         listing = hashlib.sha256()
         for file in sorted(files):
@@ -132,16 +134,17 @@ def open_source(source: Source, fps: float | None) -> Iterator[OpenSource]:
 
 
 def _open_folder(folder: Path) -> OpenSource:
-    images = numbered_frames(folder / "images", "images")
+    numbered = numbered_frames(folder / "images", "images")
+    images = list(numbered.values())
     first = load_image(images[0])
     height, width = first.shape[:2]
     poses = None
     if is_directory(folder / "poses"):
-        poses = numbered_frames(folder / "poses", "poses")
+        poses = list(numbered_frames(folder / "poses", "poses").values())
         _require_as_many(len(poses), len(images), f"poses {folder / 'poses'}")
     track = None
     if is_directory(folder / "faces"):
-        track = _load_masks(folder / "faces", images, (width, height))
+        track = _load_masks(folder / "faces", list(numbered), (width, height))
     embeddings = None
     if (folder / "embeddings.npy").exists():
         embeddings = load_embeddings(folder / "embeddings.npy", len(images))
@@ -149,12 +152,13 @@ def _open_folder(folder: Path) -> OpenSource:
     return OpenSource(width, height, 0.0, frames, poses is not None, track, embeddings)
 
 
-def _load_masks(directory: Path, images: list[Path], size: tuple[int, int]) -> FaceTrack:
+def _load_masks(directory: Path, numbers: list[int], size: tuple[int, int]) -> FaceTrack:
     """The largest white box of each image's mask; no face where there is no mask, or it is black or white all over."""
-    boxes, valid = np.zeros((len(images), 4), np.float32), np.zeros(len(images), bool)
-    for i, image in enumerate(images):
-        path = directory / image.name
-        if not path.exists():
+    boxes, valid = np.zeros((len(numbers), 4), np.float32), np.zeros(len(numbers), bool)
+    masks = numbered_images(directory, "face masks")
+    for i, number in enumerate(numbers):
+        path = masks.get(number)
+        if path is None:
             continue
         mask = load_image(path, what="face mask", background=BLACK)
         if mask.shape[1::-1] != size:

@@ -1,3 +1,4 @@
+import re
 import tracemalloc
 
 import numpy as np
@@ -30,6 +31,55 @@ def test_numbers_may_start_anywhere_and_have_zeros_before_them(tmp_path):
     save(tmp_path / "b", range(7, 11), "frame_{:04}.png")
     for name in ("a", "b"):
         assert load_poses(tmp_path / name, 96, 64, "crop").frames[:, 0, 0, 0].tolist() == [7, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{:06}.png",
+        "{}.png",
+        "frame{}.png",
+        "dance_{:05}_.png",
+        "clip2-{}.png",
+        "2026-11-27 take 3 ({}).png",
+        "F_{}.PNG",
+    ],
+)
+def test_any_consistent_names_in_numeric_order(tmp_path, name):
+    save(tmp_path, range(8, 13), name)
+    (tmp_path / "cover.png").touch()
+    (tmp_path / "._8.png").touch()
+    assert load_poses(tmp_path, 96, 64, "crop").frames[:, 0, 0, 0].tolist() == [8, 9, 10, 11, 12]
+    (tmp_path / name.format(10)).unlink()
+    with pytest.raises(InputError, match=rf"missing {re.escape(name.format(10))}$") as error:
+        load_poses(tmp_path, 96, 64, "crop")
+    one_line(error)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "webp"])
+def test_jpeg_and_webp(tmp_path, suffix):
+    save(tmp_path, range(9, 12), f"frame_{{}}.{suffix}")
+    levels = load_poses(tmp_path, 96, 64, "crop").frames[:, 0, 0, 0]
+    np.testing.assert_allclose(levels.astype(int), [9, 10, 11], atol=1)
+
+
+def test_several_sequences_in_one_directory(tmp_path):
+    save(tmp_path, range(3), "pose_{}.png")
+    save(tmp_path, [7], "cover {}.png")  # one is none
+    assert len(load_poses(tmp_path, 96, 64, "crop").frames) == 3
+    save(tmp_path, range(3), "depth_{}.png")
+    with pytest.raises(
+        InputError, match=r"2 numbered sequences .* of depth_0\.png and pose_0\.png; leave one"
+    ) as error:
+        load_poses(tmp_path, 96, 64, "crop")
+    one_line(error)
+    save(tmp_path, range(5))
+    assert len(load_poses(tmp_path, 96, 64, "crop").frames) == 5  # frame_N.png are meant whatever else there is
+    takes = tmp_path / "takes"
+    save(takes, range(3), "take1_{}.png")
+    save(takes, range(3), "take2_{}.png")
+    with pytest.raises(InputError, match=r"of take1_0\.png and take2_0\.png"):
+        load_poses(takes, 96, 64, "crop")
 
 
 def test_other_files_do_not_matter(tmp_path):
@@ -116,6 +166,9 @@ def test_the_same_frame_twice(tmp_path):
     with pytest.raises(InputError, match=r"frame_001\.png and frame_1\.png are the same frame") as error:
         load_poses(tmp_path, 96, 64, "crop")
     one_line(error)
+    (tmp_path / "frame_001.png").rename(tmp_path / "frame_1.jpg")
+    with pytest.raises(InputError, match=r"frame_1\.jpg and frame_1\.png are the same frame"):
+        load_poses(tmp_path, 96, 64, "crop")
 
 
 def test_mixed_sizes(tmp_path):
@@ -144,7 +197,8 @@ def test_a_frame_that_cannot_be_read_is_named(tmp_path, damage):
 def test_no_poses(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "others").mkdir()
-    (tmp_path / "others" / "pose1.png").touch()
+    for name in ("pose.png", "pose1.txt", "._pose1.png"):
+        (tmp_path / "others" / name).touch()
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a video")
     save(tmp_path / "one", [0])

@@ -183,7 +183,7 @@ def no_poses(folder: Path) -> None:
         (empty_embeddings, r"embeddings\.npy is empty"),
         (pickled_embeddings, r"embeddings\.npy are not a plain \.npy file"),
         (other_aspect, r"poses/frame_0\.png is 16x16 pixels, but frame_0\.png of .*images is 24x16: another aspect"),
-        (broken_image, r"cannot read image .*images/frame_0\.png"),
+        (broken_image, r"image .*images/frame_0\.png is not an image"),
         (empty_pose, r"image .*poses/frame_0\.png is empty"),
         (no_poses, r"cannot read poses .*poses: No such file"),
     ],
