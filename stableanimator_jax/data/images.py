@@ -2,10 +2,12 @@
 
 import functools
 import io
+import math
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,6 +28,7 @@ BLACK: Colour = (0, 0, 0)
 
 _MOST_PADDED_PIXELS = 2**28  # 0.8 GB; photos stay well below
 
+_MOST_ASPECT = 4  # of an output whose size is not given
 _LYING = (5, 6, 7, 8)  # EXIF's orientations that exchange width and height
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -97,7 +100,7 @@ def _is_heic(path: Path) -> bool:
 
 def _register_heic() -> None:
     try:
-        import pillow_heif  # an extra
+        import pillow_heif  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError:
         raise InputError(
             "a HEIC image needs the package pillow-heif: pip install 'stableanimator-jax[heif]' (in a clone: "
@@ -176,6 +179,25 @@ def aspect_window(image_width: int, image_height: int, width: int, height: int, 
     else:
         new_width, new_height = image_width, by_width
     return Window((image_width - new_width) // 2, (image_height - new_height) // 2, new_width, new_height)
+
+
+def automatic_size(image_width: int, image_height: int) -> tuple[int, int]:
+    """Width and height of an output that shows (nearly) all of an image: multiples of 64 of its aspect.
+
+    A square gives 512x512 and 9:16 gives 576x1024, the sizes of the published training; aspects between them lie
+    between those in area, and flatter ones have the area of the larger.
+    """
+    aspect = image_width / image_height
+    aspect = min(max(aspect, 1 / _MOST_ASPECT), _MOST_ASPECT)
+    share = min(1.0, abs(math.log(aspect)) / math.log(1024 / 576))
+    area = 512**2 * (576 * 1024 / 512**2) ** share
+
+    def cost(size: tuple[int, int]) -> float:
+        cut_off = 1 - math.exp(-abs(math.log(size[0] / size[1] / aspect)))
+        return cut_off + 0.1 * abs(math.log(size[0] * size[1] / area))
+
+    sides = range(256, 1536 + 1, 64)
+    return min(product(sides, sides), key=cost)
 
 
 def fit(

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from stableanimator_jax.data.files import is_directory, require_file
 from stableanimator_jax.data.images import BLACK, FitMode, fit, image_size, load_image
 from stableanimator_jax.data.numbered import numbered_frames
+from stableanimator_jax.data.pose_checks import watched
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.errors import InputError
 
@@ -27,6 +28,8 @@ class Poses:
 
 def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop", *, limit: int | None = None) -> Poses:
     """Read skeletons and fit each to the output size as it is read (bicubic, as published).
+
+    Says on stderr where they do not look like skeletons of DWPose's (`pose_checks`).
 
     Args:
         path: a directory of numbered images (`numbered_images`), taken in the order of their numbers, which may
@@ -45,10 +48,11 @@ def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop"
     path = Path(path)
     if is_directory(path):
         files = list(numbered_frames(path, "poses", limit).values())
-        return Poses(_fill(_read_all(files), width, height, mode, expected=len(files)), fps=None)
+        return Poses(_fill(watched(_read_all(files), f"poses {path}"), width, height, mode, expected=len(files)), fps=None)
     with read_frames(path, what="poses") as (info, frames):
         expected = min(info.frame_count or 64, limit or 1000, 1000)  # no trust in what a broken header states
-        return Poses(_fill(islice(frames, limit), width, height, mode, expected), info.fps)
+        shown = watched(islice(frames, limit), f"poses {path}")
+        return Poses(_fill(shown, width, height, mode, expected), info.fps)
 
 
 def pose_files(path: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,8 @@ def _to_bgr(image: np.ndarray) -> np.ndarray:
 def load_face_embedding(path: Path) -> Float32[np.ndarray, "512"]:
     """Read an identity from a `.npy` file of 512 numbers, `[512]` or `[1, 512]`: a raw ArcFace embedding.
 
+    One of a norm of about 1 is taken as it is, but said on stderr.
+
     Raises:
         InputError: missing, no plain `.npy`, another shape, not real numbers, or not finite.
     """
@@ -144,6 +147,12 @@ def load_face_embedding(path: Path) -> Float32[np.ndarray, "512"]:
         embedding = array.reshape(EMBEDDING_DIM).astype(np.float32)
     if not np.isfinite(embedding).all():
         raise InputError(f"face embedding {path} has values that are not finite in float32")
+    if 0.5 <= (norm := float(np.linalg.norm(embedding))) <= 1.5:
+        print(
+            f"warning: face embedding {path} has norm {norm:.2f}, as InsightFace's normed_embedding: the Face Encoder "
+            "knows raw ones (`embedding`, of norm about 20), so the face may be lost",
+            file=sys.stderr,
+        )
     return embedding
 
 

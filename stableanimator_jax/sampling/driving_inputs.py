@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from stableanimator_jax.data.driving import DrivingInfo, Frame, read_driving
@@ -78,6 +78,7 @@ def extract_poses(config: SampleConfig, reference: UInt8[np.ndarray, "h w 3"], w
             _warn(alignment.poor)
         placed = alignment.keypoints
     keypoints = _fitted(placed, width, height, config.fit)
+    _warn_of_cut_off(driving, keypoints)
     return DrivenPoses(driving, keypoints, Poses(np.stack(list(_draw(keypoints))), info.fps))
 
 
@@ -141,6 +142,23 @@ def _warn_of_gaps(track: Track, info: DrivingInfo) -> None:
             f"the driving video shows other people in {int((track.others > 0).sum())} of {len(track.others)} frames; "
             "the one followed was the largest when first seen"
         )
+
+
+def _warn_of_cut_off(driving: Keypoints, keypoints: Keypoints) -> None:
+    """Of points that the driving video shows, but the output does not."""
+    seen = (driving.scores > 0) & _inside(driving)
+    lost = seen & ~_inside(keypoints)
+    if lost.any():
+        _warn(
+            f"{int(lost.sum())} of {int(seen.sum())} keypoints lie outside of the picture ({keypoints.width}x"
+            f"{keypoints.height}), in {int(lost.any(axis=1).sum())} of {len(lost)} frames: those parts of the person "
+            "are cut off; --fit pad or a --width and --height nearer to the reference's aspect show more"
+        )
+
+
+def _inside(keypoints: Keypoints) -> Bool[np.ndarray, "f 134"]:
+    x, y = np.moveaxis(keypoints.points, -1, 0)
+    return (x >= 0) & (y >= 0) & (x < keypoints.width) & (y < keypoints.height)
 
 
 def _fitted(keypoints: Keypoints, width: int, height: int, mode: FitMode) -> Keypoints:

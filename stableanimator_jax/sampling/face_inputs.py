@@ -207,9 +207,15 @@ def _track(
         found = track_from_keypoints(poses.points, poses.scores)
         return fitted(found, size, "the keypoints"), "the face's keypoints in the driving video"
     if (path := keypoints_beside(poses)) is not None:
-        keypoints = load_keypoints(path)
-        if len(keypoints.points) != frames:
-            raise InputError(f"{path} has {len(keypoints.points)} frames, but there are {frames} poses beside it")
+        try:
+            keypoints = load_keypoints(path)
+            if len(keypoints.points) != frames:
+                raise InputError(f"{path} has {len(keypoints.points)} frames, but there are {frames} poses beside it")
+        except InputError as e:
+            raise InputError(
+                f"{e}; it is read because it lies beside the poses: move or rename it if it is another program's, or "
+                "give --face-boxes or --face-masks"
+            ) from None
         track = track_from_keypoints(keypoints.points, keypoints.scores)
         return fitted(track, (keypoints.width, keypoints.height), f"the keypoints in {path}"), f"keypoints in {path}"
     return None, ""

@@ -1,6 +1,5 @@
 """Everything a run reads: found, checked and loaded before anything is computed, and hashed for its record."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.data.files import is_directory
-from stableanimator_jax.data.images import fit_aspect, load_image
+from stableanimator_jax.data.images import automatic_size, fit_aspect, load_image
 from stableanimator_jax.data.keypoints import keypoints_beside
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
 from stableanimator_jax.errors import InputError
@@ -27,7 +26,6 @@ from stableanimator_jax.sampling.record import InputFile, Record, sha256_of
 from stableanimator_jax.sampling.run_config import SampleConfig
 from stableanimator_jax.shipped import EMBEDDED, EXAMPLE, checkpoint_path, is_shipped
 
-_SIZES = ((512, 512), (576, 1024), (1024, 576))  # what the published model was trained on, and that lying down
 _MODELS = ("unet", "pose_net", "vae", "image_encoder", "face_encoder")
 
 
@@ -187,8 +185,7 @@ def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray
         check_size(models, width=config.width, height=config.height)
         return config.width, config.height
     if poses is None:
-        aspect = reference.shape[1] / reference.shape[0]
-        return min(_SIZES, key=lambda size: abs(math.log(size[0] / size[1] / aspect)))
+        return automatic_size(reference.shape[1], reference.shape[0])
     width, height = pose_size(poses)
     try:
         check_size(models, width=width, height=height)

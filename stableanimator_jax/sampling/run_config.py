@@ -54,7 +54,7 @@ class SampleConfig:
     """The weights: a checkpoint directory, or the small ones in this package, which know drawn people only."""
     width: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """Of the output, a multiple of 64 (of 16 with --checkpoint embedded). By default the poses' own; with --driving
-    576x1024, 1024x576 or 512x512, whichever is nearest to the reference's aspect."""
+    of the reference's aspect, so that little of it is cut off: 512x512 for a square, up to 576x1024 for 9:16."""
     height: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """As --width, and given together with it."""
     fit: FitMode = "crop"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from stableanimator_jax.data.images import fit, fit_aspect, image_size, load_image, resize
+from stableanimator_jax.data.images import aspect_window, automatic_size, fit, fit_aspect, image_size, load_image, resize
 from stableanimator_jax.errors import InputError
 from tests.data.clips import one_line
 
@@ -361,6 +361,30 @@ def test_size_from_the_header_is_that_of_the_upright_image(tmp_path, gradient, o
 
 
 # Fitting
+
+
+@pytest.mark.parametrize(
+    ("photo", "size"),
+    [
+        ((1000, 1000), (512, 512)),
+        ((1080, 1920), (576, 1024)),
+        ((1920, 1080), (1024, 576)),
+        ((3024, 4032), (576, 768)),
+        ((4032, 3024), (768, 576)),
+        ((1080, 1350), (512, 640)),
+    ],
+)
+def test_automatic_size_has_the_photos_aspect(photo, size):
+    assert automatic_size(*photo) == size
+
+
+def test_automatic_sizes_cut_little_off_and_keep_to_the_published_area():
+    for aspect in np.geomspace(1 / 3, 3, 101):
+        width, height = automatic_size(round(1000 * aspect), 1000)
+        assert width % 64 == height % 64 == 0
+        assert 0.85 * 512**2 < width * height < 1.15 * 576 * 1024
+        window = aspect_window(round(1000 * aspect), 1000, width, height, "crop")
+        assert window.width * window.height >= 0.95 * 1000 * round(1000 * aspect)
 
 
 @pytest.mark.parametrize(("mode", "size"), [("crop", (40, 60)), ("pad", (40, 60)), ("crop", (20, 30))])

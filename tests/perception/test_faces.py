@@ -265,3 +265,15 @@ def test_bad_embedding_files(tmp_path):
         with pytest.raises(InputError, match=words) as error:
             load_face_embedding(path)
         assert str(path) in one_line(error)
+
+
+@pytest.mark.parametrize(("norm", "warned"), [(1.0, True), (0.8, True), (22.0, False), (0.0, False)])
+def test_a_normed_embedding_is_said(tmp_path, capsys, norm, warned):
+    direction = np.random.default_rng(0).standard_normal(512)
+    np.save(tmp_path / "a.npy", (norm * direction / np.linalg.norm(direction)).astype(np.float32))
+    load_face_embedding(tmp_path / "a.npy")
+    err = capsys.readouterr().err
+    assert err.count("\n") == int(warned)
+    if warned:
+        assert err.startswith(f"warning: face embedding {tmp_path / 'a.npy'} has norm {norm:.2f}, ")
+        assert "raw ones" in err
