@@ -138,6 +138,20 @@ def test_frames_with_nobody_are_said(place, capsys):
     assert len(pixels(Path("frames"))) == FRAMES
 
 
+def test_a_tall_photo_that_the_size_cuts_is_said(place, capsys):
+    picture = np.zeros((400, 200, 3), np.uint8)
+    draw_person(picture, (60, 30, 140, 370))
+    Image.fromarray(picture).save("tall.png")
+    assert sample("--reference", "tall.png") == 0
+    assert re.search(
+        rf"^warning: \d+ of \d+ keypoints lie outside of the picture \(64x64\), in {FRAMES} of {FRAMES} frames",
+        capsys.readouterr().err,
+        re.M,
+    )
+    assert sample("--reference", "tall.png", "--fit", "pad") == 0
+    assert "outside of the picture" not in capsys.readouterr().err
+
+
 BAD = {
     "driving and poses": (
         lambda: ["--poses", poses(Path("poses"), 2)],

@@ -108,6 +108,16 @@ def test_keypoints_beside_the_poses(place, capsys):
     assert "keypoints in " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("text", ['{"people": []}', "[1, 2]"])
+def test_another_programs_keypoints_beside_the_poses(place, capsys, text):
+    Path("poses/keypoints.json").write_text(text)
+    Path("reference.json").write_text(json.dumps({"reference": REFERENCE}))
+    assert sample("--face-boxes", "reference.json") == 2
+    err = capsys.readouterr().err
+    assert re.search(r"^error: .*keypoints\.json.*move or rename it.*--face-boxes or --face-masks\n\Z", err, re.M), err
+    assert sample("--face-masks", masks(), "--face-embedding", embedding()) == 0
+
+
 def test_faces_found_by_insightface(place, capsys):
     write_models(Path("models/antelopev2"))
     picture = np.zeros((4 * CELL, 4 * CELL, 3), np.uint8)

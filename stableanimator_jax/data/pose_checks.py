@@ -4,9 +4,9 @@ import math
 import sys
 from collections.abc import Iterable, Iterator
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
+from numpy.lib.stride_tricks import sliding_window_view
 
 _LEAST_BLACK = 0.75  # thin skeletons leave 0.98 of an image black, thick ones 0.87, photos 0.2
 _LEAST_SIDE = 256  # below, a thick line is a pixel wide too
@@ -63,8 +63,17 @@ def _look(image: UInt8[np.ndarray, "h w 3"]) -> tuple[float, float, float, float
     # Without the face, which is white, and the hands: far away each of them is one blot.
     limbs = np.where((2 * dark.astype(int) < bright) & (bright >= 40) & ~pure_red & ~pure_blue, bright, np.uint8(0))
     width = max(3, round(_WIDE * side))
-    in_wide = cv2.morphologyEx(limbs, cv2.MORPH_OPEN, np.ones((width, width), np.uint8))
-    wide = float(in_wide.sum(dtype=np.int64) / max(1, limbs.sum(dtype=np.int64)))
+    wide = float(_opened(limbs, width).sum(dtype=np.int64) / max(1, limbs.sum(dtype=np.int64)))
     disc = math.pi / 4 * (_HAND_DISC * side) ** 2
     full = bright > 165  # limbs have 0.6 of 255
     return black, wide, float((full & pure_red).sum() / disc), float((full & pure_blue).sum() / disc)
+
+
+def _opened(image: UInt8[np.ndarray, "h w"], width: int) -> UInt8[np.ndarray, "h w"]:
+    """What squares of `width` pixels fit into. Without OpenCV, so that poses can be read where it cannot be loaded."""
+    for axis in (0, 1):
+        image = sliding_window_view(image, width, axis=axis).min(axis=-1)
+    image = np.pad(image, width - 1)
+    for axis in (0, 1):
+        image = sliding_window_view(image, width, axis=axis).max(axis=-1)
+    return image

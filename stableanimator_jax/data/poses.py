@@ -48,7 +48,9 @@ def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop"
     path = Path(path)
     if is_directory(path):
         files = list(numbered_frames(path, "poses", limit).values())
-        return Poses(_fill(watched(_read_all(files), f"poses {path}"), width, height, mode, expected=len(files)), fps=None)
+        return Poses(
+            _fill(watched(_read_all(files), f"poses {path}"), width, height, mode, expected=len(files)), fps=None
+        )
     with read_frames(path, what="poses") as (info, frames):
         expected = min(info.frame_count or 64, limit or 1000, 1000)  # no trust in what a broken header states
         shown = watched(islice(frames, limit), f"poses {path}")

@@ -25,8 +25,8 @@ class SampleConfig:
     reference: Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")] = None
     """Photo of the person, of any size. Not needed with --checkpoint embedded, which has an example."""
     poses: Annotated[Path | None, tyro.conf.arg(metavar="DIR|VIDEO")] = None
-    """Skeletons as DWPose draws them, one a frame of the output: a directory of frame_0.png, frame_1.png, …, or a
-    video. Not needed with --driving, nor with --checkpoint embedded, which has an example."""
+    """Skeletons as DWPose draws them, one a frame of the output: a directory of numbered images (frame_0.png,
+    frame_1.png, …), or a video. Not needed with --driving, nor with --checkpoint embedded, which has an example."""
     driving: Annotated[Path | None, tyro.conf.arg(metavar="VIDEO")] = None
     """A video of anybody moving, instead of --poses: DWPose finds the poses in it (needs --dwpose)."""
     dwpose: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from stableanimator_jax.data.images import aspect_window, automatic_size, fit, fit_aspect, image_size, load_image, resize
+from stableanimator_jax.data.images import (
+    aspect_window,
+    automatic_size,
+    fit,
+    fit_aspect,
+    image_size,
+    load_image,
+    resize,
+)
 from stableanimator_jax.errors import InputError
 from tests.data.clips import one_line
 
