@@ -1,6 +1,7 @@
 """Files in general: the first check on every input, writing all or nothing."""
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
