@@ -70,11 +70,17 @@ def _encode(flags: Sequence[str]) -> None:
     with _said_to_go_on():
         result = encode(config)
     clips, size = f"{result.clips} clip{'s' * (result.clips != 1)}", f"{result.bytes / 1e9:.3g} GB"
-    if not result.encoded:
+    if not result.encoded and not result.damaged:
         print(f"{result.folder} is there already: {clips}, {size}")
     else:
         speed = f"{result.frames} frames in {result.seconds:.1f} s on {result.device}"
         print(f"{result.folder} is ready: {clips} ({result.encoded} of them now: {speed}), {size}")
+    if result.damaged:
+        raise InputError(
+            f"{len(result.damaged)} of {clips} cannot be read and are left out; training does without them, if they "
+            f"are no more than --data.damaged allows: {'; '.join(result.damaged[:5])}"
+            + (f"; and {len(result.damaged) - 5} more" if len(result.damaged) > 5 else "")
+        )
 
 
 @contextmanager

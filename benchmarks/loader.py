@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -194,6 +194,17 @@ class TimedClip:
 class TimedSource:
     source: ClipSource
     watch: Stopwatch
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.source.size
+
+    @property
+    def damaged(self) -> Mapping[int, str]:
+        return self.source.damaged
+
+    def contents(self) -> dict[str, str]:
+        return self.source.contents()
 
     def __len__(self) -> int:
         return len(self.source)

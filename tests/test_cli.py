@@ -1,6 +1,8 @@
 """Config files and flags, and how scripts end."""
 
 import io
+import os
+import pickle
 import runpy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,7 @@ from tqdm import tqdm
 
 from stableanimator_jax.cli import config_file, flag_value, parse, run_script
 from stableanimator_jax.config import StableAnimatorConfig
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, printable
 from stableanimator_jax.sampling.run_config import SampleConfig
 from stableanimator_jax.training.config import TrainConfig
 from tests.sample_script import ROOT
@@ -145,3 +147,13 @@ def test_configs(path):
     assert config.width is not None
     assert config.height is not None
     assert config.width % multiple == config.height % multiple == 0
+
+
+def test_a_name_that_is_no_utf8_is_printable_in_every_error():
+    """Files, protocols and processes that take UTF-8 alone get what they can take."""
+    name = os.fsdecode(b"\xd6\xd0.mkv")
+    assert str(InputError(f"video {name} is missing")) == r"video \xd6\xd0.mkv is missing"
+    assert str(pickle.loads(pickle.dumps(InputError(name)))) == r"\xd6\xd0.mkv"
+    assert printable("\ud800") == r"\ud800"
+    assert printable("å 中") == "å 中"
+    assert printable("å".encode().decode("ascii", "surrogateescape")) == "å"  # as a C locale has it

@@ -308,3 +308,30 @@ def test_help_and_a_mistyped_command(capsys):
     assert "--filters.sharpness" in capsys.readouterr().out
     assert call("vidoes") == 2
     assert "did you mean videos?" in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_utf8(model_files, tmp_path, in_process, capsys):
+    """Such as GBK, which archives of other systems have; also of what cannot be read, and a second time."""
+    folder, root = tmp_path / "videos", tmp_path / "root"
+    write_video(folder / "good.mkv", scene(20))
+    (folder / "good.mkv").rename(folder / os.fsdecode(b"\xd6\xd0.mkv"))
+    (folder / os.fsdecode(b"\xb0\xdc.mp4")).write_bytes(b"no video" * 100)
+    flagged = ["videos", folder, "--output", root, "--validation", "0", *FLAGS, *flags(model_files)]
+    assert call(*flagged) == 0
+    assert r"left out: \xb0\xdc.mp4: video \xb0\xdc.mp4 is not a video" in capsys.readouterr().out
+    assert PreparedClips(root, "train", "192x192")[0].name == r"\xd6\xd0.mkv-000000"
+    data = read_dataset_file(root)
+    assert list(data["videos"]) == [r"\xd6\xd0.mkv"]
+    assert list(data["failed"]) == [r"\xb0\xdc.mp4"]
+    assert r"\\xd6\\xd0.mkv-000000" in (root / "report.md").read_text(encoding="utf-8")
+    assert call(*flagged) == 0
+    assert "is there already: 1 clip" in capsys.readouterr().out
+
+
+def test_an_output_that_is_no_utf8_is_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"x")
+    output = tmp_path / os.fsdecode(b"\xd6\xd0")
+    assert call("videos", tmp_path / "videos", "--output", output) == 2
+    assert r"\xd6\xd0: the name is no UTF-8" in capsys.readouterr().err
+    assert not output.exists()

@@ -149,7 +149,7 @@ def decode_images(encoded: Sequence[bytes]) -> UInt8[np.ndarray, "k h w 3"]:
     """
     images = []
     for data in encoded:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
         if image is None:
             raise ValueError("an image of the clip cannot be decoded; the record is damaged")
         images.append(image)

@@ -1,6 +1,6 @@
 """What the loader reads training videos from: the interface of every kind of data set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -92,10 +92,31 @@ class Clip(Protocol):
 class ClipSource(Protocol):
     """The clips of one bucket: all of one size. Picklable and cheap to pickle, because it goes to worker processes."""
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of all its clips in pixels."""
+        ...
+
+    @property
+    def damaged(self) -> Mapping[int, str]:
+        """What is wrong with the clips that are known, without reading them, to be damaged, by index."""
+        ...
+
     def __len__(self) -> int:
-        """Number of clips."""
+        """Number of clips, damaged ones too."""
         ...
 
     def __getitem__(self, index: int, /) -> Clip:
-        """The clip at `index`, from 0; reads no frames yet."""
+        """The clip at `index`, from 0; reads no frames yet. Raises `InputError` where it is damaged."""
+        ...
+
+    def contents(self) -> dict[str, str]:
+        """What the clips are made of, in their order: a hash of each part, by a name for people.
+
+        Where it is the same, an index means the same clip. It takes file names, sizes and samples, not all bytes, and
+        is the same wherever the files lie.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
         ...

@@ -8,7 +8,7 @@ the models were is in `encoded.json` beside the files, and compared whenever the
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from stableanimator_jax.config import from_dict, read_json
 from stableanimator_jax.data.batches import PIXELS_PER_LATENT, EncodedClipBatch, at_latents
 from stableanimator_jax.data.files import is_directory
 from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClip, PreparedClips
-from stableanimator_jax.data.published_layout import PublishedClip, PublishedLayout
+from stableanimator_jax.data.published_layout import PublishedClip, PublishedLayout, file_sizes
 from stableanimator_jax.errors import InputError
 
 ENCODED_FILE = "encoded.json"
@@ -175,16 +175,29 @@ class EncodedClips:
                     f"remove that folder and {_AGAIN}"
                 )
         self.files = clip_files(clips)
-        if missing := len(set(self.files) - present_files(self.folder)):
+        present, damaged = present_files(self.folder), damaged_files(self.folder)
+        found = {i: damaged[file] for i, file in enumerate(self.files) if file in damaged and file not in present}
+        self.damaged: Mapping[int, str] = found | dict(clips.damaged)
+        wanted = {file for i, file in enumerate(self.files) if i not in self.damaged}
+        if missing := len(wanted - present):
             raise InputError(
                 f"{missing} of {len(clips)} clips are not encoded in {self.folder}, or have changed since: {_AGAIN}"
             )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.clips.size
+
+    def contents(self) -> dict[str, str]:
+        return self.clips.contents()
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int, /) -> EncodedClip:
         """The clip at `index`. Raises as that of the clips that these were made of."""
+        if index in self.damaged:
+            raise InputError(self.damaged[index])
         return EncodedClip(self.clips[index], self.folder / self.files[index], self.encoding)
 
 
@@ -207,7 +220,8 @@ def clip_files(clips: PixelClips) -> list[str]:
     if isinstance(clips, PreparedClips):
         dataset = hashlib.sha256(_read_bytes(clips.directory / DATASET_FILE)).hexdigest()
         return [_file_name([dataset, clips.bucket, clips.split, index]) for index in range(len(clips))]
-    return [_file_name([c.name, c.size, c.fit, _sizes(c.images())]) for c in map(clips.__getitem__, range(len(clips)))]
+    found = map(clips.folder_at, range(len(clips)))
+    return [_file_name([clip.name, clip.size, clip.fit, _sizes(clip.images())]) for clip in found]
 
 
 def _file_name(identity: list[Any]) -> str:
@@ -216,7 +230,7 @@ def _file_name(identity: list[Any]) -> str:
 
 def _sizes(files: dict[int, Path]) -> list[tuple[str, int]]:
     try:
-        return [(path.name, path.stat().st_size) for path in files.values()]
+        return file_sizes(list(files.values()))
     except OSError as e:
         raise InputError(f"cannot read frame {e.filename}: {e.strerror}") from e
 
@@ -234,6 +248,12 @@ def present_files(folder: Path) -> set[str]:
         return {path.name for path in folder.iterdir() if path.suffix == ".npy"}
     except OSError as e:
         raise InputError(f"cannot read encoded clips {folder}: {e.strerror}") from e
+
+
+def damaged_files(folder: Path) -> dict[str, str]:
+    """What is wrong with the clips that could not be encoded, by the name of the file that is not there."""
+    data = read_json(folder / ENCODED_FILE)
+    return dict(data.get("damaged", {})) if isinstance(data, dict) else {}
 
 
 def read_encoding(folder: Path) -> Encoding:
@@ -254,12 +274,17 @@ def read_encoding(folder: Path) -> Encoding:
         raise InputError(f"{folder / ENCODED_FILE} is damaged: {e}; remove that folder and {_AGAIN}") from e
 
 
-def write_encoding(file: Path, encoding: Encoding, versions: dict[str, str]) -> None:
-    """Write what `read_encoding` reads, with the versions of what computed, which nothing is compared with."""
+def write_encoding(
+    file: Path, encoding: Encoding, versions: dict[str, str], damaged: Mapping[str, str] | None = None
+) -> None:
+    """Write what `read_encoding` reads, with the versions of what computed, which nothing is compared with.
+
+    `damaged` is what `damaged_files` gives.
+    """
     data = {
         "format": _FORMAT,
         "version": _VERSION,
         "encoding": dataclasses.asdict(encoding),
         "versions": versions,
-    }
+    } | ({"damaged": dict(damaged)} if damaged else {})
     file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

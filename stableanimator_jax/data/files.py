@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, printable
 
 
 def require_file(path: Path, what: str) -> None:
@@ -26,6 +26,12 @@ def require_file(path: Path, what: str) -> None:
         raise InputError(f"cannot read {what} {path}: {e.strerror}") from e
     if size == 0:
         raise InputError(f"{what} {path} is empty (0 bytes)")
+
+
+def require_utf8(path: str | os.PathLike[str], what: str) -> None:
+    """Raise `InputError` for a name with bytes that are no UTF-8, where a library that opens it takes no such name."""
+    if printable(os.fspath(path)) != os.fspath(path):
+        raise InputError(f"{what} {path}: the name is no UTF-8, which what opens it does not take; give it another")
 
 
 def is_directory(path: Path) -> bool:

@@ -7,12 +7,17 @@ The plan: each bucket's clips are shuffled anew every epoch, one epoch follows o
 endless row is cut into batches. So every clip comes exactly once an epoch, whatever the batch size; a batch may
 hold the end of one epoch and the beginning of the next, and nothing is dropped or repeated to fill it. Whole batches of
 the buckets are then mixed evenly in proportion.
+
+A clip that cannot be read is left out: another one of its bucket is read in its place, which one being decided by the
+same numbers as everything else. So the plan stays as it is, and so does the meaning of a step.
 """
 
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import grain
@@ -50,14 +55,19 @@ class LoaderConfig:
     """Processes that read and decode. 0: threads of this process do."""
     batches_ahead: int = 2
     """Batches that each worker, or this process where there are none, holds ready. Takes memory, not time."""
+    damaged: float = 0.01
+    """Share of the clips that may turn out to be damaged: each is left out, and another one taken in its place. One
+    may be in any case, unless this is 0."""
 
     def __post_init__(self):
-        least = {"seed": 0, "batch_size": 1, "frames": 1, "stride": 1, "workers": 0, "batches_ahead": 1}
+        least = {"seed": 0, "batch_size": 1, "frames": 1, "stride": 1, "workers": 0, "batches_ahead": 1, "damaged": 0}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise InputError(f"loader: {name} must be at least {low}, got {getattr(self, name)}")
         if self.seed >= 2**32:
             raise InputError(f"loader: seed must be below 2**32, got {self.seed}")
+        if not self.damaged <= 1:
+            raise InputError(f"loader: damaged must be at most 1, got {self.damaged}")
         if self.proportions is not None and not all(0 < p < float("inf") for p in self.proportions):
             raise InputError(f"loader: proportions must be numbers above 0, got {self.proportions}")
 
@@ -96,6 +106,15 @@ class _RowOf:
         return Row(self.bucket, int(clip), position // self.size)
 
 
+LeftOut = dict[tuple[int, int], str]
+"""What is wrong with each clip that was left out, by the numbers of its bucket and of the clip in it."""
+
+
+class _Read(NamedTuple):
+    batch: AnyBatch
+    left_out: tuple[tuple[int, int, str], ...]
+
+
 @dataclass(frozen=True)
 class _ReadRows:
     """Reads one host's rows of a planned batch. Goes to the worker processes."""
@@ -105,18 +124,55 @@ class _ReadRows:
     first: int
     count: int
 
-    def __call__(self, rows: list[Row]) -> AnyBatch:
-        return joined([self._read(row) for row in rows[self.first : self.first + self.count]])
+    def __call__(self, rows: list[Row]) -> _Read:
+        left_out: LeftOut = {}
+        batch = joined([self._read(row, left_out) for row in rows[self.first : self.first + self.count]])
+        return _Read(batch, tuple((*clip, why) for clip, why in left_out.items()))
 
-    def _read(self, row: Row) -> AnyBatch:
-        clip = self.buckets[row.bucket][row.clip]
+    def too_many(self, left_out: Mapping[tuple[int, int], str]) -> str | None:
+        """What to say if more clips are left out than may be."""
+        total = sum(map(len, self.buckets))
+        most = max(1, int(total * self.config.damaged)) if self.config.damaged else 0
+        if len(left_out) <= most:
+            return None
+        last = list(left_out.values())[-1]
+        return (
+            f"{len(left_out)} of {total} clips cannot be read, and --data.damaged {self.config.damaged:g} lets {most} "
+            f"of them be left out: {last}"
+        )
+
+    def _read(self, row: Row, left_out: LeftOut) -> AnyBatch:
+        for clip in self._choices(row):
+            try:
+                return self._sample(row, clip)
+            except InputError as e:
+                left_out[row.bucket, clip] = str(e)
+                if problem := self.too_many(left_out):
+                    raise InputError(problem) from e
+        last = list(left_out.values())[-1]
+        raise InputError(f"no clip of bucket {row.bucket} of the training data can be read: {last}")
+
+    def _choices(self, row: Row) -> Iterator[int]:
+        """The clip of the row, then those that may take its place."""
+        yield row.clip
+        rng = np.random.default_rng([self.config.seed, row.epoch, row.bucket, row.clip, 1])
+        yield from (clip for clip in rng.permutation(len(self.buckets[row.bucket])).tolist() if clip != row.clip)
+
+    def _sample(self, row: Row, number: int) -> AnyBatch:
+        """A sample of a clip, in the place of the row's where it is another."""
+        clip = self.buckets[row.bucket][number]
         # Of the clip and the epoch, not of the row's place: the same on any number of hosts, and after a restart.
-        rng = np.random.default_rng([self.config.seed, row.epoch, row.bucket, row.clip])
+        replaced = [row.clip] if number != row.clip else []  # in whose place it shows other frames than in its own
+        rng = np.random.default_rng([self.config.seed, row.epoch, row.bucket, number, *replaced])
         chosen = sample_frames(
             clip.has_face, frames=self.config.frames, stride=self.config.stride, rng=rng, name=clip.name
         )
         mirrored = self.config.horizontal_flip and rng.random() < 0.5
-        return clip.read([*chosen.indices.tolist(), chosen.reference]).batch(clip.name, mirrored=mirrored)
+        batch = clip.read([*chosen.indices.tolist(), chosen.reference]).batch(clip.name, mirrored=mirrored)
+        for array in batch[:-1]:
+            if isinstance(array, np.ndarray) and array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise InputError(f"clip {clip.name} has numbers that are not finite")
+        return batch
 
 
 class Loader(Iterator[AnyBatch]):
@@ -125,7 +181,14 @@ class Loader(Iterator[AnyBatch]):
     def __init__(self, plan: grain.MapDataset[list[Row]], read: _ReadRows):
         self._plan, self._read = plan, read
         self._step = 0
-        self._batches: grain.DatasetIterator[AnyBatch] | None = None
+        self._batches: grain.DatasetIterator[_Read] | None = None
+        self._here = read.config.workers == 0
+        self.left_out: LeftOut = {
+            (b, c): why for b, bucket in enumerate(read.buckets) for c, why in bucket.damaged.items()
+        }
+        """The clips found damaged so far, of those that this host reads."""
+        self.lost_worker: str | None = None
+        """What to say of worker processes if one of them has died: from then on this process reads by itself."""
 
     @property
     def step(self) -> int:
@@ -135,9 +198,20 @@ class Loader(Iterator[AnyBatch]):
     def __next__(self) -> AnyBatch:
         if self._batches is None:
             self._batches = iter(self._open())
-        batch = next(self._batches)
+        try:
+            batch = self._noted(next(self._batches))
+        except RuntimeError as e:  # what Grain raises for a process that died
+            if self._here or "terminated unexpectedly" not in str(e):
+                raise
+            self.lost_worker = (
+                "a process that reads training data was killed, often because memory was short: try fewer "
+                f"--data.workers or --data.batches-ahead ({' '.join(str(e).split())[:80]})"
+            )
+            self._stop()
+            self._here = True
+            return next(self)
         self._step += 1
-        if self._read.config.workers:
+        if not self._here:
             # Shared memory is freed here and now. Kept until the program ends, it would be freed too late, with a
             # warning about a leak.
             *arrays, names = batch
@@ -146,13 +220,22 @@ class Loader(Iterator[AnyBatch]):
 
     def batch_at(self, step: int) -> AnyBatch:
         """The batch of any step, read now, here; where the loader is does not matter, and does not change."""
-        batch = self._plan.map(self._read)[step]
-        assert batch is not None  # nothing is filtered
-        return batch
+        read = self._plan.map(self._read)[step]
+        assert read is not None  # nothing is filtered
+        return self._noted(read)
+
+    def too_many_left_out(self, left_out: Mapping[tuple[int, int], str]) -> str | None:
+        """What to say if these are more than the settings allow."""
+        return self._read.too_many(left_out)
+
+    @cached_property
+    def contents(self) -> list[dict[str, str]]:
+        """What every bucket's clips are made of, see `ClipSource.contents`."""
+        return [bucket.contents() for bucket in self._read.buckets]
 
     def state(self) -> bytes:
         """Where it is: JSON, the same on every host. Restored, the next batch is the one that would have come."""
-        return json.dumps({"step": self._step} | self._identity()).encode()
+        return json.dumps({"step": self._step} | self._identity).encode()
 
     def restore(self, state: bytes) -> None:
         """Go on from a `state()`, also one from another number of hosts or workers.
@@ -161,15 +244,27 @@ class Loader(Iterator[AnyBatch]):
             InputError: it is of other data or of another seed, batch size or proportions, so that its step means
                 nothing here; or it is no such state.
         """
+        step, changed = self.compare(state)
+        if changed:
+            told = "; ".join(f"{name} was {old} and is {new}" for name, (old, new) in changed.items())
+            raise InputError(f"cannot go on within the epoch, the training data changed: {told}")
+        self.seek(step)
+
+    def compare(self, state: bytes) -> tuple[int, dict[str, tuple[Any, Any]]]:
+        """The step of a state, and what the data had there and have here, where that is not the same.
+
+        `content` among the names is a hash: it alone differs where as many clips are others.
+
+        Raises:
+            InputError: it is no such state.
+        """
         try:
             saved = json.loads(state)
-            step, identity = int(saved["step"]), self._identity()
-            changed = [f"{k} was {saved.get(k)} and is {v}" for k, v in identity.items() if saved.get(k) != v]
+            old, new = ({**part, "step": int(saved["step"])} for part in (saved, self._identity))
+            new = {name: value for name, value in new.items() if name in old or name != "content"}  # it came later
+            return old["step"], {name: (old.get(name), new[name]) for name in new if old.get(name) != new[name]}
         except (ValueError, KeyError, AttributeError, TypeError) as e:
             raise InputError(f"the saved state of the training data cannot be read: {e}") from e
-        if changed:
-            raise InputError(f"cannot go on within the epoch, the training data changed: {'; '.join(changed)}")
-        self.seek(step)
 
     def seek(self, step: int) -> None:
         """Make the batch of `step`, counted from 0, the next one."""
@@ -188,11 +283,15 @@ class Loader(Iterator[AnyBatch]):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _open(self) -> grain.IterDataset[AnyBatch]:
+    def _noted(self, read: _Read) -> AnyBatch:
+        self.left_out = self.left_out | {(bucket, clip): why for bucket, clip, why in read.left_out}
+        return read.batch
+
+    def _open(self) -> grain.IterDataset[_Read]:
         config = self._read.config
         # Reading begins where the plan is cut: steps before it cost nothing.
         batches = self._plan[self._step :].map(self._read)
-        if config.workers == 0:
+        if self._here:
             ahead = config.batches_ahead
             return batches.to_iter_dataset(grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead))
         if not flags.FLAGS.is_parsed():
@@ -211,6 +310,7 @@ class Loader(Iterator[AnyBatch]):
             self._batches.close()
             self._batches = None
 
+    @cached_property
     def _identity(self) -> dict[str, Any]:
         """What the meaning of a step rests on."""
         config = self._read.config
@@ -218,6 +318,7 @@ class Loader(Iterator[AnyBatch]):
             "seed": config.seed,
             "batch_size": config.batch_size,
             "clips": [len(bucket) for bucket in self._read.buckets],
+            "content": content_hash(self.contents),
             "proportions": None if config.proportions is None else list(config.proportions),
         }
 
@@ -225,13 +326,18 @@ class Loader(Iterator[AnyBatch]):
         """Whether batches may come from workers by shared memory: a container often has 64 MB of it, and a process
         that needs more is killed. Else they come by pipes, which costs a copy."""
         config = self._read.config
-        pixels = max(int(np.prod(bucket[0].size)) for bucket in self._read.buckets)
+        pixels = max(int(np.prod(bucket.size)) for bucket in self._read.buckets)
         batch = self._read.count * (2 * config.frames + 1) * pixels * 3
         try:
             free = shutil.disk_usage(_SHARED_MEMORY).free
         except OSError:
             return True  # the system keeps it elsewhere
         return free > 2 * batch * config.workers * (config.batches_ahead + 2)
+
+
+def content_hash(contents: Sequence[Mapping[str, str]]) -> str:
+    """Of `Loader.contents`: another one for other clips or another order of them."""
+    return hashlib.sha256(json.dumps([list(bucket.items()) for bucket in contents]).encode()).hexdigest()[:16]
 
 
 def make_loader(buckets: Sequence[ClipSource], config: LoaderConfig, *, host: int = 0, hosts: int = 1) -> Loader:
@@ -249,8 +355,8 @@ def make_loader(buckets: Sequence[ClipSource], config: LoaderConfig, *, host: in
 
     Raises:
         InputError: no clips in a bucket, sizes that are no multiple of 8 pixels, a batch that does not divide, not
-            one proportion a bucket, or encoded clips that are to be mirrored. When iterated: a clip is too short or
-            cannot be read; it is named.
+            one proportion a bucket, encoded clips that are to be mirrored, or more clips known to be damaged than may
+            be. When iterated: more clips than that cannot be read or are too short; one is named.
     """
     if not 0 <= host < hosts:
         raise ValueError(f"host {host} of {hosts}")
@@ -261,7 +367,7 @@ def make_loader(buckets: Sequence[ClipSource], config: LoaderConfig, *, host: in
     for number, bucket in enumerate(buckets):
         if len(bucket) == 0:
             raise InputError(f"bucket {number} of the training data has no clips")
-        width, height = bucket[0].size
+        width, height = bucket.size
         if width % PIXELS_PER_LATENT or height % PIXELS_PER_LATENT:
             raise InputError(
                 f"clips of {width}x{height} pixels cannot be encoded; make both a multiple of {PIXELS_PER_LATENT}"
@@ -274,4 +380,7 @@ def make_loader(buckets: Sequence[ClipSource], config: LoaderConfig, *, host: in
         raise InputError(f"there are {len(buckets)} buckets, but {len(config.proportions)} proportions for them")
     count = config.batch_size // hosts
     plan = make_plan([len(bucket) for bucket in buckets], config)
-    return Loader(plan, _ReadRows(tuple(buckets), config, host * count, count))
+    loader = Loader(plan, _ReadRows(tuple(buckets), config, host * count, count))
+    if problem := loader.too_many_left_out(loader.left_out):
+        raise InputError(problem)
+    return loader

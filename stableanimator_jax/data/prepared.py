@@ -1,7 +1,10 @@
 """Training clips out of a dataset that `prepare_data.py` made: random access, without TensorFlow."""
 
 import functools
-from collections.abc import Sequence
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,12 @@ from jaxtyping import Bool, UInt8
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, from_example
 from stableanimator_jax.data.clip_source import Annotations, ClipFrames
+from stableanimator_jax.data.files import require_utf8
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.opencv import require_opencv
 
 DATASET_FILE = "dataset.json"
+_SAMPLE = 2**16  # bytes of a shard at its beginning, in its middle and at its end
 
 
 class PreparedClips:
@@ -32,8 +37,10 @@ class PreparedClips:
             InputError: there is no such dataset, or it has no such bucket or split.
         """
         require_opencv()
+        require_utf8(directory, "dataset")
         self.directory, self.split, self.bucket = directory, split, bucket
         self.size = bucket_size(bucket)
+        self.damaged: Mapping[int, str] = {}  # shows when a record is read
         counts = read_dataset_file(directory)["buckets"]
         if bucket not in counts:
             raise InputError(f"dataset {directory} has no bucket {bucket}, only {', '.join(counts)}")
@@ -59,6 +66,18 @@ class PreparedClips:
             reason = str(e).strip().partition("\n")[0]
             raise InputError(f"dataset {self.directory / self.bucket}: clip {index} cannot be read: {reason}") from e
         return PreparedClip(record, self.size)
+
+    def contents(self) -> dict[str, str]:
+        """Of the videos, as `dataset.json` has them; and of the shards' sizes and parts of their bytes."""
+        known = read_dataset_file(self.directory)
+        prepared = {name: str(content) for name, content in (known.get("videos") or {}).items()}
+        prepared["the settings of prepare_data.py"] = _hash(json.dumps(known.get("settings"), sort_keys=True).encode())
+        folder = self.directory / self.bucket
+        try:
+            shards = sorted(path for path in folder.iterdir() if f"-{self.split}." in path.name)
+            return prepared | {f"{self.bucket}/{shard.name}": _sampled_hash(shard) for shard in shards}
+        except OSError as e:
+            raise InputError(f"cannot read dataset {folder}: {e.strerror}") from e
 
     @functools.cached_property
     def _records(self) -> "_Records":
@@ -127,9 +146,26 @@ class PreparedClip:
 
     def _decode(self, images: Sequence[bytes], indices: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
         try:
-            return decode_images([images[i] for i in indices])
+            decoded = decode_images([images[i] for i in indices])
         except ValueError as e:
             raise InputError(f"clip {self.name}: {e}") from e
+        if (size := decoded.shape[2:0:-1]) != self.size:
+            raise InputError(f"clip {self.name}: its images are of another size, {size}; the record is damaged")
+        return decoded
+
+
+def _sampled_hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        parts = [str(size).encode()]
+        for begin in (0, size // 2, max(0, size - _SAMPLE)):
+            stream.seek(begin)
+            parts.append(stream.read(_SAMPLE))
+    return _hash(b"".join(parts))
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def read_dataset_file(directory: Path) -> dict[str, Any]:

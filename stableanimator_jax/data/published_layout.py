@@ -1,10 +1,15 @@
 """Training data as StableAnimator's authors lay it out: folders of PNG images, named in a text file per bucket."""
 
+import hashlib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -21,6 +26,8 @@ _EMBEDDING = 512
 _WHITE = 128  # masks are black and white, but for the edges that a resize has softened
 _SAME_ASPECT = 0.02
 _PROBLEMS_SHOWN = 5
+_THREADS = 16  # that wait for a disk or a network
+_ENDS = (b"IEND\xaeB`\x82", b"\xff\xd9")  # of a PNG and a JPEG: what was cut off, or is zeros at its end, has none
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,7 @@ class PublishedClip:
     def embeddings(self) -> Float32[np.ndarray, "length 512"]:
         """Of every frame; zeros where there is no face. Raises `InputError` unless all numbers are finite."""
         embeddings = np.array(_open_embeddings(self.folder), np.float32)
-        if not np.isfinite(embeddings).all():
-            raise InputError(f"{_embeddings_file(self.folder)} has numbers that are not finite; {_HOW_TO_MAKE}")
+        _require_finite(embeddings, self.folder)
         return embeddings
 
     @property
@@ -92,7 +98,9 @@ class PublishedLayout:
     images by Lanczos and poses bicubic, as published, masks by the nearest pixel.
 
     Every folder is looked at now, so that a mistake shows before training begins: the numbers of its files, the kind
-    of its embeddings, the size of its first frame; but images are not decoded.
+    of its embeddings, the size of its first frame. A folder in which all is as it must be, but for a file that is
+    damaged, is no mistake: it is told by `damaged`. That is found where it is cheap, by the header and the end of every
+    image and by the embeddings' numbers; images are not decoded.
 
     Args:
         list_file: the text file. Folders are relative to it, or absolute; empty lines do not count.
@@ -101,8 +109,8 @@ class PublishedLayout:
         frames: of a training clip; each folder needs one more, for the reference.
 
     Raises:
-        InputError: the list cannot be read or is empty, or there is something wrong with its folders. The first few
-            of those are told together.
+        InputError: the list cannot be read or is empty, or there is something wrong with its folders, or all of them
+            are damaged. The first few of those are told together.
     """
 
     def __init__(self, list_file: Path | str, size: tuple[int, int], fit: FitMode = "crop", *, frames: int = 16):
@@ -114,17 +122,20 @@ class PublishedLayout:
         self._folders = [list_file.parent / name for name in self._names]
         if not self._names:
             raise InputError(f"list of folders {list_file} names no folder")
-        self._lengths: list[int] = []
+        with ThreadPoolExecutor(_THREADS) as threads:
+            looked_at = list(threads.map(partial(_look_at, shortest=shortest_length(frames)), self._folders))
         problems = []
         seen: set[str] = set()
-        for name, folder in zip(self._names, self._folders, strict=True):
-            try:
-                if (path := os.path.normpath(folder)) in seen:
-                    raise InputError(f"{name} is in it twice")
-                seen.add(path)
-                self._lengths.append(_check_folder(folder, shortest_length(frames)))
-            except InputError as e:
-                problems.append(str(e))
+        for name, folder, found in zip(self._names, self._folders, looked_at, strict=True):
+            if (path := os.path.normpath(folder)) in seen:
+                problems.append(f"{name} is in it twice")
+            elif found.mistake is not None:
+                problems.append(found.mistake)
+            seen.add(path)
+        self._lengths = [found.length for found in looked_at]
+        self.damaged: Mapping[int, str] = {i: f.damage for i, f in enumerate(looked_at) if f.damage is not None}
+        if len(self.damaged) == len(self._names):
+            problems = list(self.damaged.values())
         if problems:
             rest = len(problems) - _PROBLEMS_SHOWN
             more = [f"and {rest} more folders have problems"] if rest > 0 else []
@@ -133,13 +144,61 @@ class PublishedLayout:
     def __len__(self) -> int:
         return len(self._names)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._size
+
     def __getitem__(self, index: int, /) -> PublishedClip:
+        if index in self.damaged:
+            raise InputError(self.damaged[index])
+        return self.folder_at(index)
+
+    def folder_at(self, index: int) -> PublishedClip:
+        """The clip at `index` even if it is damaged."""
         return PublishedClip(
             self._names[index], self._folders[index], self._lengths[index], size=self._size, fit=self._fit
         )
 
+    def contents(self) -> dict[str, str]:
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return dict(zip(self._names, threads.map(_content, self._folders), strict=True))
+
 
 _HOW_TO_MAKE = "`prepare_data.py faces` makes it"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What there is to say of a folder."""
+
+    length: int = 0
+    mistake: str | None = None
+    damage: str | None = None
+
+
+class _DamageError(InputError):
+    """A file is not what it must be, though all are there."""
+
+
+@contextmanager
+def _as_damage() -> Iterator[None]:
+    try:
+        yield
+    except InputError as e:
+        raise _DamageError(str(e)) from e
+
+
+def _look_at(folder: Path, shortest: int) -> _Found:
+    length = 0
+    try:
+        files = _files(folder, shortest)
+        length = len(files.images)
+        _check_files(folder, files)
+    except _DamageError as e:
+        return _Found(length, damage=str(e))
+    except InputError as e:
+        return _Found(mistake=str(e))
+    return _Found(length)
 
 
 def _lines(list_file: Path) -> list[str]:
@@ -150,8 +209,14 @@ def _lines(list_file: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _check_folder(folder: Path, shortest: int) -> int:
-    """The number of frames, if all is there. Raises `InputError`."""
+class _Files(NamedTuple):
+    images: list[Path]
+    poses: list[Path]
+    masks: list[Path | None]
+
+
+def _files(folder: Path, shortest: int) -> _Files:
+    """All images, if as many are there as must be. Raises `InputError`."""
     if not is_directory(folder):
         raise InputError(f"{folder} is not a folder")
     numbered, numbered_poses = _images(folder), numbered_frames(folder / "poses", "poses")
@@ -162,23 +227,62 @@ def _check_folder(folder: Path, shortest: int) -> int:
         raise InputError(f"{folder}: images begin with {images[0].name}, but poses with {poses[0].name}")
     if len(images) < shortest:
         raise InputError(f"{folder} has {len(images)} frames, but {shortest} are needed; leave it out")
-    masks = _masks(folder, numbered)
+    return _Files(images, poses, _masks(folder, numbered))
+
+
+def _check_files(folder: Path, files: _Files) -> None:
+    """Raise `InputError` where files do not fit each other, `_DamageError` where one is damaged."""
+    images, poses, masks = files.images, files.poses, [mask for mask in files.masks if mask is not None]
     embeddings = _open_embeddings(folder)
     if embeddings.shape != (len(images), _EMBEDDING):
         raise InputError(
             f"{_embeddings_file(folder)} is of shape {embeddings.shape}, but for {len(images)} images it must be "
             f"({len(images)}, {_EMBEDDING}); {_HOW_TO_MAKE}"
         )
-    width, height = image_size(images[0])
-    for path in (poses[0], next((m for m in masks if m is not None), None)):
-        if path is not None:
-            other_width, other_height = image_size(path)
+    _require_finite(embeddings, folder)
+    width, height = _image_size(images[0])
+    for paths in (poses, masks):
+        if paths:
+            path = paths[0]
+            other_width, other_height = _image_size(path)
             if abs(width * other_height / (height * other_width) - 1) > _SAME_ASPECT:
                 raise InputError(
                     f"{path} is {other_width}x{other_height} pixels, but {images[0].name} of {folder / 'images'} is "
                     f"{width}x{height}: another aspect"
                 )
-    return len(images)
+    for what, paths in (("frame", images), ("pose", poses), ("face mask", masks)):
+        for path in paths:
+            _require_whole(path, what)
+
+
+def _require_whole(path: Path, what: str) -> None:
+    """Raise `_DamageError` unless an image has a header and, as far as its end shows, the rest."""
+    try:
+        with path.open("rb") as file, Image.open(file):
+            file.seek(-8, os.SEEK_END)
+            if file.read().endswith(_ENDS):
+                return
+    except Exception:  # Pillow raises all kinds of exceptions for damaged files
+        pass
+    with _as_damage():  # it says what is wrong; or nothing is, but something comes after the end
+        load_image(path, what=what, background=BLACK)
+
+
+def _content(folder: Path) -> str:
+    """A hash of the names and sizes of all files, and of the embeddings' bytes."""
+    try:
+        embeddings = _embeddings_file(folder).read_bytes()
+        parts = {part: folder / part for part in ("images", "poses", "faces")}
+        files = {n: file_sizes(sorted(part.iterdir())) for n, part in parts.items() if is_directory(part)}
+    except OSError as e:
+        raise InputError(f"cannot read {e.filename}: {e.strerror}") from e
+    listed = json.dumps([files, hashlib.sha256(embeddings).hexdigest()])
+    return hashlib.sha256(listed.encode()).hexdigest()[:16]
+
+
+def file_sizes(files: Sequence[Path]) -> list[tuple[str, int]]:
+    """Names and sizes in bytes. Raises `OSError`."""
+    return [(path.name, path.stat().st_size) for path in files]
 
 
 def _images(folder: Path) -> dict[int, Path]:
@@ -204,11 +308,23 @@ def _open_embeddings(folder: Path) -> np.ndarray:
     path = _embeddings_file(folder)
     if not path.exists():
         raise InputError(f"{path} is missing; {_HOW_TO_MAKE}")
-    require_file(path, "face embeddings")
+    with _as_damage():
+        require_file(path, "face embeddings")
     try:
         embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as e:
-        raise InputError(f"face embeddings {path} are not a plain .npy file: {str(e).partition(chr(10))[0]}") from e
+        raise _DamageError(f"face embeddings {path} are not a plain .npy file: {str(e).partition(chr(10))[0]}") from e
     if not isinstance(embeddings, np.ndarray) or embeddings.dtype.kind != "f":
         raise InputError(f"face embeddings {path} are not numbers with a fraction; {_HOW_TO_MAKE}")
     return embeddings
+
+
+def _require_finite(embeddings: np.ndarray, folder: Path) -> None:
+    if not np.isfinite(embeddings).all():
+        raise _DamageError(f"{_embeddings_file(folder)} has numbers that are not finite; {_HOW_TO_MAKE}")
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    """As `image_size`, whose errors are damage."""
+    with _as_damage():
+        return image_size(path)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from stableanimator_jax.data.encoded import (
     Encoding,
     PixelClips,
     clip_files,
+    damaged_files,
     encoded_folder,
     present_files,
     read_encoding,
@@ -72,6 +73,8 @@ class EncodeResult:
     """Of all."""
     seconds: float
     device: str
+    damaged: list[str]
+    """What is wrong with the clips that could not be read and were left out."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,19 @@ class _Chunk:
     first: int
 
 
+class _Damaged(NamedTuple):
+    """A clip that cannot be read to its end."""
+
+    file: str
+    why: str
+
+
 def encode(config: EncodeConfig) -> EncodeResult:
     """Encode every clip that is not encoded yet.
 
     Raises:
-        InputError: no data, no such checkpoint or device, clips that are encoded with other models or settings, a
-            frame that cannot be read, too little memory or disk.
+        InputError: no data, no such checkpoint or device, clips that are encoded with other models or settings, too
+            little memory or disk.
     """
     if config.data is None:
         raise InputError("give the data: prepare_data.py encode DATASET --checkpoint DIR")
@@ -116,7 +126,8 @@ def encode(config: EncodeConfig) -> EncodeResult:
     present = present_files(folder)
     todo = [(s, i, f) for s, names in zip(sources, files, strict=True) for i, f in enumerate(names) if f not in present]
     clips = sum(map(len, files))
-    started, frames = time.perf_counter(), 0
+    started, lengths = time.perf_counter(), list[int]()
+    damaged: dict[str, str] = {}
     if todo:
         full, reduced = (Precision(jnp.dtype(d), jnp.dtype(d)) for d in ("float32", dtype))
         vae = checkpoint.load("vae", Blueprint(VAE, checkpoint.config.vae, full))
@@ -130,11 +141,20 @@ def encode(config: EncodeConfig) -> EncodeResult:
             tqdm(total=clips, initial=clips - len(todo), desc="encoding", unit="clip") as bar,
         ):
             for length in _encode_clips(todo, vae, image_encoder, encoding, folder, config.batch):
-                frames += length
+                if isinstance(length, _Damaged):
+                    damaged[length.file] = length.why
+                else:
+                    lengths.append(length)
                 bar.update()
-    size = sum((folder / name).stat().st_size for names in files for name in names)
+        known = {file: why for file, why in damaged_files(folder).items() if not (folder / file).exists()}
+        if known | damaged != damaged_files(folder):
+            with replacing(folder / ENCODED_FILE) as file:
+                write_encoding(file, encoding, versions(), known | damaged)
     seconds = time.perf_counter() - started
-    return EncodeResult(folder, clips, len(todo), frames, size, seconds, device)
+    size = sum((folder / name).stat().st_size for names in files for name in names if name not in damaged)
+    return EncodeResult(
+        folder, clips, len(lengths), sum(lengths), size, seconds, device, damaged=list(damaged.values())
+    )
 
 
 def _sources(config: EncodeConfig, data: Path) -> Sequence[PixelClips]:
@@ -182,13 +202,17 @@ def _encode_clips(
     encoding: Encoding,
     folder: Path,
     batch: int,
-) -> Iterator[int]:
-    """Write each clip's file, and then yield its number of frames."""
+) -> Iterator[int | _Damaged]:
+    """Write each clip's file, and then yield its number of frames; of a damaged one nothing is written."""
     key = jax.random.key(np.uint32(encoding.seed))
     parts: list[Any] = []
     # Frames are decoded while the device works on those before them.
     for chunk in _one_ahead(_chunks(todo, batch)):
         check_interrupted()
+        if isinstance(chunk, _Damaged):
+            parts = []
+            yield chunk
+            continue
         # The clip's own noise, whatever its place among the others.
         noise_key = jax.random.fold_in(key, np.uint32(int(chunk.file[:8], 16)))
         numbers = chunk.first + np.arange(batch, dtype=np.int32)
@@ -245,18 +269,21 @@ def _embedding(image_encoder: Model[ImageEncoder], images: Float32[Array, "n H W
     return image_encoder.module()(clip_pixels(images)).astype(jnp.float32)
 
 
-def _chunks(todo: Sequence[tuple[PixelClips, int, str]], batch: int) -> Iterator[_Chunk]:
+def _chunks(todo: Sequence[tuple[PixelClips, int, str]], batch: int) -> Iterator[_Chunk | _Damaged]:
     for clips, index, file in todo:
-        clip = clips[index]
-        for first in range(0, clip.length, batch):
-            frames = clip.read_frames(range(first, min(first + batch, clip.length)))
-            short = batch - len(frames)
-            yield _Chunk(clip, file, np.pad(frames, [(0, short), (0, 0), (0, 0), (0, 0)], mode="edge"), first)
+        try:
+            clip = clips[index]
+            for first in range(0, clip.length, batch):
+                frames = clip.read_frames(range(first, min(first + batch, clip.length)))
+                short = batch - len(frames)
+                yield _Chunk(clip, file, np.pad(frames, [(0, short), (0, 0), (0, 0), (0, 0)], mode="edge"), first)
+        except InputError as e:
+            yield _Damaged(file, str(e))
 
 
-def _one_ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
+def _one_ahead(chunks: Iterator[_Chunk | _Damaged]) -> Iterator[_Chunk | _Damaged]:
     """The same; each is made, in a thread, while the one before it is used."""
-    make: Callable[[], _Chunk | None] = functools.partial(next, chunks, None)
+    make: Callable[[], _Chunk | _Damaged | None] = functools.partial(next, chunks, None)
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(make)
         while (chunk := coming.result()) is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stableanimator_jax.config import read_json
+from stableanimator_jax.data.files import require_utf8
 from stableanimator_jax.data.prepared import DATASET_FILE
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.opencv import require_opencv
@@ -60,6 +61,7 @@ def run(config: VideosConfig) -> RunResult:
     require_opencv()
     sources = find_sources(config.input.expanduser())
     root = config.output.expanduser()
+    require_utf8(root, "output")
     if root.absolute() == config.input.expanduser().absolute():
         raise InputError(f"cannot write {root}: it is the input; name a new folder")
     settings = config.settings() | {"validation": config.validation, "models": model_hashes(config.models)}

@@ -16,7 +16,7 @@ from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.files import is_directory
 from stableanimator_jax.data.images import BLACK, load_image
 from stableanimator_jax.data.numbered import IMAGE_SUFFIXES, numbered_frames, numbered_images
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, printable
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.faces import EMBEDDING_DIM
 
@@ -32,7 +32,7 @@ class Source:
     """A video file, or a published-layout folder, which has a folder `images`."""
 
     name: str
-    """Its path below the folder that is prepared, with forward slashes."""
+    """Its path below the folder that is prepared, with forward slashes, printable."""
     path: Path
 
     @property
@@ -89,7 +89,7 @@ def find_sources(folder: Path) -> list[Source]:
     names = {path: path.relative_to(folder).as_posix() for path in found}
     # The folder itself may be one of the published layout; it goes by its own name.
     return sorted(
-        (Source(folder.absolute().name if name == "." else name, path) for path, name in names.items()),
+        (Source(printable(folder.absolute().name if name == "." else name), path) for path, name in names.items()),
         key=lambda source: source.name,
     )
 
@@ -108,7 +108,7 @@ def content_hash(source: Source) -> str:
         files += [f for f in (source.path / "embeddings.npy",) if f.exists()]
         listing = hashlib.sha256()
         for file in sorted(files):
-            listing.update(f"{file.relative_to(source.path).as_posix()}\n{_file_hash(file)}\n".encode())
+            listing.update(os.fsencode(f"{file.relative_to(source.path).as_posix()}\n{_file_hash(file)}\n"))
         return listing.hexdigest()
     except OSError as e:
         raise InputError(f"cannot read {source.path}: {e.strerror}") from e

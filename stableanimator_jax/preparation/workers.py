@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, printable
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.preparation.config import ModelFiles
 from stableanimator_jax.preparation.perceiving import Perception
@@ -112,10 +112,10 @@ def stage_one(source: Source, staging: Staging, models: ModelFiles) -> Outcome:
     except StagingError:
         raise
     except InputError as e:
-        return FailedVideo(source.name, str(e).replace(str(source.path), source.name))
+        return FailedVideo(source.name, str(e).replace(printable(str(source.path)), source.name))
     except Exception as e:  # whatever a library thinks of a strange file
         reason = " ".join(str(e).split())
-        return FailedVideo(source.name, f"{type(e).__name__}: {reason}")
+        return FailedVideo(source.name, printable(f"{type(e).__name__}: {reason}"))
 
 
 @functools.cache

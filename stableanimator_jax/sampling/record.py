@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ def sha256_of(files: Sequence[Path], directory: Path | None = None) -> str:
         (digest,) = digests
         return digest
     lines = (f"{d}  {f.relative_to(directory).as_posix()}\n" for f, d in zip(files, digests, strict=True))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
 def _file_sha256(path: Path) -> str:

@@ -23,7 +23,7 @@ from etils import epath
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN, PreservationPolicy
 
-from stableanimator_jax.data.files import url_scheme
+from stableanimator_jax.data.files import require_utf8, url_scheme
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.checkpoint import require_same_parameters
 from stableanimator_jax.weights.checkpoint_item import ModelsHandler, SaveModels
@@ -294,6 +294,7 @@ def require_writable(output: str | os.PathLike[str]) -> epath.Path:
     if scheme and (scheme not in _BUCKETS or "://" not in os.fspath(output)):
         raise InputError(f"cannot write checkpoints to {output}: give a folder, or a bucket's URL, gs://… or s3://…")
     directory = epath.Path(output) / "checkpoints"
+    require_utf8(output, "output directory")
     try:
         if not scheme:
             directory = directory.expanduser().resolve()

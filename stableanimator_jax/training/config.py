@@ -41,6 +41,9 @@ class DataConfig:
     """With --data.lists: how frames are brought to that size's aspect."""
     encoded: bool = False
     """Train on latents and embeddings that `prepare_data.py encode` left beside the data: VAE and CLIP do not run."""
+    changed: bool = False
+    """With --resume: go on although clips, their order, --data.batch-size, --data.seed or --data.proportions are not
+    what they were. What is other is told."""
     loader: Annotated[LoaderConfig, tyro.conf.arg(name="")] = field(default_factory=LoaderConfig)
 
     def __post_init__(self):

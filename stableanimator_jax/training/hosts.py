@@ -98,7 +98,7 @@ def failing_together() -> Iterator[None]:
     except InputError as e:
         problem = e
     if jax.process_count() > 1:
-        found = _from_each(str(problem) if problem else "")
+        found = from_each(str(problem) if problem else "")
         if problem is None and any(found):
             process = next(n for n, text in enumerate(found) if text)
             problem = InputError(f"process {process}: {found[process]}")
@@ -108,7 +108,7 @@ def failing_together() -> Iterator[None]:
 
 def everywhere(holds: bool) -> bool:
     """Whether it holds on every process; to be called by all of them."""
-    return all(_from_each("yes" if holds else "")) if jax.process_count() > 1 else holds
+    return all(from_each("yes" if holds else "")) if jax.process_count() > 1 else holds
 
 
 def require_agreement(settings: dict[str, Any]) -> None:
@@ -122,7 +122,7 @@ def require_agreement(settings: dict[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
-    everyone = [json.loads(text) for text in _from_each(json.dumps(settings, sort_keys=True))]
+    everyone = [json.loads(text) for text in from_each(json.dumps(settings, sort_keys=True))]
     first = _flat(everyone[0])
     for process, theirs in enumerate(everyone):
         for name, value in _flat(theirs).items():
@@ -139,8 +139,10 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any,
     return {name: (old.get(name), new.get(name)) for name in sorted(old | new) if old.get(name) != new.get(name)}
 
 
-def _from_each(text: str) -> list[str]:
-    """Every process's text."""
+def from_each(text: str) -> list[str]:
+    """Every process's text, on each of them; all must call it."""
+    if jax.process_count() == 1:
+        return [text]
     data = text.encode()
     longest = int(np.max(multihost_utils.process_allgather(np.asarray(len(data)))))
     padded = np.frombuffer(data.ljust(longest + 1, b"\0"), np.uint8)

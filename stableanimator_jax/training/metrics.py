@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from stableanimator_jax.data.files import replacing
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, printable
 
 TENSORBOARD = "tensorboard"
 JSON_LINES = "metrics.jsonl"
@@ -230,7 +230,7 @@ class _Wandb:
         try:
             self.run = wandb.init(
                 project=config.project,
-                name=config.name or directory.resolve().name,
+                name=printable(config.name or directory.resolve().name),
                 id=identity,
                 # W&B takes no step twice: until the run is past what it has, it leaves points out.
                 resume="allow" if config.mode == "online" else None,

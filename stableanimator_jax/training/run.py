@@ -25,6 +25,7 @@ from stableanimator_jax.parallel import BATCH_AXES, FRAME, make_mesh, row_share
 from stableanimator_jax.runtime import choose_device, keep_compiled_programs, out_of_memory_explained
 from stableanimator_jax.training.checkpoints import Checkpoints, require_writable
 from stableanimator_jax.training.config import TrainConfig
+from stableanimator_jax.training.data_watch import DAMAGED, DataWatch, go_on, keep_contents
 from stableanimator_jax.training.export import Export
 from stableanimator_jax.training.hosts import (
     failing_together,
@@ -94,14 +95,18 @@ def run(config: TrainConfig) -> None:
     with failing_together():
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.frame)
         _require_fitting(config, mesh)
+        # As it is here, so that another number of devices is noticed when the run goes on.
+        config = replace(config, mesh=replace(config.mesh, data=mesh.shape["data"]))
         source = open_checkpoint(config.init_from)
         model = model_config(source.config, config.model)
         clips = training_clips(config)
         host, hosts = row_share(mesh)
-        loader = make_loader(sources(clips, config, model), config.data.loader, host=host, hosts=hosts)
+        buckets = sources(clips, config, model)
+        loader = make_loader(buckets, config.data.loader, host=host, hosts=hosts)
         loader.batch_at(0)  # so that data that cannot be read shows before weights are
         held_out = sources(validation_clips(config), config, model) if config.validation.every else []
-    require_agreement({"training data": json.loads(loader.state())})
+    damaged = [sorted(bucket.damaged) for bucket in buckets]
+    require_agreement({"training data": json.loads(loader.state()), "damaged clips": damaged})
     with ExitStack() as opened:
         place = config.checkpoint_directory or config.output
         with failing_together():
@@ -133,19 +138,24 @@ def run(config: TrainConfig) -> None:
             )
             del trained
             _, state, position = checkpoints.restore(wanted, resumed)
-            loader.restore(position)
+            go_on(loader, position, config.output, changed=config.data.changed)
             say(f"going on from step {resumed}")
         with failing_together():
             keep_settings(config, digest)
+            keep_contents(config.output, loader)
             metrics = opened.enter_context(
                 MetricsWriter(config.output, resumed=resumed, wandb=config.wandb, settings=config.to_dict())
             )
+        held = [] if validation is None else [("validation", validation.loader), ("validation", validation.pixels)]
+        data = DataWatch(config.output, [("train", loader), *held], resumed=resumed is not None)
+        if problem := data.look():
+            raise InputError(problem)
         batches = opened.enter_context(DeviceBatches(loader, mesh))
         opened.enter_context(out_of_memory_explained(_TOO_LITTLE_MEMORY))
-        stopped = _train(made, state, resumed or 0, batches, loader, checkpoints, metrics, validation)
+        ended = _train(made, state, resumed or 0, batches, loader, checkpoints, metrics, validation, data)
     leave_together()
-    if stopped:
-        raise KeyboardInterrupt
+    if ended is not None:
+        raise ended
 
 
 def _train(
@@ -157,8 +167,9 @@ def _train(
     checkpoints: Checkpoints,
     metrics: MetricsWriter,
     validation: Validation | None,
-) -> bool:
-    """Train to the last step, or until asked to stop, which is what it returns."""
+    data: DataWatch,
+) -> BaseException | None:
+    """Train to the last step. What it returns is to be raised: asked to stop, or the data fails; then it has saved."""
     config = made.config
     step = jax.jit(
         make_step(made.task, made.optimizer, made.mesh),
@@ -175,10 +186,19 @@ def _train(
         TrainProgress(config.steps, done=done, peak=peak) as progress,
         ThreadPoolExecutor(1) as watch,
     ):
-        log = _Log(config, metrics, progress, rate, loader)
+        log = _Log(config, metrics, progress, rate, loader, data)
         waiting: _Waiting | None = None
         while done < config.steps:
-            batch = next(batches)
+            try:
+                batch = next(batches)
+            except InputError as e:
+                if jax.process_count() > 1 or not done:
+                    raise  # the others wait in the step for this one, and cannot save with it
+                if waiting is not None:
+                    log.add(waiting)
+                checkpoints.save(done, state, batches.state(), _weights(made, state, done))
+                checkpoints.wait()
+                return InputError(f"{e}; step {done} is saved, --resume goes on from it")
             size = batch.masks.shape
             with jax.set_mesh(made.mesh):  # not for longer: a video is made on one device
                 if size not in programs:
@@ -192,8 +212,9 @@ def _train(
                 log.add(waiting)  # while the device is busy with this step, the one before is looked at
             finished = watch.submit(progress.when, norm)
             waiting = _Waiting(done, sums, norm, finished, int(np.prod(size[:2])), flops[size])
-            stop = stopping.asked(done)
             last = done == config.steps
+            problem = data.look() if jax.process_count() == 1 or last or done % config.log_every == 0 else None
+            stop = stopping.asked(done) or (problem is not None and not last)
             save = last or stop or checkpoints.due(done)
             validate = validation is not None and not stop and (last or done % config.validation.every == 0)
             if save or validate:
@@ -207,11 +228,15 @@ def _train(
                     _validate(validation, made, state, done, metrics, stopping.check)
             if stop:
                 checkpoints.wait()
+                if problem is not None:
+                    return InputError(f"{problem}; step {done} is saved, --resume goes on from it")
                 say(f"stopped after step {done}, which is saved; --resume goes on from it")
-                return True
+                return KeyboardInterrupt()
         checkpoints.wait()
+    if len(data):
+        say(f"note: {len(data)} damaged clips were left out; {config.output / DAMAGED} lists them")
     say(f"trained {done} steps; the weights are in {checkpoints.directory / str(done) / 'weights'}")
-    return False
+    return None
 
 
 @dataclass(frozen=True)
@@ -237,8 +262,10 @@ class _Log:
         progress: TrainProgress,
         rate: optax.Schedule,
         loader: Loader,
+        data: DataWatch,
     ):
         self._config, self._metrics, self._progress, self._rate, self._loader = config, metrics, progress, rate, loader
+        self._data = data
         self._sums: Metrics | None = None
         self._norms: list[float] = []
 
@@ -252,7 +279,7 @@ class _Log:
             raise InputError(
                 f"the {what} of step {found.step} is {loss if what == 'loss' else float(norm)}, with clips {names}; "
                 "nothing is saved of it: go on from the last checkpoint with --resume and a smaller "
-                "--optimizer.learning-rate, or without these clips"
+                "--optimizer.learning-rate, or without these clips and with --data.changed"
             )
         rate = float(np.asarray(self._rate(found.step - 1)))
         speeds = self._progress.update(
@@ -268,6 +295,7 @@ class _Log:
         if found.step % self._config.log_every == 0 or found.step == self._config.steps:
             values = {f"train/{name}": value for name, value in means(total).items()}
             values |= {"train/gradient_norm": float(np.mean(self._norms)), "train/learning_rate": rate}
+            values |= {"data/damaged_clips": len(self._data)}
             values |= {f"speed/{name}": value for name, value in speeds.items() if name != "loss_smoothed"}
             self._metrics.write(found.step, values)
             self._sums, self._norms = None, []
@@ -311,6 +339,9 @@ def _validation(made: _Run, clips: Sequence[ClipSource]) -> Validation | None:
     loader = make_loader(clips, settings, host=host, hosts=hosts)
     pixels = make_loader(validation_clips(config), replace(settings, batch_size=1))
     most = min(config.validation.clips, sum(map(len, clips)))
+    with failing_together():  # now, rather than when they are first needed
+        for number in range(-(-most // rows)):
+            loader.batch_at(number)
     wanted = replace(config.validation, clips=most, videos=min(config.validation.videos, most))
     return Validation(wanted, made.task, made.model, made.mesh, loader, pixels)
 

@@ -65,7 +65,11 @@ def check_settings(config: TrainConfig, frozen: str) -> None:
             f"this run was begun from {before['settings'].get('init_from')}, and the weights in {config.init_from} "
             "are others: give those by --init-from"
         )
-    shown = [f"{n} {o} -> {v}" for n, (o, v) in changed.items() if not n.startswith(("resume", "distributed"))]
+    shown = [
+        f"{n} {o} -> {v}"
+        for n, (o, v) in changed.items()
+        if not n.startswith(("resume", "distributed", "data.changed"))
+    ]
     if shown:
         say(f"note: settings that are not as they were: {', '.join(shown)}")
 

@@ -54,7 +54,7 @@ def sources(clips: Sequence[PixelClips], config: TrainConfig, model: StableAnima
         InputError: clips of a size that the model cannot take; or they are not encoded, or with other models.
     """
     for bucket in clips:
-        width, height = bucket[0].size
+        width, height = bucket.size
         try:
             check_size(model, width=width, height=height)
         except InputError as e:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stableanimator_jax.data.clip_source import ClipFrames
+from stableanimator_jax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,7 @@ class SyntheticClip:
     number: int
     length: int
     size: tuple[int, int]
+    finite: bool = True
 
     @property
     def name(self) -> str:
@@ -30,6 +32,7 @@ class SyntheticClip:
         rng = np.random.default_rng(self.number)
         masks = rng.random((self.length, height, width)) < 0.5
         embeddings = np.arange(self.length, dtype=np.float32)[:, None] * self.has_face[:, None] * np.ones(512)
+        embeddings = embeddings if self.finite else np.full_like(embeddings, np.nan)
         return ClipFrames(frames, 255 - frames, masks[list(indices)], embeddings[list(indices)].astype(np.float32))
 
 
@@ -38,9 +41,23 @@ class SyntheticClips:
     count: int
     size: tuple[int, int] = (24, 16)
     length: int = 40
+    unreadable: tuple[int, ...] = ()
+    """Clips that fail when they are read."""
+    not_finite: tuple[int, ...] = ()
+    version: int = 0
+    """Of what the clips show."""
+
+    @property
+    def damaged(self) -> dict[int, str]:
+        return {}
+
+    def contents(self) -> dict[str, str]:
+        return {str(number): f"{self.length} {self.version}" for number in range(self.count)}
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int, /) -> SyntheticClip:
-        return SyntheticClip(index, self.length, self.size)
+        if index in self.unreadable:
+            raise InputError(f"clip {index} is damaged")
+        return SyntheticClip(index, self.length, self.size, index not in self.not_finite)

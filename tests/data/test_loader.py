@@ -243,6 +243,9 @@ def test_what_cannot_be_loaded_is_refused_at_once(buckets, changes, hosts, messa
         {"stride": 0},
         {"workers": -1},
         {"batches_ahead": 0},
+        {"damaged": -0.1},
+        {"damaged": float("nan")},
+        {"damaged": 2},
         {"proportions": (1.0, 0.0)},
         {"proportions": (1.0, float("nan"))},
     ],
@@ -259,3 +262,99 @@ def test_frames_do_not_depend_on_where_a_row_is():
     rng = np.random.default_rng([7, 0, 0, number])
     wanted = sample_frames(WIDE[number].has_face, frames=5, stride=3, rng=rng, name="")
     np.testing.assert_array_equal(batch.frames[0, :, 0, 0, 1], wanted.indices)
+
+
+DAMAGED = SyntheticClips(11, unreadable=(3,), not_finite=(8,))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_clip_is_left_out_and_another_comes_in_its_place(workers):
+    config = replace(CONFIG, workers=workers, damaged=0.2)
+    with make_loader((DAMAGED,), config) as loader:
+        found = list(islice(loader, 11))
+        assert loader.left_out == {(0, 3): "clip 3 is damaged", (0, 8): "clip 24x16-8 has numbers that are not finite"}
+    whole = batches(11)
+    for batch, wanted in zip(found, whole, strict=True):
+        for row, name in enumerate(wanted.names):
+            if name not in ("24x16-3", "24x16-8"):  # everything else is as it would have been
+                assert batch.names[row] == name
+                np.testing.assert_array_equal(batch.frames[row], wanted.frames[row])
+            else:
+                assert batch.names[row] not in ("24x16-3", "24x16-8")
+    places = {
+        batch.names[row]
+        for batch, wanted in zip(found, whole, strict=True)
+        for row, name in enumerate(wanted.names)
+        if name == "24x16-3"
+    }
+    assert len(places) > 1  # not the same clip in every epoch
+
+
+def test_what_comes_in_the_place_of_a_damaged_clip_is_the_same_on_any_number_of_hosts_and_after_a_restart():
+    config = replace(CONFIG, damaged=0.2)
+    alone = batches(9, (DAMAGED,), config)
+    hosts = [batches(9, (DAMAGED,), config, host=host, hosts=2) for host in range(2)]
+    for step, rows in enumerate(zip(*hosts, strict=True)):
+        assert rows[0].names + rows[1].names == alone[step].names
+        np.testing.assert_array_equal(np.concatenate([rows[0].frames, rows[1].frames]), alone[step].frames)
+    with make_loader((DAMAGED,), config) as loader:
+        list(islice(loader, 4))
+        state = loader.state()
+    with make_loader((DAMAGED,), config) as loader:
+        loader.restore(state)
+        require_equal(list(islice(loader, 5)), alone[4:])
+
+
+def test_the_state_is_the_same_whatever_is_damaged():
+    with make_loader((DAMAGED,), CONFIG) as one, make_loader((WIDE,), CONFIG) as other:
+        assert one.state() == other.state()
+
+
+def test_more_damaged_clips_than_may_be_end_it():
+    many = SyntheticClips(11, unreadable=tuple(range(10)))
+    with make_loader((many,), replace(CONFIG, damaged=1)) as loader:
+        assert {name for batch in islice(loader, 3) for name in batch.names} == {"24x16-10"}
+        assert loader.too_many_left_out(loader.left_out) is None
+    with (
+        make_loader((many,), replace(CONFIG, damaged=0.2)) as loader,
+        pytest.raises(InputError, match=r"3 of 11 clips cannot be read, and --data\.damaged 0\.2 lets 2 of them"),
+    ):
+        next(loader)
+    loader = make_loader((DAMAGED,), CONFIG)  # 0.01 of 11: one may be
+    assert loader.too_many_left_out({(0, 3): "damaged"}) is None
+    assert "2 of 11 clips cannot be read" in str(loader.too_many_left_out({(0, 3): "damaged", (0, 8): "too"}))
+    with (
+        make_loader((DAMAGED,), replace(CONFIG, damaged=0)) as loader,
+        pytest.raises(InputError, match=r"1 of 11 clips cannot be read, and --data\.damaged 0 lets 0 of them"),
+    ):
+        list(islice(loader, 3))
+    none = SyntheticClips(2, unreadable=(0, 1))
+    with (
+        make_loader((none,), replace(CONFIG, damaged=1)) as loader,
+        pytest.raises(InputError, match=r"no clip of bucket 0 of the training data can be read: clip . is damaged"),
+    ):
+        next(loader)
+
+
+def test_as_many_clips_that_are_others_are_noticed():
+    with make_loader((WIDE,), CONFIG) as loader:
+        list(islice(loader, 2))
+        state = loader.state()
+    other = make_loader((replace(WIDE, version=1),), CONFIG)
+    with pytest.raises(InputError, match="the training data changed: content was"):
+        other.restore(state)
+    step, changes = other.compare(state)
+    assert (step, list(changes)) == (2, ["content"])
+    assert make_loader((WIDE,), replace(CONFIG, workers=3)).compare(state) == (2, {})
+
+
+def test_a_worker_that_is_killed_is_told_and_reading_goes_on():
+    """Here, in this process, so that every process of a run can end at the same step."""
+    with make_loader((WIDE,), replace(CONFIG, workers=1, batches_ahead=1)) as loader:
+        found = [next(loader)]
+        for process in multiprocessing.active_children():
+            process.kill()
+        found += list(islice(loader, 8))
+        assert loader.lost_worker is not None
+        assert loader.lost_worker.startswith("a process that reads training data was killed")
+    require_equal(found, batches(9))

@@ -227,7 +227,7 @@ def test_what_shows_only_when_read_is_named_too(folder):
     np.save(folder / "embeddings.npy", embeddings)
     with pytest.raises(InputError, match=r"embeddings\.npy has numbers that are not finite"):
         _ = opened(folder)[0].has_face
-    np.save(folder / "embeddings.npy", embeddings * 0)
+    np.save(folder / "embeddings.npy", np.zeros_like(embeddings))
     (folder / "images" / "frame_4.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"frame .*images/frame_4\.png is not an image"):
         opened(folder)[0].read([3, 4])
@@ -241,3 +241,55 @@ def test_deep_embeddings_are_taken_as_float32(folder):
 def test_masks_may_be_colour_images(folder):
     Image.open(folder / "faces" / "frame_1.png").convert("RGB").save(folder / "faces" / "frame_1.png")
     np.testing.assert_array_equal(opened(folder)[0].read([1]).masks[0].sum(), 7 * 8)
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def end_of_zeros(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20] + bytes(20))
+
+
+def no_header(path: Path) -> None:
+    path.write_bytes(b"no image at all")
+
+
+@pytest.mark.parametrize("damage", [cut_off, end_of_zeros, no_header], ids=lambda value: value.__name__)
+@pytest.mark.parametrize("file", ["images/frame_3.png", "poses/frame_5.png", "faces/frame_1.png"])
+def test_a_damaged_folder_among_others_is_known_without_decoding(folder, tmp_path, damage, file):
+    make_folder(tmp_path / "b", 6, seed=1)
+    (tmp_path / "list.txt").write_text("rec/a\nb\n")
+    damage(folder / file)
+    clips = opened(folder)
+    assert list(clips.damaged) == [0]
+    assert str(folder / file) in clips.damaged[0]
+    with pytest.raises(InputError, match=Path(file).name):
+        _ = clips[0]
+    assert clips[1].read([0]).frames.shape == (1, 16, 24, 3)
+    with make_loader([clips], LoaderConfig(batch_size=2, frames=4, stride=1)) as loader:
+        assert next(loader).names == ("b", "b")
+        assert loader.left_out == {(0, 0): clips.damaged[0]}
+    with pytest.raises(InputError, match=r"1 of 2 clips cannot be read, and --data\.damaged 0 "):
+        make_loader([clips], LoaderConfig(batch_size=2, frames=4, damaged=0))
+
+
+def test_bytes_after_an_images_end_are_no_damage(folder):
+    image = folder / "images" / "frame_2.png"
+    image.write_bytes(image.read_bytes() + b"a comment of some program")
+    assert not opened(folder).damaged
+
+
+def test_contents_tell_which_folder_is_another(folder, tmp_path):
+    make_folder(tmp_path / "b", 6, seed=1)
+    (tmp_path / "list.txt").write_text("rec/a\nb\n")
+    before = opened(folder).contents()
+    assert list(before) == ["rec/a", "b"]
+    rows = np.load(tmp_path / "b" / "embeddings.npy")
+    np.save(tmp_path / "b" / "embeddings.npy", rows + 1)  # of the same size
+    after = opened(folder).contents()
+    assert [name for name in before if before[name] != after[name]] == ["b"]
+    (tmp_path / "list.txt").write_text("b\nrec/a\n")
+    turned = opened(folder).contents()
+    assert turned == after
+    assert list(turned) == ["b", "rec/a"]

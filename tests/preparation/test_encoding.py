@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -268,3 +269,24 @@ def test_a_damaged_clip_is_named(place, capfd):
     assert "frame_4.png" in capfd.readouterr().err
     clips = PublishedLayout(place / "rec.txt", (64, 64), frames=2)
     assert {path.name for path in encoded_folder(clips).iterdir()} == {"encoded.json", clip_files(clips)[0]}
+
+
+def spoil(image: Path) -> None:
+    """Damage in the middle, which neither header nor end shows."""
+    data = image.read_bytes()
+    begin = data.index(b"IDAT") + 4
+    image.write_bytes(data[:begin] + b"\xff" * 40 + data[begin + 40 :])
+
+
+def test_a_clip_damaged_within_is_left_out_by_encoding_and_training(place, made_by, capfd):
+    spoil(place / "a/images/frame_4.png")
+    assert call("encode", "rec.txt", "--size", "64x64", *WITH) == 2
+    said = capfd.readouterr()
+    assert "2 clips (1 of them now" in said.out
+    assert re.search(r"error: 1 of 2 clips cannot be read and are left out; .*frame_4\.png", said.err)
+    clips = EncodedClips(PublishedLayout(place / "rec.txt", (64, 64), frames=2), **made_by)
+    assert list(clips.damaged) == [0]
+    assert "frame_4.png" in clips.damaged[0]
+    with make_loader([clips], LoaderConfig(batch_size=2, frames=2, stride=1)) as loader:
+        assert next(loader).names == ("b", "b")
+    assert call("encode", "rec.txt", "--size", "64x64", *WITH) == 2  # it is tried again

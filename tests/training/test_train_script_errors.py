@@ -18,11 +18,13 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.locking import alone_in
 from stableanimator_jax.training import run
 from tests.data.published_folders import make_folder
+from tests.training import drawn_clips
 from tests.training.drawn_clips import write_drawn_dataset
 from tests.training.mini_model import save_mini_model
 from tests.training.train_script import FLAGS, ROOT, finish, start, start_together
 
 OUTPUT = ("--output", "out")
+DRAWN = drawn_clips.drawn_record
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +273,41 @@ def test_processes_that_were_told_different_things(given):
         _, complaint = finish(process, 2)
         assert "training:" not in complaint
         assert "error: the processes do not agree: seed is 1 on process 0, but 2 on process 1" in complaint
+
+
+def test_other_data_than_the_run_had(capsys, monkeypatch):
+    """As many clips of the same sizes, which only their content tells; then the same by name and with consent."""
+    monkeypatch.setattr(run, "_train", save_once)
+    without = ("--validation.every", "0", *OUTPUT)
+    assert call(*without) == 0
+    shutil.rmtree("data")
+    monkeypatch.setattr(drawn_clips, "drawn_record", lambda number, *rest: DRAWN(number + 1000, *rest))
+    write_drawn_dataset(Path("data"), train=2, validation=1, frames=6)
+    complaint = error(capsys, *without, "--resume")
+    assert complaint.startswith("the training data is not what this run had: not as before: 64x64/clips-train")
+    assert "--data.changed" in complaint
+    assert call(*without, "--resume", "--data.changed") == 0
+    assert "note: the training data is not what this run had: not as before" in capsys.readouterr().out
+    assert call(*without, "--resume") == 0
+    assert "is not what" not in capsys.readouterr().out
+
+
+def test_other_folders_and_another_batch_than_the_run_had(capsys, monkeypatch):
+    monkeypatch.setattr(run, "_train", save_once)
+    for name in "abc":
+        make_folder(Path(name), 8, size=(64, 64), seed=ord(name))
+    lists = ["--init-from", "mini", *FLAGS, *OUTPUT, "--validation.every", "0", "--no-compilation-cache"]
+    lists += ["--data.lists", "list.txt", "--data.sizes", "64x64"]
+
+    def begun(names: str, *more: str) -> int:
+        Path("list.txt").write_text("\n".join(names) + "\n")
+        return run_script(train.main, [*lists, *more])
+
+    assert begun("abc") == 0
+    assert begun("ca", "--resume") == 2
+    complaint = capsys.readouterr().err
+    assert "clips [3] -> [2]; gone: b, in another order. Bring it back" in complaint
+    assert begun("abc", "--resume", "--data.batch-size", "2") == 2
+    assert "batch_size 4 -> 2. Bring" in capsys.readouterr().err
+    assert begun("ca", "--resume", "--data.batch-size", "2", "--data.changed") == 0
+    assert "gone: b, in another order. From step " in capsys.readouterr().out
