@@ -229,7 +229,7 @@ def test_two_runs_in_one_directory(capsys):
     with pytest.raises(InputError, match=f"process {killed.pid} on "), alone_in(Path("out")):
         pass
     killed.kill()
-    killed.wait()
+    killed.communicate()
     with alone_in(Path("out")):
         pass
 
