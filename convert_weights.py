@@ -26,15 +26,19 @@ T = TypeVar("T")
 class ImportConfig:
     """PyTorch's files to a checkpoint. Any of --svd, --stableanimator and --arcface alone will do."""
 
-    svd: Annotated[str | None, tyro.conf.arg(metavar="DIR|hf://OWNER/REPOSITORY")] = None
-    """SVD-XT in diffusers' layout: unet/, vae/ and image_encoder/ with config.json and *.safetensors. Alone it is
-    where training starts: the ID adapter copies SVD's attention, PoseNet and Face Encoder are initialised."""
+    svd: Annotated[str | None, tyro.conf.arg(metavar="DIR|FILE|hf://OWNER/REPOSITORY")] = None
+    """SVD-XT in diffusers' layout: unet/, vae/ and image_encoder/ with config.json and *.safetensors (or *.bin); or
+    the one file svd_xt.safetensors. Alone it is where training starts: the ID adapter copies SVD's attention, PoseNet
+    and Face Encoder are initialised. Sampling from it is SVD."""
     stableanimator: Annotated[str | None, tyro.conf.arg(metavar="DIR|hf://OWNER/REPOSITORY")] = None
-    """The folder with unet, pose_net and face_encoder, .pth (torch opens them) or .safetensors."""
+    """The folder with unet, pose_net and face_encoder, .pth or .bin (torch opens them) or .safetensors; or with
+    unet-30000.pth and so on, as StableAnimator's training leaves them: the last step is taken."""
     arcface: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR|hf://OWNER/REPOSITORY")] = None
     """glintr100.onnx, glintr100_torch.pth, another IResNet of these kinds, or a folder that holds one."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
-    """The checkpoint directory to make. A checkpoint that is there is replaced; nothing else is."""
+    """The checkpoint directory to make."""
+    overwrite: bool = False
+    """Replace a checkpoint that is there. Anything else stays as it is, and is an error."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What kernels and biases are stored in. Norms, scales, the VAE and ArcFace stay float32."""
     seed: int = 0
@@ -43,14 +47,17 @@ class ImportConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """A checkpoint to PyTorch's files, in float32: SVD/ in diffusers' layout, and Animation/."""
+    """A checkpoint to PyTorch's files: SVD/ in diffusers' layout, and Animation/."""
 
     checkpoint: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT|embedded")] = None
-    """What to export."""
+    """What to export: a checkpoint directory, or a training run's folder (its last weights)."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The directory to make; it must not exist, or be empty."""
     format: Literal["pth", "safetensors"] = "pth"
     """Of the files in Animation/ (torch writes .pth); those in SVD/ are safetensors always."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """float16 for files half as large; those in SVD/ then have diffusers' names for its variant fp16. ArcFace stays
+    float32."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class InspectConfig:
     """What is in a checkpoint: models, configurations, parameters, dtypes, sizes, origin, finiteness."""
 
     checkpoint: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="CHECKPOINT|embedded")] = None
-    """A checkpoint directory, or the word embedded."""
+    """A checkpoint directory, a training run's folder (its last weights), or the word embedded."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -86,6 +93,7 @@ def _import(flags: Sequence[str]) -> None:
         arcface=config.arcface,
         dtype=config.dtype,
         seed=config.seed,
+        overwrite=config.overwrite,
         show_progress=True,
     )
     print(f"wrote {output}: {', '.join(models)}")
@@ -103,7 +111,7 @@ def _export(flags: Sequence[str]) -> None:
     _on_the_cpu()
     from stableanimator_jax.weights.exporting import export_weights
 
-    for file in export_weights(checkpoint, output, file_format=config.format, show_progress=True):
+    for file in export_weights(checkpoint, output, file_format=config.format, dtype=config.dtype, show_progress=True):
         print(f"wrote {file}")
 
 

@@ -6,10 +6,12 @@ OUTPUT/Animation/       unet, pose_net, face_encoder and glintr100_torch, and th
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -39,39 +41,55 @@ _NETWORK_FILES = {
 
 _DIFFUSERS_GROUPS = 32  # of AutoencoderKLTemporalDecoder, which has no setting for it
 
+Precision = Literal["float32", "float16"]
+
 
 def export_weights(
-    checkpoint: str, output: Path, *, file_format: FileFormat = "pth", show_progress: bool = False
+    checkpoint: str,
+    output: Path,
+    *,
+    file_format: FileFormat = "pth",
+    dtype: Precision = "float32",
+    show_progress: bool = False,
 ) -> tuple[Path, ...]:
-    """Write a checkpoint's models as PyTorch's files, all in float32, all or nothing.
+    """Write a checkpoint's models as PyTorch's files, all or nothing.
+
+    A model that PyTorch's code cannot build is left out, with a warning that says why.
 
     Args:
         checkpoint: a checkpoint directory, or "embedded".
         output: the directory to make; it must not exist, or be empty.
         file_format: of the files in `Animation/`; those in `SVD/` are safetensors always.
+        dtype: "float16" for files half as large; those in `SVD/` are then diffusers' variant "fp16". ArcFace, whose
+            statistics need not fit into it, stays float32.
         show_progress: bars on stderr.
 
     Returns:
         the files written.
 
     Raises:
-        InputError: the checkpoint cannot be read, its VAE is not one that PyTorch's code can build, or `output`
-            cannot be written; then nothing is left of it.
+        InputError: the checkpoint cannot be read, nothing in it can be exported, a value is too large for float16,
+            or `output` cannot be written; then nothing is left of it.
     """
     source = open_checkpoint(checkpoint)
     require_writer(file_format)
     models = models_in(source.path)
     if "vae" in models and source.config.vae.norm_num_groups != _DIFFUSERS_GROUPS:
-        raise InputError(
-            f"checkpoint {checkpoint} cannot be exported: its VAE has norms of {source.config.vae.norm_num_groups} "
-            f"groups, and the VAE in PyTorch that would read it always has {_DIFFUSERS_GROUPS}"
+        models = tuple(model for model in models if model != "vae")
+        why = (
+            f"its VAE has norms of {source.config.vae.norm_num_groups} groups, and the VAE in PyTorch that would read "
+            f"it always has {_DIFFUSERS_GROUPS}"
         )
-    exports = {model: _Export.plan(source, model) for model in models}
+        if not models:
+            raise InputError(f"checkpoint {checkpoint} cannot be exported: {why}")
+        print(f"warning: the VAE is left out: {why}; what is in SVD/ is no whole pipeline", file=sys.stderr)
+    exports = {model: _Export.plan(source, model, "float32" if model == "arcface" else dtype) for model in models}
+    variant = ".fp16" if dtype == "float16" else ""
     require_room(output, sum(e.bytes * ((m in _SVD_FILES) + (m in _NETWORK_FILES)) for m, e in exports.items()))
     with _whole_directory(output) as directory:
         for model, stem in _SVD_FILES.items():
             if model in models:
-                place = _made(directory / f"{stem}.safetensors")
+                place = _made(directory / f"{stem}{variant}.safetensors")
                 exports[model].write(place, "safetensors", id_adapter=False, show_progress=show_progress)
         for model, stem in _NETWORK_FILES.items():
             if model in models:
@@ -88,26 +106,28 @@ class _Export:
 
     source: CheckpointSource
     model: str
+    dtype: Precision
     assignments: dict[str, Assignment]
     """By dotted parameter name, in the order in which the checkpoint gives them."""
     counters: tuple[str, ...]
     """Keys that torch's batch norms have beside what this project keeps: how many steps they were trained."""
 
     @classmethod
-    def plan(cls, source: CheckpointSource, model: str) -> "_Export":
+    def plan(cls, source: CheckpointSource, model: str, dtype: Precision) -> "_Export":
         table = tables(source.config)[model]
         plan = plan_export(table, stored_params(source.path, model))
         means = (a.key.removesuffix("running_mean") for a in plan if a.key.endswith(".running_mean"))
-        return cls(source, model, {dotted(a.path): a for a in plan}, tuple(f"{m}num_batches_tracked" for m in means))
+        counters = tuple(f"{m}num_batches_tracked" for m in means)
+        return cls(source, model, dtype, {dotted(a.path): a for a in plan}, counters)
 
     @property
     def bytes(self) -> int:
-        return sum(4 * int(np.prod(a.source_shape)) for a in self.assignments.values())
+        return sum(np.dtype(self.dtype).itemsize * int(np.prod(a.source_shape)) for a in self.assignments.values())
 
     def write(self, path: Path, file_format: FileFormat, *, id_adapter: bool, show_progress: bool) -> None:
         chosen = {n: a for n, a in self.assignments.items() if id_adapter or not is_id_adapter_key(a.key)}
         counter: tuple[Shape, str] = ((), "int64")
-        layout = {a.key: (a.source_shape, "float32") for a in chosen.values()} | dict.fromkeys(self.counters, counter)
+        layout = {a.key: (a.source_shape, self.dtype) for a in chosen.values()} | dict.fromkeys(self.counters, counter)
         tensors = self._tensors(chosen)
         title = "/".join(path.parts[-2:])
         with tqdm(tensors, title, len(layout), unit=" tensors", disable=not show_progress) as bar:
@@ -120,7 +140,12 @@ class _Export:
         for name, array in stream_params(self.source.path, self.model):
             if name in chosen:
                 a = chosen[name]
-                yield a.key, np.array(a.transform.inverse(array), np.float32, order="C")
+                whole = np.array(a.transform.inverse(array), np.float32, order="C")
+                with np.errstate(over="ignore"):
+                    written = whole.astype(self.dtype, copy=False)
+                if (np.isinf(written) & np.isfinite(whole)).any():
+                    raise InputError(f"{name} of {self.model} has values beyond 65504, float16's largest: give float32")
+                yield a.key, written
         for key in self.counters:
             yield key, np.zeros((), np.int64)
 

@@ -33,6 +33,7 @@ from stableanimator_jax.weights.rules import (
 )
 from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.state_dict_files import open_state_dict
+from stableanimator_jax.weights.svd_single_file import SvdPart, is_single_file
 from stableanimator_jax.weights.tables import add_id_adapter, tables
 
 _SHOWN = 20
@@ -145,12 +146,13 @@ def import_weights(
     arcface: str | None = None,
     dtype: Dtype = "float32",
     seed: int = 0,
+    overwrite: bool = False,
     show_progress: bool = False,
 ) -> tuple[str, ...]:
     """Make a checkpoint of published files. Any part alone will do.
 
     Args:
-        output: the checkpoint directory to make. A checkpoint that is there is replaced, nothing else is.
+        output: the checkpoint directory to make.
         svd: SVD-XT's folder in diffusers' layout. Without `stableanimator`, its UNet gets an ID adapter that copies
             its own cross-attention, and PoseNet and Face Encoder are initialised as training starts.
         stableanimator: the folder of unet, pose_net and face_encoder. Without `svd` they must have the published
@@ -158,6 +160,7 @@ def import_weights(
         arcface: ArcFace's `.pth`, `.safetensors` or `.onnx` file, or a folder with one.
         dtype: of kernels and biases. Norms and scales are float32 always, and so are the VAE and ArcFace.
         seed: of what is initialised.
+        overwrite: replace a checkpoint that is there; nothing else ever is.
         show_progress: bars on stderr.
 
         Folders may be `hf://OWNER/REPOSITORY`.
@@ -171,7 +174,7 @@ def import_weights(
     """
     if svd is None and stableanimator is None and arcface is None:
         raise InputError("nothing to import: give --svd, --stableanimator or --arcface (or several)")
-    require_replaceable(output)
+    require_replaceable(output, overwrite=overwrite)
     networks = find_networks(stableanimator) if stableanimator is not None else None
     svd_files = find_svd(svd, with_unet=networks is None) if svd is not None else None
     arcface_weights = _open_arcface(find_arcface(arcface)) if arcface is not None else None
@@ -191,12 +194,14 @@ def import_weights(
     require_room(output, sum(w.size() for w in weights.values()))
     source = {model: w.origin(show_progress) for model, w in weights.items()}
     parameters = {model: w.stream(show_progress) for model, w in weights.items()}
-    save_checkpoint(output, config, parameters, source)
+    save_checkpoint(output, config, parameters, source, overwrite=overwrite)
     return tuple(weights)
 
 
 def _from_file(model: str, path: Path, config: StableAnimatorConfig, dtype: Dtype, *, from_svd: bool) -> FileWeights:
-    opened = open_state_dict(path)
+    opened = open_state_dict(path, model)
+    if is_single_file(opened) and model in ("unet", "vae", "image_encoder"):
+        opened = SvdPart(opened, model)
     if model != "unet" or not from_svd:
         return FileWeights(model, config, dtype, opened, opened.shapes, opened.files)
     try:
@@ -212,7 +217,7 @@ def _open_arcface(path: Path) -> FileWeights:
         tensors = read_onnx_arcface(path)
         shapes, files = {key: array.shape for key, array in tensors.items()}, (path,)
     else:
-        tensors = open_state_dict(path)
+        tensors = open_state_dict(path, "arcface")
         shapes, files = tensors.shapes, tensors.files
     try:
         inferred = infer_arcface_config(shapes)
@@ -245,7 +250,8 @@ def _configuration(
     elif svd is not None:
         context = svd.unet_config.cross_attention_dim
         known = StableAnimatorConfig(
-            unet=svd.unet_config,
+            # Sampled from, SVD alone is SVD: its ID adapter knows no faces before it is trained.
+            unet=replace(svd.unet_config, id_injection="none") if networks is None else svd.unet_config,
             vae=svd.vae_config,
             image_encoder=svd.image_encoder_config,
             face_encoder=FaceEncoderConfig(cross_attention_dim=context, image_embedding_dim=context),

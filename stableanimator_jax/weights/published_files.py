@@ -1,10 +1,13 @@
 """Where the published files are: SVD's folder, StableAnimator's folder, ArcFace's file; each also on the hub.
 
-SVD:             {unet,vae,image_encoder}/config.json and their *.safetensors, fp16 or not, one file or sharded
-StableAnimator:  {unet,pose_net,face_encoder}.{pth,safetensors}; config.json where this project exported them
+SVD:             {unet,vae,image_encoder}/config.json and their *.safetensors or *.bin, fp16 or not, one or sharded; or
+                 svd_xt.safetensors, all in one
+StableAnimator:  {unet,pose_net,face_encoder}.{pth,safetensors,bin}, or as its training leaves them, unet-30000.pth;
+                 config.json where this project exported them
 ArcFace:         glintr100_torch.pth, glintr100.safetensors or glintr100.onnx
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +18,12 @@ from stableanimator_jax.weights.published_configs import read_published_config
 
 # The name that diffusers and transformers give a component's weights, without suffix.
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "image_encoder": "model"}
+_BIN_STEMS = _STEMS | {"image_encoder": "pytorch_model"}
 _NETWORKS = ("unet", "pose_net", "face_encoder")
+_SUFFIXES = (".pth", ".safetensors", ".bin")
 _SVD_XT_FRAMES = 25
+_XT = StableAnimatorConfig()
+"""What SVD-XT as one file, without configurations, is taken for."""
 _ARCFACE_NAMES = ("glintr100_torch.pth", "glintr100_torch.safetensors", "glintr100.safetensors", "glintr100.onnx")
 # antelopev2's own download nests one folder too many.
 _ARCFACE_FOLDERS = ("", "Animation", "antelopev2", "models/antelopev2", "models/antelopev2/antelopev2")
@@ -45,13 +52,16 @@ def find_svd(name: str, *, with_unet: bool) -> SvdFiles:
     """Find and read SVD's folder.
 
     Args:
-        name: a directory or `hf://OWNER/REPOSITORY`; the folders may also lie in its `SVD/`.
+        name: a directory or `hf://OWNER/REPOSITORY`; the folders may also lie in its `SVD/`. Or the one file
+            `svd_xt.safetensors`, or a directory with it alone.
         with_unet: whether the UNet's weights are wanted; its configuration always is.
 
     Raises:
         InputError: a file is missing, or describes another network than SVD-XT's kind.
     """
     components = ["vae", "image_encoder", *(["unet"] if with_unet else [])]
+    if (whole := _single_file(name)) is not None:
+        return SvdFiles(_XT.unet, _XT.vae, _XT.image_encoder, dict.fromkeys(components, whole))
     root = _svd_root(name, components)
     num_frames = _num_frames(root / "unet" / "config.json")
     if num_frames != _SVD_XT_FRAMES:
@@ -67,6 +77,24 @@ def find_svd(name: str, *, with_unet: bool) -> SvdFiles:
     )
 
 
+def _single_file(name: str) -> Path | None:
+    """SVD as the one file that it is published as too: given itself, or alone in a folder."""
+    path = Path(name)
+    if is_on_hub(name) or (path / "unet").exists() or (path / "SVD").exists():
+        return None
+    if path.is_dir():
+        there = sorted(path.glob("svd*.safetensors"))
+        path = there[0] if len(there) == 1 else path
+    if not path.is_file() or path.suffix != ".safetensors":
+        return None
+    if "xt" not in path.stem:
+        raise InputError(
+            f"{path}: one file does not say how many frames it is made for, and its name is not that of SVD-XT, the "
+            f"{_SVD_XT_FRAMES}-frame model that StableAnimator is built on: svd_xt.safetensors, svd_xt_1_1.safetensors"
+        )
+    return path
+
+
 def _svd_root(name: str, components: list[str]) -> Path:
     patterns = [
         f"{prefix}{pattern}"
@@ -74,11 +102,12 @@ def _svd_root(name: str, components: list[str]) -> Path:
         for pattern in ("*/config.json", *(f"{c}/*.safetensors*" for c in components))
     ]
     root = _inside(local_directory(name, patterns, without=["*fp16*"]), "SVD", "unet/config.json")
-    if is_on_hub(name) and any(not _candidates(root / c, c) for c in components):
-        # Only what has no other weights is taken in half precision.
-        lacking = [c for c in components if not _candidates(root / c, c)]
-        patterns = [f"{prefix}{c}/*fp16*" for prefix in ("", "SVD/") for c in lacking]
-        root = _inside(local_directory(name, patterns), "SVD", "unet/config.json")
+    # Only what has no other weights is taken as .bin or in half precision.
+    for pattern in ("*.bin*", "*fp16*"):
+        if is_on_hub(name) and (lacking := [c for c in components if not _candidates(root / c, c)]):
+            patterns = [f"{prefix}{c}/{pattern}" for prefix in ("", "SVD/") for c in lacking]
+            without = [] if "fp16" in pattern else ["*fp16*"]
+            root = _inside(local_directory(name, patterns, without=without), "SVD", "unet/config.json")
     return root
 
 
@@ -93,21 +122,28 @@ def _num_frames(config: Path) -> object:
 
 
 def _candidates(folder: Path, component: str) -> list[Path]:
-    stem = _STEMS[component]
-    names = [
-        f"{stem}.safetensors",
-        f"{stem}.safetensors.index.json",
-        f"{stem}.fp16.safetensors",
-        f"{stem}.safetensors.index.fp16.json",
-        f"{stem}.fp16.safetensors.index.json",
+    """Those that are there, the best first."""
+    kinds = ((_STEMS[component], "safetensors"), (_BIN_STEMS[component], "bin"))
+    full = [f"{stem}.{kind}{end}" for stem, kind in kinds for end in ("", ".index.json")]
+    half = [
+        name
+        for stem, kind in kinds
+        for name in (
+            f"{stem}.fp16.{kind}",
+            f"{stem}.{kind}.index.fp16.json",
+            f"{stem}.fp16.{kind}.index.json",
+        )
     ]
+    names = full + half
     return [folder / name for name in names if (folder / name).exists()]
 
 
 def _component_weights(folder: Path, component: str) -> Path:
     if found := _candidates(folder, component):
         return found[0]
-    raise InputError(f"{folder} has no weights: it must hold {_STEMS[component]}.safetensors (or .fp16, or sharded)")
+    raise InputError(
+        f"{folder} has no weights: it must hold {_STEMS[component]}.safetensors (or .fp16, .bin, or sharded)"
+    )
 
 
 def find_networks(name: str) -> NetworkFiles:
@@ -121,7 +157,7 @@ def find_networks(name: str) -> NetworkFiles:
     """
     patterns = [f"{prefix}{n}.*" for prefix in ("", "Animation/") for n in (*_NETWORKS, "config")]
     root = local_directory(name, patterns)
-    if not any((root / f"unet{suffix}").exists() for suffix in (".pth", ".safetensors")):
+    if not _named(root, "unet") and not _trained(root, "unet"):
         root = root / "Animation" if (root / "Animation").is_dir() else root
     config_file = root / "config.json"
     config = None
@@ -130,15 +166,39 @@ def find_networks(name: str) -> NetworkFiles:
             config = StableAnimatorConfig.from_dict(read_json(config_file))
         except InputError as e:
             raise InputError(f"{config_file}: {e}") from e
-    return NetworkFiles({network: _network_weights(root, network) for network in _NETWORKS}, config, config_file)
+    weights = _last_trained(root) or {network: _network_weights(root, network) for network in _NETWORKS}
+    return NetworkFiles(weights, config, config_file)
+
+
+def _named(root: Path, stem: str) -> list[Path]:
+    return [path for suffix in _SUFFIXES if (path := root / f"{stem}{suffix}").exists()]
+
+
+def _trained(root: Path, network: str) -> set[int]:
+    """The steps at which StableAnimator's training left a network there, as `unet-30000.pth`."""
+    names = (re.fullmatch(rf"{network}-(\d+)", f.stem) for f in root.glob(f"{network}-*") if f.suffix in _SUFFIXES)
+    return {int(name[1]) for name in names if name}
+
+
+def _last_trained(root: Path) -> dict[str, Path] | None:
+    """The three of the last step that there are all of, unless one has its published name."""
+    steps = {network: _trained(root, network) for network in _NETWORKS}
+    if not any(steps.values()) or any(_named(root, network) for network in _NETWORKS):
+        return None
+    common = set.intersection(*steps.values())
+    if not common:
+        there = "; ".join(f"{n}: {', '.join(map(str, sorted(s))) or 'none'}" for n, s in steps.items())
+        raise InputError(f"{root} has no step with all of {', '.join(_NETWORKS)} (steps there, {there}): copy them")
+    return {network: _network_weights(root, f"{network}-{max(common)}") for network in _NETWORKS}
 
 
 def _network_weights(root: Path, network: str) -> Path:
-    found = [path for suffix in (".pth", ".safetensors") if (path := root / f"{network}{suffix}").exists()]
+    found = _named(root, network)
     if not found:
         raise InputError(f"{root} has no {network}.pth or {network}.safetensors: copy or download it")
     if len(found) > 1:
-        raise InputError(f"{root} has both {network}.pth and {network}.safetensors: leave only the one that is meant")
+        names = " and ".join(path.name for path in found)
+        raise InputError(f"{root} has both {names}: leave only the one that is meant")
     return found[0]
 
 

@@ -50,14 +50,14 @@ class Transform:
         return rearrange(array, f"{self.target} -> {self.source}", **dict(self.sizes))
 
     def forward_shape(self, shape: Shape) -> Shape:
-        return self.forward(_stand_in(shape)).shape
+        return self.forward(stand_in(shape)).shape
 
     def inverse_shape(self, shape: Shape) -> Shape:
-        return self.inverse(_stand_in(shape)).shape
+        return self.inverse(stand_in(shape)).shape
 
 
-def _stand_in(shape: Shape) -> np.ndarray:
-    # Strides of zero: an array of any shape in one byte.
+def stand_in(shape: Shape) -> np.ndarray:
+    """An array of any shape in one byte, by strides of zero, to see what becomes of its shape."""
     return np.broadcast_to(np.empty((), np.bool_), shape)
 
 

@@ -1,12 +1,13 @@
 """PyTorch state dicts on disk as mappings of NumPy arrays that read a tensor each time it is asked for.
 
-`.safetensors` files (one, or several behind an index) are opened by safetensors; `.pth` files by torch, which runs
-nothing that is in them (`weights_only=True`). Both libraries map the file into memory, and pages once read count as
-this process's; so a file is opened anew after every half GiB, which gives them back.
+`.safetensors` files are opened by safetensors; `.pth` and `.bin` files by torch, which runs nothing that is in them
+(`weights_only=True`); several of one kind may lie behind an index. Both libraries map the file into memory, and pages
+once read count as this process's; so a file is opened anew after every half GiB, which gives them back.
 """
 
 import importlib.util
 import pickle
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,9 @@ from stableanimator_jax.weights.rules import Shape
 
 _REOPEN_AFTER = 2**29
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
-_PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
+_PREFIX = "module."  # left by DistributedDataParallel
+# Left by torch.compile, FSDP and activation checkpointing, at any depth; and the same "module" further inside.
+_INNER = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.|(?<=\.)module\.")
 
 
 class StateDictFile(Mapping[str, np.ndarray]):
@@ -44,8 +47,12 @@ class StateDictFile(Mapping[str, np.ndarray]):
         return len(self.shapes)
 
 
-def open_state_dict(path: Path) -> StateDictFile:
-    """Open a `.pth` or `.safetensors` file, or the `.json` index of several `.safetensors` files.
+def open_state_dict(path: Path, model: str | None = None) -> StateDictFile:
+    """Open a `.pth`, `.bin` or `.safetensors` file, or the `.json` index of several of them.
+
+    Args:
+        path: the file.
+        model: the model wanted, as "unet": of a dictionary that holds several models under their names, this one.
 
     Raises:
         InputError: the file cannot be read, is damaged, is no dictionary of tensors, or needs torch, which is missing.
@@ -55,9 +62,9 @@ def open_state_dict(path: Path) -> StateDictFile:
         return _index(path)
     if path.suffix == ".safetensors":
         return SafetensorsFile(path)
-    if path.suffix in (".pth", ".pt"):
-        return PthFile(path)
-    raise InputError(f"weights file {path} has an unknown suffix: give a .safetensors or .pth file")
+    if path.suffix in (".pth", ".pt", ".bin"):
+        return PthFile(path, model)
+    raise InputError(f"weights file {path} has an unknown suffix: give a .safetensors, .pth or .bin file")
 
 
 class SafetensorsFile(StateDictFile):
@@ -90,9 +97,9 @@ class SafetensorsFile(StateDictFile):
 
 
 class ShardedFiles(StateDictFile):
-    """Several `.safetensors` files behind an index, of different keys."""
+    """Several files behind an index, of different keys."""
 
-    def __init__(self, index: Path, shards: list[SafetensorsFile]):
+    def __init__(self, index: Path, shards: list[StateDictFile]):
         self._shard = {key: shard for shard in shards for key in shard}
         self.files = (index, *(file for shard in shards for file in shard.files))
         self.shapes = {key: shard.shapes[key] for key, shard in self._shard.items()}
@@ -105,14 +112,15 @@ def _index(path: Path) -> ShardedFiles:
     data = read_json(path)
     weight_map = data.get("weight_map") if isinstance(data, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise InputError(f"{path} is not an index of safetensors files: it has no weight_map of keys to file names")
+        raise InputError(f"{path} is not an index of weights files: it has no weight_map of keys to file names")
     names = sorted(set(weight_map.values()))
     for name in names:
         if Path(name).name != name:
             raise InputError(f"{path} names the file {name!r}, which is not beside it")
         if not (path.parent / name).is_file():
             raise InputError(f"{path} names {name}, which is missing: copy or download it")
-    shards = [SafetensorsFile(path.parent / name, is_shard=True) for name in names]
+        require_file(path.parent / name, "weights file")
+    shards = [_shard(path.parent / name) for name in names]
     problems = []
     for name, shard in zip(names, shards, strict=True):
         meant = {key for key, file in weight_map.items() if file == name}
@@ -124,22 +132,32 @@ def _index(path: Path) -> ShardedFiles:
     return ShardedFiles(path, shards)
 
 
-class PthFile(StateDictFile):
-    """One file written by `torch.save`: a state dict, or a dictionary that holds one beside other things."""
+def _shard(path: Path) -> StateDictFile:
+    return PthFile(path, is_shard=True) if path.suffix == ".bin" else SafetensorsFile(path, is_shard=True)
 
-    def __init__(self, path: Path):
+
+class PthFile(StateDictFile):
+    """One file written by `torch.save`: a state dict, or a dictionary that holds one beside other things.
+
+    As a shard its keys are the index's, as those of `SafetensorsFile`.
+    """
+
+    def __init__(self, path: Path, model: str | None = None, *, is_shard: bool = False):
         if importlib.util.find_spec("torch") is None:
             raise InputError(
-                f"{path}: .pth files are opened by torch, which is not installed: `pip install torch` (its CPU build "
-                "will do), or give a .safetensors file"
+                f"{path}: {path.suffix} files are opened by torch, which is not installed: `pip install torch` (its "
+                "CPU build will do), or give a .safetensors file"
             )
-        self._path = path
+        self._path, self._model, self._is_shard = path, model, is_shard
         self.files = (path,)
         self._open()
         self.shapes = {key: tuple(tensor.shape) for key, tensor in self._tensors.items()}
 
     def _open(self) -> None:
-        self._tensors = _state_dict(_torch_load(self._path), str(self._path))
+        tensors = _state_dict(_torch_load(self._path), str(self._path), self._model)
+        if not self._is_shard:
+            tensors = dict(zip(_without_prefixes(list(tensors)), tensors.values(), strict=True))
+        self._tensors = tensors
         self._read = 0
 
     def __getitem__(self, key: str) -> np.ndarray:
@@ -176,30 +194,33 @@ def _torch_load(path: Path) -> Any:
         raise InputError(f"{path} is not a file that torch.save wrote, or is damaged ({_first_line(e)})") from e
 
 
-def _state_dict(data: Any, where: str) -> dict[str, Any]:
-    """The state dict in what a file holds, without wrappers and prefixes."""
+def _state_dict(data: Any, where: str, model: str | None) -> dict[str, Any]:
+    """The state dict in what a file holds, without wrappers; prefixes are still there."""
     import torch
 
     if not isinstance(data, dict):
         raise InputError(f"{where} is not a dictionary of tensors: it holds a {type(data).__name__}")
+    if model is not None and isinstance(data.get(model), dict):
+        return _state_dict(data[model], f"{where}, {model}", model)
     if wrappers := [name for name in _WRAPPERS if isinstance(data.get(name), dict)]:
         if len(wrappers) > 1:
             raise InputError(f"{where} holds several state dicts, {' and '.join(wrappers)}: save the one wanted alone")
-        return _state_dict(data[wrappers[0]], f"{where}, {wrappers[0]}")
+        return _state_dict(data[wrappers[0]], f"{where}, {wrappers[0]}", model)
     if not data:
         raise InputError(f"{where} is not a dictionary of tensors: it is empty")
     for key, value in data.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor) or value.layout != torch.strided:
             kind = "a sparse tensor" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
             raise InputError(f"{where} is not a dictionary of tensors: {key!r:.80} is {kind}")
-    return dict(zip(_without_prefixes(list(data)), data.values(), strict=True))
+    return data
 
 
 def _without_prefixes(keys: list[str]) -> list[str]:
-    for prefix in _PREFIXES:
-        if keys and all(key.startswith(prefix) for key in keys):
-            return _without_prefixes([key.removeprefix(prefix) for key in keys])
-    return keys
+    """Keys without the names of PyTorch's wrappers; as they are where two would come to be the same."""
+    plain = [_INNER.sub("", key) for key in keys]
+    if plain and all(key.startswith(_PREFIX) for key in plain):
+        return _without_prefixes([key.removeprefix(_PREFIX) for key in plain])
+    return plain if len(set(plain)) == len(plain) else keys
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.rules import Shape
 
 FileFormat = Literal["pth", "safetensors"]
-_DTYPES = {"float32": "F32", "int64": "I64"}
+_DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64"}
 
 
 def require_writer(file_format: FileFormat) -> None:
@@ -33,7 +33,7 @@ def write_safetensors(
 
     Args:
         path: the file to make.
-        layout: each tensor's shape and dtype ("float32" or "int64") by key, in the order of `tensors`.
+        layout: each tensor's shape and dtype ("float32", "float16" or "int64") by key, in the order of `tensors`.
         tensors: keys and C-contiguous arrays.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # transformers asks for it

@@ -205,3 +205,33 @@ def test_a_vae_that_pytorch_cannot_build(tmp_path: Path):
     with pytest.raises(InputError, match="norms of 8 groups"):
         export_weights(str(tmp_path / "c"), tmp_path / "out", file_format="safetensors")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_can_be_exported_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    vae = VAEConfig(block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_num_groups=8)
+    random_checkpoint(tmp_path / "c", dataclasses.replace(TINY, vae=vae), 0, ("unet", "vae", "image_encoder"))
+    written = export_weights(str(tmp_path / "c"), tmp_path / "out", file_format="safetensors")
+    assert {path.relative_to(tmp_path / "out").as_posix() for path in written} == {
+        "Animation/config.json", "Animation/unet.safetensors", "SVD/unet/config.json",
+        "SVD/unet/diffusion_pytorch_model.safetensors", "SVD/image_encoder/config.json",
+        "SVD/image_encoder/model.safetensors",
+    }  # fmt: skip
+    assert capsys.readouterr().err.startswith("warning: the VAE is left out: its VAE has norms of 8 groups")
+
+
+def test_half_precision_is_diffusers_variant(tmp_path: Path):
+    checkpoint = random_checkpoint(tmp_path / "c", TINY, 0, ("unet", "vae", "pose_net", "arcface"))
+    export_weights(str(checkpoint), tmp_path / "out", file_format="safetensors", dtype="float16")
+    stored = dict(stream_params(checkpoint, "vae"))
+    found = load_file(tmp_path / "out/SVD/vae/diffusion_pytorch_model.fp16.safetensors")
+    assert {array.dtype.name for array in found.values()} == {"float16"}
+    expected = stored["encoder.conv_in.bias"].astype(np.float16)
+    np.testing.assert_array_equal(found["encoder.conv_in.bias"], expected, strict=True)
+    assert load_file(tmp_path / "out/Animation/pose_net.safetensors")["scale"].dtype == np.float16
+    arcface = load_file(tmp_path / "out/Animation/glintr100_torch.safetensors")
+    assert {array.dtype.name for array in arcface.values()} == {"float32", "int64"}
+
+    save_checkpoint(tmp_path / "large", TINY, {"pose_net": {"scale": np.full(1, 1e5, np.float32)}})
+    with pytest.raises(InputError, match="scale of pose_net has values beyond 65504, float16's largest: give float32"):
+        export_weights(str(tmp_path / "large"), tmp_path / "other", file_format="safetensors", dtype="float16")
+    assert not (tmp_path / "other").exists()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -96,6 +97,8 @@ def test_everything(stand_ins: Path, tmp_path: Path):
 def test_svd_alone_is_where_training_starts(files: Path, tmp_path: Path):
     checkpoint = tmp_path / "c"
     assert import_weights(checkpoint, svd=str(files / "SVD")) == ALL[:-1]
+    # Sampling from it is SVD: the ID adapter and the Face Encoder know nothing yet.
+    assert describe(checkpoint).config.unet == replace(TINY.unet, id_injection="none")
     unet = state_dict(checkpoint, "unet")
     for key, array in load_file(files / UNET).items():
         np.testing.assert_array_equal(unet[key], array, strict=True)
@@ -136,6 +139,37 @@ def test_the_networks_alone_with_their_configuration(files: Path, tmp_path: Path
 def test_the_networks_alone_must_have_the_published_sizes(files: Path, tmp_path: Path):
     with pytest.raises(InputError, match=r"conv_in.weight is \[32, 8, 3, 3\], the model takes \[320, 8, 3, 3\]"):
         import_weights(tmp_path / "c", stableanimator=str(files))
+
+
+def test_the_last_step_that_training_left_all_of(files: Path, tmp_path: Path):
+    networks = files / "Animation"
+    for name in ("unet", "pose_net", "face_encoder"):
+        tensors = load_file(networks / f"{name}.safetensors")
+        (networks / f"{name}.safetensors").unlink()
+        # As torch.compile and DistributedDataParallel leave names, at any depth.
+        inner = {
+            key.replace("blocks.", "blocks._orig_mod.").replace(".layers.", ".module.layers."): t
+            for key, t in tensors.items()
+        }
+        save_file({f"module.{key}": t for key, t in inner.items()}, networks / f"{name}-30000.safetensors")
+        save_file({key: t + 1 for key, t in tensors.items()}, networks / f"{name}-9000.safetensors")
+    save_file({"x": np.ones(1)}, networks / "unet-60000.safetensors")
+    checkpoint = import_all(files, tmp_path / "c")
+    names = [describe(checkpoint).source[m]["files"][0]["name"].split("/")[-1] for m in ("unet", "pose_net")]
+    assert names == ["unet-30000.safetensors", "pose_net-30000.safetensors"]
+    found = state_dict(checkpoint, "unet")
+    for key, array in load_file(networks / "unet-9000.safetensors").items():
+        np.testing.assert_allclose(found[key] + 1, array, rtol=1e-6)
+    for step in (9000, 30000):
+        (networks / f"pose_net-{step}.safetensors").unlink()
+    with pytest.raises(InputError, match=r"has no step with all of unet, pose_net, face_encoder .* pose_net: none"):
+        import_all(files, tmp_path / "other")
+
+
+def test_a_git_lfs_pointer_is_named(files: Path, tmp_path: Path):
+    (files / NET).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n")
+    with pytest.raises(InputError, match=r"unet.safetensors is only a Git LFS pointer .* `git lfs pull`"):
+        import_all(files, tmp_path / "c")
 
 
 def test_half_precision_and_shards(files: Path, tmp_path: Path):
@@ -319,8 +353,10 @@ def test_a_failed_import_leaves_the_old_checkpoint(files: Path, tmp_path: Path):
     checkpoint = import_all(files, tmp_path / "c")
     before = {file: file.read_bytes() for file in sorted(checkpoint.rglob("*")) if file.is_file()}
     rewrite(files / CLIP, _set("visual_projection.weight", (0, 0), np.nan))  # found while writing
-    with pytest.raises(InputError, match="NaN"):
+    with pytest.raises(InputError, match=r"there is a checkpoint in .* by --overwrite"):
         import_all(files, checkpoint)
+    with pytest.raises(InputError, match="NaN"):
+        import_all(files, checkpoint, overwrite=True)
     assert {file: file.read_bytes() for file in sorted(checkpoint.rglob("*")) if file.is_file()} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "files"]
 

@@ -1,5 +1,6 @@
 """State dicts as torch writes them, wrapped and not; nothing in them is ever run."""
 
+import json
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -56,11 +57,30 @@ def prefixed(prefix: str) -> dict[str, Any]:
         lambda sd: {"state_dict": sd, "epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}},
         lambda sd: {"model": sd, "args": {"lr": 1e-5}, "loss": [1.0]},
         lambda _: {"model": {"state_dict": prefixed("module.")}},
+        lambda _: {key.replace(".", "._orig_mod."): tensor for key, tensor in state_dict().items()},
+        lambda _: prefixed("module.module._fsdp_wrapped_module."),
     ],
 )
 def test_wrappers_and_prefixes_come_off(wrap, tmp_path: Path):
     torch.save(wrap(state_dict()), tmp_path / "x.pth")
     assert_right(tmp_path / "x.pth")
+
+
+def test_one_of_several_models_by_its_name(tmp_path: Path):
+    others = {"pose_net": {"x": torch.ones(1)}, "unet": prefixed("module."), "step": 30000}
+    for name in ("x.pth", "x.bin"):
+        torch.save(others, tmp_path / name)
+        assert set(open_state_dict(tmp_path / name, "unet")) == set(state_dict())
+        assert open_state_dict(tmp_path / name, "pose_net").shapes == {"x": (1,)}
+
+
+def test_shards_of_bin_files(tmp_path: Path):
+    first, second = dict(list(state_dict().items())[:2]), dict(list(state_dict().items())[2:])
+    torch.save(first, tmp_path / "1.bin")
+    torch.save(second, tmp_path / "2.bin")
+    index = {"weight_map": dict.fromkeys(first, "1.bin") | dict.fromkeys(second, "2.bin")}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    assert_right(tmp_path / "pytorch_model.bin.index.json")
 
 
 def test_files_from_before_torch_1_6(tmp_path: Path):
