@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
+from stableanimator_jax.data.files import LFS_POINTER, is_lfs_pointer
 from stableanimator_jax.errors import InputError
 
 T = TypeVar("T")
@@ -86,6 +87,11 @@ class UNetConfig:
             self.id_injection in typing.get_args(IdInjection),
             f"id_injection must be one of {typing.get_args(IdInjection)}, got {self.id_injection!r}",
         )
+
+    @property
+    def takes_faces(self) -> bool:
+        """Whether face tokens make a difference. SVD's own weights take none."""
+        return self.id_injection != "none"
 
     @property
     def downscale(self) -> int:
@@ -328,8 +334,12 @@ def _nameable(text: str) -> bool:
 def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises `InputError` when it is missing, unreadable or not JSON."""
     try:
+        if is_lfs_pointer(path):
+            raise InputError(f"{path} is {LFS_POINTER}")
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror}") from e
+    except InputError:
+        raise
     except (ValueError, RecursionError) as e:  # also nested too deep, or with thousands of digits
         raise InputError(f"{path} is not a JSON file: {e}") from e

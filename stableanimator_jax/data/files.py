@@ -6,26 +6,43 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stableanimator_jax.errors import InputError, printable
 
+if TYPE_CHECKING:
+    from etils import epath
+
+_LFS_MARK = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER = "only a Git LFS pointer to the file: run `git lfs pull` in its repository, or download the file itself"
+
 
 def require_file(path: Path, what: str) -> None:
-    """Raise `InputError` unless `path` is a non-empty file. `what` names it in the message, as in "video"."""
+    """Raise `InputError` unless `path` is a non-empty file, and no Git LFS pointer to one.
+
+    `what` names it in the message, as in "video".
+    """
     try:
         if path.is_dir():
             raise InputError(f"{what} {path} is a directory; give a file")
         size = path.stat().st_size
         if not path.is_file():
             raise InputError(f"{what} {path} is a pipe or a device; give a file, because it is read more than once")
-        with path.open("rb"):
-            pass
+        pointer = is_lfs_pointer(path)
     except FileNotFoundError:
         raise InputError(f"{what} {path} does not exist") from None
     except OSError as e:
         raise InputError(f"cannot read {what} {path}: {e.strerror}") from e
     if size == 0:
         raise InputError(f"{what} {path} is empty (0 bytes)")
+    if pointer:
+        raise InputError(f"{what} {path} is {LFS_POINTER}")
+
+
+def is_lfs_pointer(path: "Path | epath.Path") -> bool:
+    """Whether a file is the few lines of text that Git leaves in place of a large one. Raises `OSError`."""
+    with path.open("rb") as file:
+        return file.read(len(_LFS_MARK)) == _LFS_MARK
 
 
 def require_utf8(path: str | os.PathLike[str], what: str) -> None:

@@ -69,6 +69,8 @@ class FaceAnalyser:
         """
         require_opencv()
         folder = model_folder(root, name)
+        for file in sorted(folder.glob("*.onnx")):
+            require_file(file, "InsightFace model")
         with _quiet():
             from insightface.app import FaceAnalysis  # slow to import, and only some runs need it
 

@@ -9,6 +9,8 @@ from types import TracebackType
 
 from etils import epath
 
+from stableanimator_jax.data.files import LFS_POINTER, is_lfs_pointer
+
 
 def file_sizes(directory: epath.PathLike) -> dict[str, int]:
     """Every file below a directory, by its path from there with slashes, with its size in bytes."""
@@ -40,10 +42,13 @@ def damage(directory: epath.PathLike, sizes: Mapping[str, int]) -> str | None:
         OSError: the directory cannot be read, or a name is too long for a file.
     """
     for name, size in sizes.items():
+        file = epath.Path(directory) / name
         try:
-            found = (epath.Path(directory) / name).stat().length
+            found = file.stat().length
         except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
             return f"incomplete: {name} is missing"
+        if found != size and is_lfs_pointer(file):
+            return f"incomplete: {name} is {LFS_POINTER}"
         if found != size:
             return f"damaged: {name} has {found} bytes, not {size}"
     return None
