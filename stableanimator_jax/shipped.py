@@ -4,6 +4,8 @@ import importlib.resources
 from pathlib import Path
 
 from stableanimator_jax.data.files import require_local
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.weights.run_folder import find_weights
 
 EMBEDDED = "embedded"
 _ASSETS = Path(str(importlib.resources.files("stableanimator_jax") / "assets"))
@@ -13,11 +15,18 @@ EXAMPLE = _ASSETS / "example"
 def checkpoint_path(name: str) -> Path:
     """The directory of a checkpoint: the one in this package for the name "embedded", else the one named.
 
+    Of a training run's folder it is its last weights.
+
     Raises:
-        InputError: it is a URL.
+        InputError: it is a URL, or such a folder without weights.
     """
     require_local(name)
-    return _ASSETS / "weights" if name == EMBEDDED else Path(name)
+    if name == EMBEDDED:
+        return _ASSETS / "weights"
+    try:
+        return find_weights(Path(name))
+    except OSError as e:
+        raise InputError(f"cannot read checkpoint {name}: {e.strerror}") from e
 
 
 def is_shipped(path: Path) -> bool:

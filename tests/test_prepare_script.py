@@ -280,6 +280,11 @@ def test_faces_writes_masks_and_embeddings(model_files, tmp_path, capsys):
     after = tree_bytes(folder)
     assert after["embeddings.npy"] == before["embeddings.npy"]
     assert after["faces/frame_4.png"] == b"mine"
+    (folder / "faces" / "notes.txt").write_bytes(b"mine")
+    call("faces", tmp_path, "--insightface-root", model_files["insightface_root"], "--overwrite")
+    assert tree_bytes(folder)["faces/notes.txt"] == b"mine"
+    assert "notes.txt in it is no frame's mask; move it away" in "".join(capsys.readouterr())
+    (folder / "faces" / "notes.txt").unlink()
     assert call("faces", tmp_path, "--insightface-root", model_files["insightface_root"], "--overwrite") == 0
     assert tree_bytes(folder) == before
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.sampling import run
 from stableanimator_jax.sampling.pipeline import Animator
 from stableanimator_jax.sampling.run_config import SampleConfig
+from stableanimator_jax.weights.checkpoint import save_checkpoint
 from tests.perception.standin_models import CELL, write_models
 from tests.sample_script import QUICK, ROOT, call, photo, pixels, poses, start, tree
-from tests.training.mini_model import save_mini_model
+from tests.training.mini_model import MINI, mini_params, save_mini_model
 
 FRAMES = 5
 
@@ -90,6 +92,54 @@ def test_says_what_it_does(inputs, tmp_path, capsys):
     )
     assert re.search(r"denoising: 100%.* 4/4 .*step 2 of 2", said.err)  # 2 windows, 2 steps
     assert re.search(r"decoding: 100%.* 5/5 ", said.err)
+
+
+def test_svd_alone_in_a_runs_folder(inputs, made, tmp_path, capsys):
+    """Without ID adapter and Face Encoder; of a training run's folder it is the last weights."""
+    svd = replace(MINI, unet=replace(MINI.unet, id_injection="none"))
+    params = {name: mini_params(name) for name in ("unet", "vae", "image_encoder", "pose_net")}
+    weights = tmp_path / "run" / "checkpoints" / "3" / "weights"
+    save_checkpoint(weights, svd, params)
+    flags = [*inputs, "--seed", 3, "--checkpoint", tmp_path / "run"]
+    assert call(*flags, "--output", tmp_path / "one") == 0
+    assert "identity: none (these weights have no ID adapter)" in capsys.readouterr().out
+    assert record_of(tmp_path / "one")["configuration"]["checkpoint"] == str(weights)
+    np.save(tmp_path / "face.npy", np.full(512, 0.5, np.float32))
+    assert call(*flags, "--output", tmp_path / "other", "--face-embedding", tmp_path / "face.npy") == 0
+    assert "warning: these weights have no ID adapter" in capsys.readouterr().err
+    np.testing.assert_array_equal(pixels(tmp_path / "one"), pixels(tmp_path / "other"))
+    assert (pixels(tmp_path / "one") != pixels(made)).any()  # whose face tokens, of no face, make a difference
+
+
+def test_what_is_there_is_replaced_only_where_asked_and_ours(inputs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def contents():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def refused(wanted, *flags):
+        before = contents()
+        assert call(*inputs, *flags) == 2
+        assert re.search(wanted, capsys.readouterr().err)
+        assert contents() == before
+
+    assert call(*inputs) == 0  # outputs/animation.mp4, which is ours to replace
+    first = contents()
+    assert call(*inputs, "--seed", 9) == 0
+    assert contents().keys() == first.keys()
+    assert contents()[tmp_path / "outputs/animation.mp4"] != first[tmp_path / "outputs/animation.mp4"]
+
+    assert call(*inputs, "--output", "a.gif") == 0
+    refused(r"a.gif is there, from an earlier run: name another --output, or .* by --overwrite", "--output", "a.gif")
+    assert call(*inputs, "--output", "a.gif", "--overwrite", "--seed", 9) == 0
+    assert record_of(tmp_path / "a.gif")["configuration"]["overwrite"] is False
+
+    (tmp_path / "a.gif").write_bytes(b"edited by hand")
+    refused(r"will not replace .*a.gif, which no run of sample.py left there", "--output", "a.gif", "--overwrite")
+    (tmp_path / "outputs/animation.mp4.contact_sheet.png").write_bytes(b"mine")
+    refused(r"will not replace .*contact_sheet.png")
+    (tmp_path / "b.mp4.json").write_text("{}")
+    refused(r"will not replace .*b.mp4.json", "--output", "b.mp4", "--overwrite")
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.webp", "new/folder/a.MP4"])

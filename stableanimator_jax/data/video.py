@@ -99,7 +99,7 @@ def frames_left_out(output: Path, held: float, fps: float) -> str:
 def check_writable(output: Path | str, inputs: Iterable[Path] = ()) -> None:
     """Find out before any computing that `open_writer(output)` will work. Leaves nothing behind.
 
-    An existing file will be replaced, but none of `inputs`; missing parent directories will be made.
+    A file that is there is no obstacle, unless it is one of `inputs`; missing parent directories will be made.
 
     Raises:
         InputError: an unknown suffix, one of the inputs, a directory where a file is to be or the reverse, a
@@ -143,6 +143,8 @@ def open_writer(
     height: int,
     fps: float,
     finishing: Callable[[Path], object] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Iterator["VideoWriter"]:
     """Write a video frame by frame: `with open_writer(...) as video: video.write(frame)`.
 
@@ -159,13 +161,17 @@ def open_writer(
         height: of every frame in pixels.
         fps: frames a second.
         finishing: called with the finished temporary file before it takes its place, to change it still.
+        overwrite: replace a file that is there. A directory with something in it never is.
 
     Raises:
-        InputError: as `check_writable` and `held_fps`; or writing fails, as on a full disk.
+        InputError: as `check_writable` and `held_fps`; a file is there that is not to be replaced; or writing fails, as
+            on a full disk.
         ValueError: no frame was written, or one of another shape or type.
     """
     output = Path(output)
     check_writable(output)
+    if not overwrite and output.is_file():
+        raise InputError(f"{output} is there already: name another place, or give overwrite=True")
     held = held_fps(output, width, height, fps)
     if held < fps:
         warnings.warn(FramesLeftOut(frames_left_out(output, held, fps)), stacklevel=3)

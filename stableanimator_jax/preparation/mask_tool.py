@@ -87,6 +87,9 @@ def _mask_folder(folder: Path, images: Path, analyser: FaceAnalyser, overwrite: 
     masks, embeddings = folder / MASKS, folder / EMBEDDINGS
     wanted = [path.name for path in (masks, embeddings) if overwrite or not path.exists()]
     files = list(numbered_frames(images, "frames").values())
+    ours = {f"{path.stem}.png" for path in files}
+    if MASKS in wanted and masks.is_dir() and (others := {p.name for p in masks.iterdir()} - ours):
+        raise InputError(f"will not replace {masks}: {min(others)} in it is no frame's mask; move it away")
     if not wanted:
         return MaskedFolder(folder, len(files), 0, [])
     rows = np.zeros((len(files), EMBEDDING_DIM), np.float32)

@@ -33,7 +33,7 @@ def reference_pixels(reference: UInt8[np.ndarray, "H0 W0 3"], height: int, width
 
 def encode_condition(
     image_encoder: Model[ImageEncoder],
-    face_encoder: Model[FaceEncoder],
+    face_encoder: Model[FaceEncoder] | None,
     vae: Model[VAE],
     reference: UInt8[np.ndarray, "H0 W0 3"],
     id_embedding: Float[np.ndarray, "512"],
@@ -43,6 +43,7 @@ def encode_condition(
     """Encode the reference.
 
     Args:
+        face_encoder: None where the UNet takes no face; it then gets one token of zeros.
         reference: RGB at its own size, which is the size that CLIP's resize begins from; but from the output's size
             where that is below CLIP's own: trained on such pictures, the models never saw sharper ones.
         id_embedding: the raw ArcFace embedding; zeros for none.
@@ -58,9 +59,12 @@ def encode_condition(
     seen = pixels if small else np.asarray(reference, np.float32) / 127.5 - 1
     image_embedding = _embed_image(image_encoder, jnp.asarray(clip_pixels(seen))[None])
     noisy = jnp.asarray(pixels) + noise_augmentation * augmentation_noise
+    face_tokens = jnp.zeros_like(image_embedding)
+    if face_encoder is not None:
+        face_tokens = _encode_face(face_encoder, jnp.asarray(id_embedding)[None], image_embedding)[0]
     return Condition(
         image_embedding=image_embedding[0],
-        face_tokens=_encode_face(face_encoder, jnp.asarray(id_embedding)[None], image_embedding)[0],
+        face_tokens=face_tokens,
         image_latents=_encode_image(vae, noisy[None])[0],
     )
 

@@ -1,5 +1,6 @@
 """Everything a run reads: found, checked and loaded before anything is computed, and hashed for its record."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from stableanimator_jax.sampling.record import InputFile, Record, sha256_of
 from stableanimator_jax.sampling.run_config import SampleConfig
 from stableanimator_jax.shipped import EMBEDDED, EXAMPLE, checkpoint_path, is_shipped
 
-_MODELS = ("unet", "pose_net", "vae", "image_encoder", "face_encoder")
+_MODELS = ("unet", "pose_net", "vae", "image_encoder")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,11 @@ def read_inputs(config: SampleConfig) -> Inputs:
     known = KnownFace(None, "", None, analyser)
     if config.optimises_faces or config.embeds_reference:
         known = find_reference_face(config, reference, (width, height), analyser)
-    if embedding is not None:
+    if not _takes_faces(config):
+        if embedding is not None or analyser is not None or config.embeds_reference:
+            print("warning: these weights have no ID adapter: no face is given to them", file=sys.stderr)
+        identity = Identity(None, "none (these weights have no ID adapter), the reference image alone")
+    elif embedding is not None:
         identity = Identity(embedding, f"the embedding in {config.face_embedding}")
     elif config.embeds_reference:
         identity = _own_identity(known, reference_path)
@@ -173,7 +178,7 @@ def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray
     from stableanimator_jax.weights.embedded import open_checkpoint
 
     source = open_checkpoint(config.checkpoint)
-    require_models(source.path, _MODELS)
+    require_models(source.path, (*_MODELS, *["face_encoder"] * source.config.unet.takes_faces))
     if (config.optimises_faces or config.embeds_reference) and "arcface" not in models_in(source.path):
         asking = "the face optimisation" if config.optimises_faces else "--identity checkpoint"
         raise InputError(
@@ -192,6 +197,12 @@ def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray
     except InputError as e:
         raise InputError(f"without --width and --height the output has the poses' size, but {e}") from e
     return width, height
+
+
+def _takes_faces(config: SampleConfig) -> bool:
+    from stableanimator_jax.weights.embedded import open_checkpoint
+
+    return open_checkpoint(config.checkpoint).config.unet.takes_faces
 
 
 def _own_identity(known: KnownFace, path: Path) -> Identity:

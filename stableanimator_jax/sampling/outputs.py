@@ -12,12 +12,14 @@ from stableanimator_jax.data.video import (
     output_suffix,
 )
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.sampling.record import sha256_of, written_files
 from stableanimator_jax.sampling.run_config import SampleConfig
 from stableanimator_jax.shipped import checkpoint_path
 
 
 def check_outputs(config: SampleConfig) -> None:
-    """Find out whether everything that a run writes can be written, and that it takes the place of no input.
+    """Find out whether everything that a run writes can be written, and that it takes the place of no input
+    and of nothing that must stay.
 
     Raises:
         InputError: something cannot.
@@ -45,6 +47,29 @@ def check_outputs(config: SampleConfig) -> None:
             raise InputError(f"cannot write {path}: it is {'a directory' if taken else 'an input too'}")
     if real_path(config.output).is_relative_to(real_path(checkpoint_path(config.checkpoint))):
         raise InputError(f"cannot write {config.output}: it is inside the checkpoint; name another output")
+    _check_replaced(config)
+
+
+def _check_replaced(config: SampleConfig) -> None:
+    """Raise `InputError` where a file would be replaced that no run left there, or one that was not to be."""
+    places = (config.output, config.contact_sheet_path, config.hjb_plot_path, config.record_path)
+    there = [path for path in places if path.is_file() or path.is_symlink()]
+    if not there:
+        return
+    try:
+        left = {config.record_path: None, **written_files(config.record_path)}
+    except InputError:
+        left = {}
+    for path in there:
+        if path not in left or left[path] not in (None, sha256_of([path])):
+            raise InputError(
+                f"will not replace {path}, which no run of sample.py left there, or which was changed since: "
+                "name another --output, or move it away"
+            )
+    if not config.may_replace:
+        raise InputError(
+            f"{there[0]} is there, from an earlier run: name another --output, or replace it by --overwrite"
+        )
 
 
 def output_fps(config: SampleConfig, own: float | None, width: int, height: int) -> float:

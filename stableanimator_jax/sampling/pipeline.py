@@ -41,7 +41,8 @@ class Animator:
     pose_net: Model[PoseNet]
     vae: Model[VAE]
     image_encoder: Model[ImageEncoder]
-    face_encoder: Model[FaceEncoder]
+    face_encoder: Model[FaceEncoder] | None
+    """None where the UNet takes no face (`unet.id_injection` is "none")."""
     arcface: Model[ArcFace] | None = None
     """Loaded for the face optimisation only."""
     mesh: Mesh | None = None
@@ -58,7 +59,8 @@ class Animator:
         """Load a checkpoint.
 
         Args:
-            checkpoint: a checkpoint directory, or "embedded" for the small one in this package.
+            checkpoint: a checkpoint directory, a training run's folder (its last weights), or "embedded" for the
+                small one in this package.
             dtype: what UNet, PoseNet, Face Encoder and CLIP compute in. VAE and ArcFace are float32, as SVD asks.
             arcface: load ArcFace too, which the face optimisation needs.
             mesh: devices to spread the denoiser's rows over; parameters are copied to each.
@@ -70,6 +72,9 @@ class Animator:
         config = source.config
         reduced = Precision(jnp.dtype(dtype), jnp.dtype(dtype))
         full = Precision(jnp.dtype("float32"), jnp.dtype("float32"))
+        face_encoder = None
+        if config.unet.takes_faces:
+            face_encoder = source.load("face_encoder", Blueprint(FaceEncoder, config.face_encoder, reduced), mesh)
 
         return cls(
             config=config,
@@ -77,7 +82,7 @@ class Animator:
             pose_net=source.load("pose_net", Blueprint(PoseNet, config.pose_net, reduced), mesh),
             vae=source.load("vae", Blueprint(VAE, config.vae, full), mesh),
             image_encoder=source.load("image_encoder", Blueprint(ImageEncoder, config.image_encoder, reduced), mesh),
-            face_encoder=source.load("face_encoder", Blueprint(FaceEncoder, config.face_encoder, reduced), mesh),
+            face_encoder=face_encoder,
             arcface=source.load("arcface", Blueprint(ArcFace, config.arcface, full), mesh) if arcface else None,
             mesh=mesh,
         )
@@ -129,7 +134,8 @@ class Animator:
                 (`stableanimator_jax.data.images.fit_aspect`), or it is stretched.
             poses: RGB skeleton images in DWPose's style, one a frame; their size is the output's, both sides
                 multiples of `config.size_multiple` pixels.
-            id_embedding: the person's raw ArcFace embedding; None leaves the face to the reference alone.
+            id_embedding: the person's raw ArcFace embedding; None leaves the face to the reference alone, and so do
+                weights without an ID adapter, as SVD's own.
             sampling: settings.
             hjb: optimise the face while denoising (paper section 3.4); needs `Animator.load(..., arcface=True)`.
             on_denoise, on_decode: called with (done, total) as the work goes on.

@@ -83,6 +83,12 @@ def read_record(path: Path) -> Record:
     return record
 
 
+def written_files(path: Path) -> dict[Path, str]:
+    """The files that the run with this record left beside it, each with its sha256. Raises as `read_record`."""
+    files = read_record(path).result.get("files")
+    return {path.parent / name: digest for name, digest in files.items()} if isinstance(files, dict) else {}
+
+
 def sha256_of(files: Sequence[Path], directory: Path | None = None) -> str:
     """SHA-256 of one file's bytes (as `sha256sum` prints it), or of a directory's listing of them.
 

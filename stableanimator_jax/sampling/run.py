@@ -23,7 +23,7 @@ from stableanimator_jax.sampling.face_inputs import FaceInputs, Portrait
 from stableanimator_jax.sampling.hjb_plot import plot_similarity
 from stableanimator_jax.sampling.inputs import Inputs, hash_inputs, read_inputs
 from stableanimator_jax.sampling.progress import ProgressBars, Stopwatch
-from stableanimator_jax.sampling.record import Record, versions, write_record
+from stableanimator_jax.sampling.record import Record, sha256_of, versions, write_record
 from stableanimator_jax.sampling.run_config import SampleConfig
 from stableanimator_jax.shipped import EMBEDDED
 
@@ -88,7 +88,7 @@ def run(config: SampleConfig) -> Record:
         with (
             warnings.catch_warnings(action="ignore", category=FramesLeftOut),  # said when the inputs were read
             out_of_memory_explained(_TOO_LITTLE_MEMORY),
-            open_writer(config.output, width, height, inputs.fps, finishing) as video,
+            open_writer(config.output, width, height, inputs.fps, finishing, overwrite=True) as video,
         ):
             for frame in _frames(animator, inputs, config, watch, reports):
                 video.write(frame)
@@ -96,10 +96,25 @@ def run(config: SampleConfig) -> Record:
             # Before the video takes its place: were an input unreadable now, it would be left without a record.
             hashed = hashes.result()
         watch.lap("decode")
+    written = [config.output] if config.output.is_file() else []
+    if reports:
+        with replacing(config.hjb_plot_path) as path:
+            plot_similarity(reports, path)
+        written.append(config.hjb_plot_path)
+        if not any(report.faces for report in reports):
+            print("warning: no face was found in any predicted frame: nothing was optimised", file=sys.stderr)
+    else:
+        config.hjb_plot_path.unlink(missing_ok=True)  # of another run, which the new video is not
+    with replacing(config.contact_sheet_path) as path:
+        sheet.save(path)
+    written.append(config.contact_sheet_path)
+    with replacing(config.record_path) as path:
         # With what "auto" and the defaults became, here and today. What was kept of a driving video was kept then, and
         # its speed is the driving flags'.
         fps = inputs.fps if config.driving is None else config.output_fps
-        resolved = replace(config, width=width, height=height, output_fps=fps, dtype=dtype, save_poses=None)
+        resolved = replace(
+            config, width=width, height=height, output_fps=fps, dtype=dtype, save_poses=None, overwrite=False
+        )
         record = Record(
             configuration=resolved.to_dict(),
             inputs=hashed,
@@ -110,25 +125,16 @@ def run(config: SampleConfig) -> Record:
                 "identity": inputs.identity.source,
                 "frames": frames,
                 "seconds": watch.laps,
+                # By which a later run knows that they may be replaced.
+                "files": {file.name: sha256_of([file]) for file in written},
             },
             hjb=[_finite(dataclasses.asdict(report)) for report in reports],
         )
-    written = ".contact_sheet.png and .json"
-    if reports:
-        with replacing(config.hjb_plot_path) as path:
-            plot_similarity(reports, path)
-        written = ".contact_sheet.png, .hjb.png and .json"
-        if not any(report.faces for report in reports):
-            print("warning: no face was found in any predicted frame: nothing was optimised", file=sys.stderr)
-    else:
-        config.hjb_plot_path.unlink(missing_ok=True)  # of another run, which the new video is not
-    with replacing(config.contact_sheet_path) as path:
-        sheet.save(path)
-    with replacing(config.record_path) as path:
         write_record(path, record)
+    beside = ".contact_sheet.png, .hjb.png and .json" if reports else ".contact_sheet.png and .json"
     sampling = watch.laps["denoise"] + watch.laps["decode"]
     print(
-        f"wrote {config.output} (with {written} beside it): {_frame_count(frames)} of "
+        f"wrote {config.output} (with {beside} beside it): {_frame_count(frames)} of "
         f"{width}x{height} sampled in {sampling:.1f} s, {frames / sampling:.2f} frames per second; "
         f"{watch.total():.1f} s in all"
     )

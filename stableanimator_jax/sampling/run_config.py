@@ -13,7 +13,7 @@ from stableanimator_jax.data.files import absolute_path
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
-from stableanimator_jax.shipped import EMBEDDED
+from stableanimator_jax.shipped import EMBEDDED, checkpoint_path
 
 _LARGEST_SIDE = 16384  # of H.264 and WebP, and far above what any accelerator holds
 
@@ -47,11 +47,15 @@ class SampleConfig:
     """Keep what was found in the driving video in a new directory: skeletons and keypoints.json, which --poses takes
     again, and preview.mp4, skeletons over the driving frames and over the reference."""
     output: Annotated[Path, tyro.conf.arg(metavar="FILE|DIR")] = Path("outputs/animation.mp4")
-    """What to write: an .mp4, .gif (of at most 50 frames a second) or .webp file (90); one that is there is replaced.
-    Or, without a suffix or with one of digits, as in 2026.11.27, a new directory of PNGs. Beside it come
-    OUTPUT.contact_sheet.png, OUTPUT.json and, with --hjb.iterations, OUTPUT.hjb.png."""
+    """What to write: an .mp4, .gif (of at most 50 frames a second) or .webp file (90). Or, without a suffix or with one
+    of digits, as in 2026.11.27, a new directory of PNGs. Beside it come OUTPUT.contact_sheet.png, OUTPUT.json and, with
+    --hjb.iterations, OUTPUT.hjb.png."""
+    overwrite: bool = False
+    """Replace files that an earlier run left there, as OUTPUT.json tells. Without it that is done in --output's default
+    place only. Nothing else is ever replaced."""
     checkpoint: Annotated[str, tyro.conf.arg(metavar="DIR|embedded")] = EMBEDDED
-    """The weights: a checkpoint directory, or the small ones in this package, which know drawn people only."""
+    """The weights: a checkpoint directory, a training run's folder (its last weights), or the small ones in this
+    package, which know drawn people only."""
     width: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """Of the output, a multiple of 64 (of 16 with --checkpoint embedded). By default the poses' own; with --driving
     of the reference's aspect, so that little of it is cut off: 512x512 for a square, up to 576x1024 for 9:16."""
@@ -115,6 +119,11 @@ class SampleConfig:
             self.hjb.optimised_steps(self.sampling.steps)
 
     @property
+    def may_replace(self) -> bool:
+        """Whether files that an earlier run left at the output's place give way to this one's."""
+        return self.overwrite or self.output == absolute_path(SampleConfig.output)
+
+    @property
     def contact_sheet_path(self) -> Path:
         return self.output.parent / f"{self.output.name}.contact_sheet.png"
 
@@ -146,7 +155,9 @@ class SampleConfig:
         }
         paths["output"] = Path(os.path.normpath(paths["output"]))
         if self.checkpoint != EMBEDDED:
-            paths["checkpoint"] = str(absolute_path(Path(self.checkpoint)))  # pyright: ignore[reportArgumentType]
+            # Of a training run's folder its last weights by their own name: those of another day would be others.
+            place = str(checkpoint_path(str(absolute_path(Path(self.checkpoint)))))
+            paths["checkpoint"] = place  # pyright: ignore[reportArgumentType]
         return dataclasses.replace(self, **paths)
 
     @classmethod

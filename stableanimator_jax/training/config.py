@@ -14,7 +14,7 @@ from stableanimator_jax.data.files import absolute_path, url_scheme
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.data.loader import LoaderConfig
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.shipped import EMBEDDED
+from stableanimator_jax.shipped import EMBEDDED, checkpoint_path
 from stableanimator_jax.training.checkpoints import CheckpointConfig
 from stableanimator_jax.training.metrics import WandbConfig
 
@@ -229,7 +229,7 @@ class TrainConfig:
     """Go on from the checkpoint of this step."""
     init_from: Annotated[str, tyro.conf.arg(metavar="DIR|embedded")] = EMBEDDED
     """The weights to begin from: a checkpoint directory, of StableAnimator or of Stable Video Diffusion alone (PoseNet
-    and Face Encoder then begin anew); or the small one in this package."""
+    and Face Encoder then begin anew); a training run's folder (its last weights); or the small one in this package."""
     steps: int = 100_000
     """Steps of the whole run, those before it was resumed too."""
     seed: int = 0
@@ -282,7 +282,7 @@ class TrainConfig:
             lists=tuple(map(_absolute, self.data.lists)),
         )
         validation = dataclasses.replace(self.validation, lists=tuple(map(_absolute, self.validation.lists)))
-        init_from = self.init_from if self.init_from == EMBEDDED else str(_absolute(Path(self.init_from)))
+        init_from = self.init_from if self.init_from == EMBEDDED else str(_absolute(checkpoint_path(self.init_from)))
         place = self.checkpoint_directory
         if place is not None and url_scheme(place) is None:
             place = str(_absolute(Path(place)))

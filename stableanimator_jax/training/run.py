@@ -325,7 +325,8 @@ def _prepare(
 
 def _weights(made: _Run, state: TrainState, step: int) -> SaveModels:
     """The models for inference, of the running mean where there is one."""
-    source = {"trained_from": made.config.init_from, "step": step, "ema": bool(state.ema)}
+    config = made.config
+    source = {"run": str(config.output), "step": step, "ema": bool(state.ema), "trained_from": config.init_from}
     return SaveModels(made.model, made.export.models(state.ema or state.params), source)
 
 

@@ -14,6 +14,7 @@ from stableanimator_jax.sampling.record import versions
 from stableanimator_jax.training.checkpoints import Checkpoints
 from stableanimator_jax.training.config import TrainConfig
 from stableanimator_jax.training.hosts import changes
+from stableanimator_jax.training.metrics import JSON_LINES
 
 SETTINGS = "config.json"
 _FROZEN = "frozen_digest"
@@ -34,7 +35,20 @@ def resumed_step(config: TrainConfig, checkpoints: Checkpoints) -> int | None:
             f"{checkpoints.directory.parent} holds a run's checkpoints already (step {steps[-1]}): go on with it by "
             "--resume, or name another --output"
         )
+    if not steps:
+        require_own_folder(config.output)
     return steps[-1] if steps else None
+
+
+def require_own_folder(output: Path) -> None:
+    """Raise `InputError` where a run that begins would write over what no run left, as a model's `config.json`."""
+    there = [path for path in (output / SETTINGS, output / JSON_LINES) if path.exists()]
+    try:
+        ours = "frozen_weights" in read_json(output / SETTINGS)
+    except (InputError, TypeError):
+        ours = False
+    if there and not ours:
+        raise InputError(f"will not replace {there[0]}, which no run of train.py left there: name another --output")
 
 
 def check_settings(config: TrainConfig, frozen: str) -> None:

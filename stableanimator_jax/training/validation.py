@@ -96,7 +96,9 @@ class Validation:
                 clip = cast(Batch, self.pixels.batch_at(number))
                 name = f"{number}_{_file_name(clip.names[0])}"
                 made, sheet = self._animate(animator, clip, check)
-                with open_writer(directory / f"{name}.mp4", *made.shape[2:0:-1], fps=self.task.objective.fps) as video:
+                fps = self.task.objective.fps
+                # Replacing what the run left there before it went back to an earlier step.
+                with open_writer(directory / f"{name}.mp4", *made.shape[2:0:-1], fps=fps, overwrite=True) as video:
                     for frame in made:
                         video.write(frame)
                 with replacing(directory / f"{name}.png") as path:

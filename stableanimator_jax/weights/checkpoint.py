@@ -13,7 +13,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from stableanimator_jax.data.files import require_local
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
+from stableanimator_jax.weights.run_folder import find_weights
 from stableanimator_jax.weights.storage import damage, file_sizes, first_line, forget_place, orbax_silenced
 
 MODELS = tuple(f.name for f in fields(StableAnimatorConfig))
@@ -56,11 +57,12 @@ def save_checkpoint(
     config: StableAnimatorConfig,
     params: Mapping[str, Parameters],
     source: Mapping[str, Any] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write a checkpoint, all or nothing: beside its place first, then renamed into it.
 
-    A checkpoint already at `path` is replaced. With several processes every one must call this, on a file system
-    that they share.
+    With several processes every one must call this, on a file system that they share.
 
     Args:
         path: the directory to make.
@@ -68,16 +70,17 @@ def save_checkpoint(
         params: by model name, its parameters as a nested dict of JAX or NumPy arrays, written in their own dtypes;
             or as pairs of path and array, made one after the other, where they should not all be in memory at once.
         source: anything worth keeping about the weights' origin, as JSON takes it.
+        overwrite: replace a checkpoint that is at `path`.
 
     Raises:
-        InputError: `path` holds something that is not a checkpoint, or cannot be written. What making the pairs
-            raises goes through, and leaves nothing written either.
+        InputError: `path` holds something that must not be replaced (`require_replaceable`), or cannot be written.
+            What making the pairs raises goes through, and leaves nothing written either.
     """
     unknown = sorted(set(params) - set(MODELS))
     if unknown or not params:
         raise ValueError(f"params must hold some of {MODELS}, got {sorted(params)}")
     place = Path(path).resolve()
-    require_replaceable(place)
+    require_replaceable(place, overwrite=overwrite)
     description = make_description(config, source)
 
     # Fixed names, because every process must know them.
@@ -148,11 +151,21 @@ def cut(parameters: Parameters) -> Iterator[tuple[str, dict[str, Any]]]:
 def describe(path: Path | str) -> Description:
     """Read a checkpoint's `config.json` and check that every file that it lists is there, whole.
 
+    Here and wherever a checkpoint is read, `path` may be a training run's folder: its last weights.
+
     Raises:
         InputError: `path` is not a directory, not a checkpoint, of a newer format, or half-written.
     """
+    return _described(path, _place)
+
+
+def _place(path: Path | str) -> Path:
+    return find_weights(Path(path).resolve())
+
+
+def _described(path: Path | str, find: Callable[[Path | str], Path]) -> Description:
     try:
-        return _describe(Path(path).resolve())
+        return _describe(find(path))
     except InputError:
         raise
     # A name too long, or a loop of symbolic links (a RuntimeError up to Python 3.12).
@@ -204,7 +217,7 @@ def require_models(path: Path | str, models: Iterable[str]) -> None:
     missing = [model for model in models if model not in held]
     if missing:
         has = f"it has {', '.join(held)}" if held else "it has no models at all"
-        raise InputError(f"checkpoint {Path(path).resolve()} has no {', '.join(missing)}; {has}")
+        raise InputError(f"checkpoint {_place(path)} has no {', '.join(missing)}; {has}")
 
 
 def require_config(path: Path | str, config: StableAnimatorConfig) -> None:
@@ -235,7 +248,7 @@ def load_params(path: Path | str, model: str, abstract: Mapping[Any, Any]) -> di
         InputError: the model is not in the checkpoint, is of another configuration (the message names the first
             parameter that differs), or is damaged. Or as `describe`.
     """
-    place = Path(path).resolve()
+    place = _place(path)
     leaves = flatten(abstract)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = {
@@ -258,7 +271,7 @@ def stored_params(path: Path | str, model: str) -> dict[str, jax.ShapeDtypeStruc
     Raises:
         InputError: the model is not in the checkpoint, or is damaged. Or as `describe`.
     """
-    with _reading(Path(path).resolve(), model) as parts:
+    with _reading(_place(path), model) as parts:
         return {name: leaf for _, part in parts for name, leaf in part.items()}
 
 
@@ -285,7 +298,7 @@ def stream_arrays(
     Raises:
         InputError: as for `stored_params`.
     """
-    with _reading(Path(path).resolve(), model) as parts, ocp.PyTreeCheckpointer() as checkpointer:
+    with _reading(_place(path), model) as parts, ocp.PyTreeCheckpointer() as checkpointer:
         for part, stored in parts:
             chosen = {name: wanted[name] for name in stored if name in wanted}
             arguments = ocp.checkpoint_utils.construct_restore_args(chosen)
@@ -326,8 +339,10 @@ def require_same_parameters(where: str, stored: Mapping[str, Any], wanted: Mappi
         raise InputError(f"{another}: its {surplus[0]} has no place here")
 
 
-def require_replaceable(path: Path | str) -> None:
-    """Check that a checkpoint may be written to `path`: nothing is there, or an empty directory, or a checkpoint.
+def require_replaceable(path: Path | str, *, overwrite: bool = False) -> None:
+    """Check that a checkpoint may be written to `path`: nothing is there, or an empty directory.
+
+    With `overwrite` also a checkpoint, if there is nothing in it but what was saved there.
 
     Raises:
         InputError: anything else is there, or `path` is a URL.
@@ -338,9 +353,15 @@ def require_replaceable(path: Path | str) -> None:
         return
     if place.is_dir():
         try:
-            describe(place)
+            ours = _described(place, Path).files
         except InputError as e:
             raise InputError(f"will not replace {place}, which is not a whole checkpoint ({e}); choose another") from e
+        if others := sorted(file_sizes(place).keys() - ours.keys() - {"config.json"}):
+            raise InputError(
+                f"will not replace the checkpoint {place}: {others[0]} in it is not of the checkpoint; choose another"
+            )
+        if not overwrite:
+            raise InputError(f"there is a checkpoint in {place}: choose another place, or replace it by --overwrite")
     elif place.exists():
         raise InputError(f"cannot write a checkpoint to {place}: it is a file; name a directory")
 

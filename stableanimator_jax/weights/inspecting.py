@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from stableanimator_jax.weights.checkpoint import describe, stored_params, stream_params
 from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.run_folder import CHECKPOINTS, WEIGHTS
 
 _SHOWN = 5
 
@@ -28,7 +30,7 @@ class ModelReport:
     not_finite: tuple[str, ...]
     """The names of those with a NaN or an infinite value."""
     origin: Any
-    """Where it came from, as its `config.json` has it; None where that does not say."""
+    """Where it came from, as its `config.json` has it, or which training run; None where nothing says."""
 
     def lines(self) -> Iterator[str]:
         dtypes = ", ".join(f"{count:,} in {dtype}" for dtype, count in sorted(self.dtypes.items()))
@@ -72,10 +74,23 @@ def inspect_checkpoint(checkpoint: str, *, show_progress: bool = False) -> tuple
                 dtypes=dict(dtypes),
                 bytes_on_disk=sum(size for file, size in description.files.items() if file.split("/")[0] == model),
                 not_finite=tuple(not_finite),
-                origin=description.source.get(model),
+                origin=description.source.get(model) or _training(description.source, source.path),
             )
         )
     return tuple(reports)
+
+
+def _training(source: Mapping[str, Any], place: Path) -> str | None:
+    """Which step of which training run the weights are, for a checkpoint that one left."""
+    if "step" not in source:
+        return None
+    run = source.get("run")
+    if run is None and (weights := place.absolute()).match(f"{CHECKPOINTS}/{source['step']}/{WEIGHTS}"):
+        run = weights.parents[2]
+    words = [f"step {source['step']} of the training run {run}" if run else f"step {source['step']} of a training run"]
+    words += ["running mean"] * bool(source.get("ema"))
+    words += [f"begun from {source['trained_from']}"] if "trained_from" in source else []
+    return ", ".join(words)
 
 
 def _origin_lines(origin: Any) -> Iterator[str]:

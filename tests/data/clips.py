@@ -25,7 +25,7 @@ def clip(count, height=64, width=96):
 def write(path, frames, fps=8.0):
     frames = iter(frames)
     first = next(frames)
-    with open_writer(path, first.shape[1], first.shape[0], fps) as writer:
+    with open_writer(path, first.shape[1], first.shape[0], fps, overwrite=True) as writer:
         for frame in itertools.chain([first], frames):
             writer.write(frame)
     return path

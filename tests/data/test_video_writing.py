@@ -225,6 +225,9 @@ def test_files_are_replaced_and_readable_by_others(tmp_path):
     try:
         path = tmp_path / "a.mp4"
         path.write_text("old")
+        with pytest.raises(InputError, match=r"a.mp4 is there already: name another place, or give overwrite=True"):
+            open_writer(path, 96, 64, 8).__enter__()
+        assert path.read_text() == "old"
         write(path, clip(3))
         assert len(read(path)[1]) == 3
         assert path.stat().st_mode & 0o777 == 0o644
@@ -254,7 +257,7 @@ def test_an_exception_keeps_what_was_there(tmp_path, suffix):
     path.write_text("old")
 
     def fail():
-        with open_writer(path, 96, 64, 8) as writer:
+        with open_writer(path, 96, 64, 8, overwrite=True) as writer:
             writer.write(next(clip(1)))
             raise RuntimeError("stop")
 

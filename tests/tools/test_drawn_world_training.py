@@ -198,7 +198,9 @@ def test_the_ablations_begin_with_new_face_tokens_in_a_trained_unet(tmp_path: Pa
     other = dataclasses.replace(CONFIG, unet=dataclasses.replace(CONFIG.unet, id_injection="none"))
     save_checkpoint(tmp_path / "other", other, params)
     with pytest.raises(InputError, match=r"the unet of .*other is not of the size"):
-        assemble(BaseConfig(**parts, output=tmp_path / "base", animator=tmp_path / "other"))
+        assemble(BaseConfig(**parts, output=tmp_path / "base", animator=tmp_path / "other", overwrite=True))
+    with pytest.raises(InputError, match=r"there is a checkpoint in .*base"):
+        assemble(BaseConfig(**parts, output=tmp_path / "base", seed=1))
 
 
 def test_what_ships_is_small_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -209,7 +211,9 @@ def test_what_ships_is_small_and_whole(tmp_path: Path, monkeypatch: pytest.Monke
 
     params = {model: random_params(blueprint(CONFIG, model).abstract_params(), seed=0) for model in MODELS}
     save_checkpoint(tmp_path / "arcface", CONFIG, {"arcface": params.pop("arcface")})
-    save_checkpoint(tmp_path / "weights", CONFIG, params, {"step": 7, "trained_from": "/somebody/base"})
+    save_checkpoint(
+        tmp_path / "weights", CONFIG, params, {"step": 7, "trained_from": "/somebody/base", "run": "/somebody/run"}
+    )
     config = ShipConfig(tmp_path / "weights", tmp_path / "arcface", tmp_path / "shipped")
     ship(config)
     shipped = describe(config.output)
@@ -227,7 +231,9 @@ def test_what_ships_is_small_and_whole(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError, match="has no arcface"):
         ship(dataclasses.replace(config, arcface=tmp_path / "weights"))
     monkeypatch.setattr("tools.drawn_world.ship.MOST_BYTES", 1000)
-    with pytest.raises(InputError, match="more than"):
+    with pytest.raises(InputError, match=r"there is a checkpoint in .*shipped"):
         ship(config)
+    with pytest.raises(InputError, match="more than"):
+        ship(dataclasses.replace(config, overwrite=True))
     assert describe(config.output) == before
     assert {path.name for path in tmp_path.iterdir()} == {"arcface", "weights", "shipped"}

@@ -101,16 +101,42 @@ def test_nothing_is_left_beside_a_checkpoint(checkpoint: Path):
 
 
 def test_a_checkpoint_is_replaced_whole(checkpoint: Path):
-    save_checkpoint(checkpoint, CONFIG, {"vae": {"x": np.ones(2, np.float32)}})
+    save_checkpoint(checkpoint, CONFIG, {"vae": {"x": np.ones(2, np.float32)}}, overwrite=True)
     assert models_in(checkpoint) == ("vae",)
     assert not (checkpoint / "pose_net").exists()
     assert [p.name for p in checkpoint.parent.iterdir()] == ["checkpoint"]
 
 
+def test_a_checkpoint_stays_unless_it_is_to_be_replaced(checkpoint: Path):
+    with pytest.raises(InputError, match=r"there is a checkpoint in .*: choose another place, .* by --overwrite"):
+        save_checkpoint(checkpoint, CONFIG, {"vae": {"x": np.ones(2, np.float32)}})
+    (checkpoint / "notes").mkdir()
+    (checkpoint / "notes" / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"will not replace .*: notes/mine.txt in it is not of the checkpoint"):
+        save_checkpoint(checkpoint, CONFIG, {"vae": {"x": np.ones(2, np.float32)}}, overwrite=True)
+    assert (checkpoint / "notes" / "mine.txt").read_text() == "precious"
+    assert_trees_equal(load_params(checkpoint, "pose_net", like(parameters())), parameters())
+
+
+def test_a_runs_folder_is_its_last_weights_and_never_replaced(checkpoint: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    (run / "checkpoints" / "12.orbax-checkpoint-tmp-0" / "weights").mkdir(parents=True)
+    with pytest.raises(InputError, match="run is the folder of a training run that has saved no weights yet"):
+        describe(run)
+    for step in (2, 10, 9):
+        save_checkpoint(run / f"checkpoints/{step}/weights", CONFIG, {"pose_net": parameters()}, {"step": step})
+    for place, step in ((run, 10), (run / "checkpoints", 10), (run / "checkpoints/9", 9)):
+        assert describe(place).source == {"step": step}
+        assert_trees_equal(load_params(place, "pose_net", like(parameters())), parameters())
+        assert len(dict(stream_params(place, "pose_net"))) == len(stored_params(place, "pose_net"))
+        with pytest.raises(InputError, match="will not replace"):
+            save_checkpoint(place, CONFIG, {"pose_net": parameters()}, overwrite=True)
+
+
 def test_what_a_crash_left_behind_is_no_obstacle(checkpoint: Path):
     for name in (".checkpoint.unfinished", ".checkpoint.replaced"):
         (checkpoint.parent / name / "unet").mkdir(parents=True)
-    save_checkpoint(checkpoint, CONFIG, {"pose_net": parameters()})
+    save_checkpoint(checkpoint, CONFIG, {"pose_net": parameters()}, overwrite=True)
     assert_trees_equal(load_params(checkpoint, "pose_net", like(parameters())), parameters())
     assert [p.name for p in checkpoint.parent.iterdir()] == ["checkpoint"]
 
@@ -149,7 +175,7 @@ from stableanimator_jax.weights.checkpoint import save_checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 noise = np.random.default_rng(0).standard_normal((500, 500))
 try:
-    save_checkpoint({str(checkpoint)!r}, StableAnimatorConfig.tiny(), {{"vae": {{"x": noise}}}})
+    save_checkpoint({str(checkpoint)!r}, StableAnimatorConfig.tiny(), {{"vae": {{"x": noise}}}}, overwrite=True)
 except InputError as e:
     print(e)
 """
@@ -245,7 +271,7 @@ def test_another_configuration_is_told_by_its_first_field(checkpoint: Path):
 
 
 def test_saving_and_loading_are_silent(checkpoint: Path, capfd):
-    save_checkpoint(checkpoint, CONFIG, {"pose_net": parameters()})
+    save_checkpoint(checkpoint, CONFIG, {"pose_net": parameters()}, overwrite=True)
     load_params(checkpoint, "pose_net", like(parameters()))
     assert capfd.readouterr() == ("", "")
 
@@ -282,7 +308,7 @@ for spec, shard in ((P("data"), (1, 24)), (P(None, "data"), (8, 3)), (P(), (8, 2
         assert [s.data.shape for s in loaded.addressable_shards] == [shard] * 8
         np.testing.assert_array_equal(np.asarray(loaded), values.astype(dtype))
     # Saved from shards, loaded whole.
-    save_checkpoint(path, StableAnimatorConfig.tiny(), {"unet": {"w": {0: loaded}}})
+    save_checkpoint(path, StableAnimatorConfig.tiny(), {"unet": {"w": {0: loaded}}}, overwrite=True)
     one = load_params(path, "unet", {"w": {0: jax.ShapeDtypeStruct((8, 24), jnp.float32)}})["w"][0]
     assert one.sharding == jax.sharding.SingleDeviceSharding(jax.devices()[0])
     np.testing.assert_array_equal(np.asarray(one), values)
@@ -294,8 +320,9 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.distributed.initialize(address, 2, index)
 sharding = NamedSharding(mesh(), PartitionSpec("data"))
 sharded = jax.make_array_from_callback(values.shape, sharding, lambda at: values[at])
-for _ in range(2):  # the second one replaces the first
-    save_checkpoint(path, StableAnimatorConfig.tiny(), {"unet": {"w": {0: sharded}}, "vae": {"x": np.ones(3)}})
+models = {"unet": {"w": {0: sharded}}, "vae": {"x": np.ones(3)}}
+for again in (False, True):  # the second one replaces the first
+    save_checkpoint(path, StableAnimatorConfig.tiny(), models, overwrite=again)
 loaded = load_params(path, "unet", wanted(PartitionSpec(None, "data"), jnp.bfloat16))["w"][0]
 assert jax.device_count() == 8 and len(loaded.addressable_shards) == 4
 for shard in loaded.addressable_shards:
@@ -371,7 +398,7 @@ def test_what_goes_wrong_while_parameters_are_made_goes_through(checkpoint: Path
         raise InputError("the file is damaged")
 
     with pytest.raises(InputError, match=r"^the file is damaged$"):
-        save_checkpoint(checkpoint, CONFIG, {"vae": stops()})
+        save_checkpoint(checkpoint, CONFIG, {"vae": stops()}, overwrite=True)
     assert_trees_equal(load_params(checkpoint, "pose_net", like(parameters())), parameters())
     assert [p.name for p in checkpoint.parent.iterdir()] == ["checkpoint"]
 

@@ -53,3 +53,17 @@ def test_every_model_is_reported(tmp_path: Path):
 def test_what_is_no_checkpoint(tmp_path: Path):
     with pytest.raises(InputError, match=r"c does not exist"):
         inspect_checkpoint(str(tmp_path / "c"))
+
+
+def test_weights_of_a_training_run_say_which(tmp_path: Path):
+    source = {"run": "/runs/dance", "step": 700, "ema": True, "trained_from": "/start"}
+    save_checkpoint(tmp_path / "copy", TINY, {"pose_net": params("pose_net")}, source)
+    run = tmp_path / "run"
+    save_checkpoint(run / "checkpoints/5/weights", TINY, {"pose_net": params("pose_net")}, {"step": 5, "ema": False})
+    for place, expected in (
+        (tmp_path / "copy", "step 700 of the training run /runs/dance, running mean, begun from /start"),
+        (run, f"step 5 of the training run {run}"),
+        (run / "checkpoints/5/weights", f"step 5 of the training run {run}"),
+    ):
+        (report,) = inspect_checkpoint(str(place))
+        assert list(report.lines())[-1] == f"  origin: {expected}"

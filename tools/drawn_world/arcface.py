@@ -89,6 +89,7 @@ def train(config: ArcFaceTraining) -> None:
         dataclasses.replace(CONFIG, arcface=ARCFACE),
         {"arcface": nnx.to_pure_dict(nnx.state(module))},
         {"trained on": f"{config.identities} drawn people", "steps": config.steps, "seed": config.seed},
+        overwrite=True,  # `fit` has looked at what is there
     )
     print(f"verification of people it never saw: {verification(config.output, size=config.size):.2%}")
 

@@ -13,7 +13,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.weights.blueprints import blueprint
-from stableanimator_jax.weights.checkpoint import save_checkpoint
+from stableanimator_jax.weights.checkpoint import require_replaceable, save_checkpoint
 from stableanimator_jax.weights.embedded import open_checkpoint
 from stableanimator_jax.weights.rules import flatten, unflatten
 from tools.drawn_world.model import CONFIG
@@ -37,14 +37,17 @@ class BaseConfig:
     values. Those and the Face Encoder begin anew; the ablations begin so."""
     seed: int = 0
     """Of the UNet's first parameters."""
+    overwrite: bool = False
+    """Replace a checkpoint that is in `output`."""
 
 
 def assemble(config: BaseConfig) -> None:
     """Write the checkpoint. What is not in it, the Face Encoder and mostly PoseNet, `train.py` makes anew.
 
     Raises:
-        InputError: a checkpoint cannot be used, or lacks its model.
+        InputError: a checkpoint cannot be used, or lacks its model; or the output is there.
     """
+    require_replaceable(config.output, overwrite=config.overwrite)
     params = {}
     configs: dict[str, Any] = {}
     for name in ("arcface", "vae", "image_encoder"):
@@ -65,4 +68,10 @@ def assemble(config: BaseConfig) -> None:
         begun = {path: begun[path] if set(path) & _ID_ADAPTER else leaf for path, leaf in trained.items()}
         params["pose_net"] = source.load("pose_net", blueprint(CONFIG, "pose_net")).params
     params["unet"] = unflatten(begun)
-    save_checkpoint(config.output, dataclasses.replace(CONFIG, **configs), params, {"trained on": "drawn people"})
+    save_checkpoint(
+        config.output,
+        dataclasses.replace(CONFIG, **configs),
+        params,
+        {"trained on": "drawn people"},
+        overwrite=config.overwrite,
+    )

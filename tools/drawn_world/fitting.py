@@ -91,7 +91,8 @@ def fit(
         InputError: the loss is not a number any more; or before anything is done, the output or its progress is
             something else's, or cannot be written.
     """
-    require_replaceable(config.output)
+    whole = config.output.with_name(f"{config.output.name}.progress")
+    require_replaceable(config.output, overwrite=whole.exists())  # of an earlier run of this, whose settings are there
     settings = OptimizerConfig(
         kind=config.optimizer,
         learning_rate=config.learning_rate,
@@ -112,7 +113,7 @@ def fit(
     def batch_of(number: int) -> Batch:
         return draw_batch(np.random.default_rng([config.seed, number]))
 
-    progress = (config.output.with_name(f"{config.output.name}.progress") / stage).resolve()
+    progress = (whole / stage).resolve()
     plain = dataclasses.asdict(config)
     claim(progress, {name: value for name, value in plain.items() if name not in ("output", "every")})
     state = Fitted(params, statistics, optimizer.init(params))

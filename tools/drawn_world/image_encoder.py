@@ -90,6 +90,7 @@ def train(config: ImageEncoderTraining) -> None:
         CONFIG,
         {"image_encoder": fitted.params["image"]},
         {"trained on": f"{config.people} drawn people", "steps": config.steps, "seed": config.seed},
+        overwrite=True,  # `fit` has looked at what is there
     )
     print(f"256 people it never saw: the right description for {accuracy:.1%} of the pictures")
 

@@ -27,6 +27,8 @@ class ShipConfig:
     """The checkpoint with its ArcFace, which training leaves alone."""
     output: Path = Path(stableanimator_jax.__path__[0]) / "assets" / "weights"
     """Where the package looks for them."""
+    overwrite: bool = False
+    """Replace the checkpoint that is there."""
 
 
 def ship(config: ShipConfig) -> None:
@@ -40,9 +42,9 @@ def ship(config: ShipConfig) -> None:
     for model, place in places.items():
         if model not in describe(place).models:
             raise InputError(f"{place} has no {model}")
-    require_replaceable(config.output)
-    # Where the run began from is a folder of whoever trained.
-    source = {name: value for name, value in run.source.items() if name != "trained_from"}
+    require_replaceable(config.output, overwrite=config.overwrite)
+    # Where the run was and what it began from are folders of whoever trained.
+    source = {name: value for name, value in run.source.items() if name not in ("trained_from", "run")}
     make_folder(config.output.parent)
     with tempfile.TemporaryDirectory(dir=config.output.parent, prefix=".shipping") as folder:
         made = Path(folder) / "weights"

@@ -105,6 +105,7 @@ def train(config: VAETraining) -> None:
         dataclasses.replace(CONFIG, vae=dataclasses.replace(VAE, scaling_factor=round(1 / spread, 5))),
         {"vae": params},
         {"trained on": f"{config.people} drawn people", "steps": config.steps, "seed": config.seed},
+        overwrite=True,  # `fit` has looked at what is there
     )
     print(f"people it never saw: PSNR {psnr:.2f} dB; spread of the latents {spread:.3f}")
 
