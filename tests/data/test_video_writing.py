@@ -184,7 +184,7 @@ def test_the_largest_size_that_a_kind_of_file_holds(tmp_path, name, side):
     for width, height in ((side + 1, 1), (1, side + 1)):
         with (
             pytest.raises(InputError, match=rf"at most {side} pixels a side, not {width}x{height}") as error,
-            open_writer(tmp_path / name, width, height, 8),
+            open_writer(tmp_path / name, width, height, 8, overwrite=True),
         ):
             pass
         one_line(error)

@@ -96,7 +96,7 @@ def _edit_index(change):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_text("{}"), "is not an index of safetensors files: it has no weight_map"),
+        (lambda path: path.write_text("{}"), "is not an index of weights files: it has no weight_map"),
         (lambda path: path.write_text("{"), "is not a JSON file"),
         (lambda path: (path.parent / "x-00002-of-00002.safetensors").unlink(), "which is missing: copy or download it"),
         (_edit_index(lambda m: m.update(a="../secret")), "names the file '../secret', which is not beside it"),
