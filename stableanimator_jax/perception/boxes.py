@@ -9,6 +9,11 @@ def areas(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
     return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
 
 
+def centres(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 2"]:
+    """(x, y) of each box's middle."""
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
 def overlaps(box: Float[np.ndarray, " 4"], boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
     """Intersection over union of one box with each of many, in [0, 1]."""
     shared = np.concatenate([np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])], axis=1)

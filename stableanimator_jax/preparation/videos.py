@@ -29,7 +29,7 @@ from stableanimator_jax.preparation.filters import (
     people_mask,
 )
 from stableanimator_jax.preparation.perceiving import Perceive, Seen
-from stableanimator_jax.preparation.scenes import CutDetector, thumbnail
+from stableanimator_jax.perception.scenes import CutDetector, thumbnail
 from stableanimator_jax.preparation.sources import OpenSource, Source, SourceFrame, open_source
 
 _BATCH = 16  # frames that are held as pixels and looked at together

@@ -2,9 +2,14 @@ import numpy as np
 import pytest
 
 from stableanimator_jax.perception.dwpose import People
-from stableanimator_jax.perception.tracking import follow
+from stableanimator_jax.perception.tracking import Track
+from stableanimator_jax.perception.tracking import follow as follow_at
 
 NOBODY = People(np.zeros((0, 4), np.float32), np.zeros((0, 134, 2), np.float32), np.zeros((0, 134), np.float32))
+
+
+def follow(frames, fps=24.0, **settings) -> Track:
+    return follow_at(frames, fps=fps, **settings)
 
 
 def person(left: float, top: float = 100, *, width: float = 60, height: float = 200, score: float = 0.8, mark=0.0):
@@ -80,9 +85,16 @@ def test_gaps(missing, filled):
 
 def test_max_gap_is_a_setting():
     frames = [people(person(100)), NOBODY, NOBODY, people(person(106))]
-    assert follow(frames, max_gap=2).interpolated.sum() == 2
-    assert follow(frames, max_gap=1).gaps == [(1, 2)]
+    assert follow(frames, max_gap=2 / 24).interpolated.sum() == 2
+    assert follow(frames, max_gap=1 / 24).gaps == [(1, 2)]
     assert follow(frames, max_gap=0).gaps == [(1, 2)]
+
+
+@pytest.mark.parametrize(("fps", "most"), [(60, 20), (24, 8), (12, 4), (8, 2), (2, 1)])
+def test_gaps_are_as_long_in_seconds_at_any_rate(fps, most):
+    for missing in (most, most + 1):
+        track = follow([people(person(100)), *[NOBODY] * missing, people(person(104))], fps=fps)
+        assert track.interpolated.sum() == (missing if missing == most else 0)
 
 
 def test_somebody_else_is_not_taken_for_them():
@@ -102,43 +114,128 @@ def test_a_neighbour_who_overlaps_a_little_is_not_taken_for_them():
     assert_is(track, 2, here)
 
 
-@pytest.mark.parametrize(("away", "back"), [(4, True), (5, False)])
-def test_patience(away, back):
-    here, other = person(100), person(400, mark=3)
-    track = follow([people(here)] + [people(other)] * away + [people(here, other)] * 2, patience=4)
-    assert_is(track, away + 1, here if back else other)
+@pytest.mark.parametrize("step", [-70, 60, 90, 240])
+@pytest.mark.parametrize("fps", [8, 12, 24])
+def test_the_only_person_is_followed_however_fast(step, fps):
+    """By a box's width a frame and more, to and fro."""
+    persons = [person(1000 + step * min(i % 8, 8 - i % 8)) for i in range(20)]
+    track = follow([people(p) for p in persons], fps=fps)
+    assert track.found.all()
+    assert (track.scenes, track.gaps) == ([], [])
+    assert not track.others.any()
+    for i, p in enumerate(persons):
+        assert_is(track, i, p)
 
 
-def test_somebody_else_takes_over_in_the_end():
-    """Whoever is gone for more than `patience` frames is gone: the largest there is followed, from when they came."""
-    here, small, large = person(100), person(300, height=100, mark=1), person(500, height=300, mark=2)
+@pytest.mark.parametrize("step", [-60, 60, 75])
+@pytest.mark.parametrize("fps", [8, 12, 24])
+def test_somebody_fast_is_followed_past_a_bystander(step, fps):
+    """From the first step on, by distance and size; boxes do not overlap from frame to frame."""
+    bystander = person(330, 120, height=170, mark=5)
+    persons = [person(330 + step * (i - 3)) for i in range(8)]
+    track = follow([people(bystander, p) if i % 2 else people(p, bystander) for i, p in enumerate(persons)], fps=fps)
+    for i, p in enumerate(persons):
+        assert_is(track, i, p)
+
+
+def crossing(fps: float, seconds: float = 4) -> tuple[list, list]:
+    """A large person walks to the right and back, one half as large the other way; they meet twice."""
+    times = np.arange(0, seconds, 1 / fps)
+    walk = np.abs((times + 1) % 4 - 2) / 2  # from 0.5 up to 1 and down
+    return [person(700 * w, mark=0.1) for w in walk], [person(700 * (1 - w), 120, height=180, mark=5) for w in walk]
+
+
+@pytest.mark.parametrize("fps", [6, 8, 12, 15, 24, 30, 60])
+def test_the_same_person_at_every_frame_rate(fps):
+    """Two who walk at twice their height a second and pass each other."""
+    large, small = crossing(fps)
+    track = follow([people(b, a) if i % 3 else people(a, b) for i, (a, b) in enumerate(zip(large, small))], fps=fps)
+    for i, p in enumerate(large):
+        assert_is(track, i, p)
+
+
+@pytest.mark.parametrize("fps", [8, 12, 24])
+def test_who_leaves_is_not_replaced_by_who_stays(fps):
+    """Nor backwards: what was theirs stays theirs. When they come back to where they left, it is them again."""
+    other = person(20, height=150, mark=3)
+    walk = [person(500 + 20 * i) for i in range(6)]
+    away = 3 * fps
+    frames = [*[people(other, p) for p in walk], *[people(other)] * away, *[people(p, other) for p in walk[::-1]]]
+    track = follow(frames, fps=fps)
+    np.testing.assert_array_equal(track.found, [1] * 6 + [0] * away + [1] * 6)
+    assert track.gaps == [(6, 5 + away)]
+    assert not track.scores[6:-6].any()
+    assert track.scenes == []
+    assert (track.others == 1).all()
+    for i, p in enumerate(walk):
+        assert_is(track, i, p)
+        assert_is(track, len(frames) - 1 - i, p)
+
+
+def test_who_comes_later_is_not_them():
+    """Nor is somebody who stays unseen for a moment while the person leaves."""
+    here, other, late = person(100), person(400, mark=3), person(700, mark=6)
+    away = [people(), people(other), people(), people(other), people(other, late), people(late), people(late)]
+    track = follow([people(here, other)] * 3 + away)
+    np.testing.assert_array_equal(track.found, [1, 1, 1, 0, 0, 0, 0, 0, 0, 0])
+
+
+def test_a_new_person_beside_a_moment_of_occlusion():
+    """The bystander keeps their own box, though by giving it up everybody would have one."""
+    here, bystander, new = person(100), person(190, mark=3), person(280, mark=6)
+    track = follow([people(here, bystander)] * 3 + [people(bystander, new)] * 3 + [people(here, bystander, new)])
+    np.testing.assert_array_equal(track.found, [1, 1, 1, 0, 0, 0, 1])
+    assert_is(track, 4, here)
+
+
+def test_who_is_chosen():
+    frames = [people(person(300, height=300), person(100, mark=1), person(500, mark=2))] * 3
+    for choose, mark in ((lambda boxes: int(np.argmin(boxes[:, 0])), 1), (lambda boxes: len(boxes) - 1, 2)):
+        track = follow(frames, choose=choose)
+        assert_is(track, 2, person(100 + 400 * (mark - 1), mark=mark))
+
+
+def test_a_new_scene_with_several():
+    """Nobody who was known is there: the person is chosen anew, and that is told."""
+    here, small, large = person(100), person(700, height=100, mark=1), person(900, height=300, mark=2)
     frames = [people(here)] * 3 + [NOBODY] * 2 + [people(small, large)] * 12
-    track = follow(frames, patience=4)
+    track = follow(frames)
     np.testing.assert_array_equal(track.found, [1] * 3 + [0] * 2 + [1] * 12)
     assert not track.interpolated.any()  # nobody turns into somebody else
-    assert track.gaps == [(3, 4)]
+    assert (track.gaps, track.scenes) == ([(3, 4)], [5])
     assert_is(track, 2, here)
     assert_is(track, 5, large)
     assert_is(track, 16, large)
-    impatient = follow(frames, patience=20)
-    assert impatient.gaps == [(3, 16)]
 
 
 def test_a_scene_cut_leaves_no_hole():
-    track = follow([people(person(100))] * 10 + [people(person(400 + 3 * i, mark=2)) for i in range(20)])
-    assert track.found.all()
-    assert_is(track, 9, person(100))
-    assert_is(track, 10, person(400, mark=2))
+    frames = [people(person(100))] * 10 + [people(person(400 + 3 * i, 50, height=500, mark=2)) for i in range(20)]
+    for cuts in ((), (10,)):
+        track = follow(frames, cuts=cuts)
+        assert track.found.all()
+        assert track.scenes == list(cuts)
+        assert_is(track, 9, person(100))
+        assert_is(track, 10, person(400, 50, height=500, mark=2))
 
 
-def test_following_backwards_stops_at_the_last_person():
-    """Somebody who was there beside the followed person is not theirs before they left."""
-    here, other = person(100), person(400, mark=3)
-    track = follow([people(here, other)] * 4 + [people(other)] * 12)
-    assert_is(track, 3, here)
-    assert_is(track, 4, other)
-    assert track.found.all()
-    np.testing.assert_array_equal(track.others, [1] * 4 + [0] * 12)
+def test_a_scene_cut_forgets_the_others():
+    """The person stands nearly where a bystander was; without the cut it would be the bystander. Nothing is filled."""
+    here, other, then = person(100), person(400, mark=3), person(434, mark=6)
+    frames = [people(here, other)] * 3 + [NOBODY] + [people(then)] * 5
+    assert follow(frames).found.sum() == 3
+    for cut in (3, 4):
+        track = follow(frames, cuts=[cut])
+        np.testing.assert_array_equal(track.found, [1, 1, 1, 0, 1, 1, 1, 1, 1])
+        assert (track.scenes, track.gaps) == ([4], [(3, 3)])
+        assert_is(track, 4, then)
+
+
+def test_a_flash_is_no_scene_cut():
+    """Somebody is still at their place."""
+    here, other = person(100), person(400, height=300, mark=3)
+    track = follow([people(here)] + [people(here, other)] * 2 + [people(other)] * 3, cuts=[1, 2, 3])
+    np.testing.assert_array_equal(track.found, [1, 1, 1, 0, 0, 0])
+    assert track.scenes == []
 
 
 def test_coming_and_going():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stableanimator_jax.preparation.scenes import CutDetector, thumbnail
+from stableanimator_jax.perception.scenes import CutDetector, thumbnail
 
 
 def picture(seed, contrast=255):

@@ -1,0 +1,111 @@
+"""Which of several people is meant: what a user may say, who that is among boxes, and whose a face is."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.perception.boxes import areas, centres
+from stableanimator_jax.perception.face_points import track_from_keypoints
+from stableanimator_jax.perception.faces import Detection
+
+PersonChoice = Literal["largest", "left", "right", "centre"] | int | tuple[float, float]
+"""By size or place; by number, counted from the left, the leftmost 1; or by a point, x and y in pixels."""
+
+HOW_TO_CHOOSE = "largest, left, right, centre, a number (1 is the leftmost) or a point X,Y in pixels"
+
+_LEAST_SCORE = 0.3  # as for drawing the body
+_HEAD_MARGIN = 0.5  # of the head's size: the detectors of faces and of keypoints do not agree exactly
+_BODY_MARGIN = 0.1  # of the body's size: the topmost keypoints are the eyes
+
+
+def parse_choice(text: str, flag: str) -> PersonChoice:
+    """What a flag's text means.
+
+    Raises:
+        InputError: it means nobody; `flag` is named.
+    """
+    if text in ("largest", "left", "right", "centre"):
+        return text
+    parts = text.split(",")
+    try:
+        if len(parts) == 1 and int(text) >= 1:
+            return int(text)
+        if len(parts) == 2 and np.isfinite(point := (float(parts[0]), float(parts[1]))).all() and min(point) >= 0:
+            return point
+    except ValueError:
+        pass
+    raise InputError(f"{flag} must be {HOW_TO_CHOOSE}, got {text}")
+
+
+def check_choice(choice: PersonChoice, people: int, size: tuple[int, int], where: str, flag: str) -> None:
+    """Check that somebody can be meant among so many people in an image of this width and height.
+
+    Raises:
+        InputError: there are fewer people, or the point lies outside of the image.
+    """
+    if isinstance(choice, int) and choice > people:
+        seen = "only one person is" if people == 1 else f"only {people} people are"
+        raise InputError(f"{flag} {choice}: {seen} seen in {where}")
+    if isinstance(choice, tuple) and (choice[0] > size[0] or choice[1] > size[1]):
+        x, y = choice
+        raise InputError(f"{flag} {x:g},{y:g} lies outside of {where}, which has {size[0]}x{size[1]} pixels")
+
+
+def pick(choice: PersonChoice, boxes: Float[np.ndarray, "n 4"], width: int) -> int:
+    """The index of the one who is meant among the boxes of people, or of faces.
+
+    By a point it is the one around it, or else nearest to it; by a number beyond the last it is the rightmost.
+
+    Args:
+        choice: whom.
+        boxes: one or more.
+        width: of the image, for its middle from side to side.
+    """
+    x = centres(boxes)[:, 0]
+    if isinstance(choice, tuple):
+        point = np.array(choice)
+        outside = np.maximum(np.maximum(boxes[:, :2] - point, point - boxes[:, 2:]), 0)
+        away, off_centre = np.linalg.norm(outside, axis=1), np.linalg.norm(centres(boxes) - point, axis=1)
+        return int(np.lexsort([off_centre, away])[0])
+    if isinstance(choice, int):
+        return int(np.argsort(x, kind="stable")[min(choice, len(x)) - 1])
+    measure = {"largest": areas(boxes), "left": -x, "right": x, "centre": -np.abs(x - width / 2)}[choice]
+    return int(np.argmax(measure))
+
+
+def largest(boxes: Float[np.ndarray, "n 4"]) -> int:
+    """The index of the largest of one or more boxes."""
+    return pick("largest", boxes, 0)
+
+
+def face_of(
+    faces: Sequence[Detection], points: Float[np.ndarray, "134 2"], scores: Float[np.ndarray, " 134"]
+) -> Detection | None:
+    """The face of a person whose keypoints are known, or None where none of the faces is theirs.
+
+    It is the one nearest to the middle of their head, within half a head around it. Where the keypoints show no face,
+    it is the largest whose middle lies in their body.
+
+    Args:
+        faces: found in the same image, the largest first.
+        points, scores: as `dwpose.People` has them, of one person.
+    """
+    if not faces or not np.any(scores >= _LEAST_SCORE):
+        return None
+    middles = centres(np.stack([face.bbox for face in faces]))
+    head = track_from_keypoints(points[None], scores[None])
+    if head.valid[0]:
+        low, high = head.boxes[0, :2], head.boxes[0, 2:]
+        margin = _HEAD_MARGIN
+    else:
+        seen = points[scores >= _LEAST_SCORE]
+        low, high, margin = seen.min(axis=0), seen.max(axis=0), _BODY_MARGIN
+    grown = margin * (high - low)
+    inside = ((middles >= low - grown) & (middles <= high + grown)).all(axis=1)
+    if not inside.any():
+        return None
+    away = np.linalg.norm(middles - (low + high) / 2, axis=1) if head.valid[0] else np.arange(len(faces))
+    return faces[int(np.argmin(np.where(inside, away, np.inf)))]
