@@ -1,5 +1,6 @@
 """Which of several people is meant: what a user may say, who that is among boxes, and whose a face is."""
 
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -18,7 +19,6 @@ HOW_TO_CHOOSE = "largest, left, right, centre, a number (1 is the leftmost) or a
 
 _LEAST_SCORE = 0.3  # as for drawing the body
 _HEAD_MARGIN = 0.5  # of the head's size: the detectors of faces and of keypoints do not agree exactly
-_BODY_MARGIN = 0.1  # of the body's size: the topmost keypoints are the eyes
 
 
 def parse_choice(text: str, flag: str) -> PersonChoice:
@@ -41,7 +41,13 @@ def parse_choice(text: str, flag: str) -> PersonChoice:
 
 
 def check_choice(choice: PersonChoice, people: int, size: tuple[int, int], where: str, flag: str) -> None:
-    """Check that somebody can be meant among so many people in an image of this width and height.
+    """Check that somebody can be meant.
+
+    Args:
+        choice: whom.
+        people: how many are seen.
+        size: width and height of the image, in pixels.
+        where, flag: name the image and the flag in errors.
 
     Raises:
         InputError: there are fewer people, or the point lies outside of the image.
@@ -76,6 +82,26 @@ def pick(choice: PersonChoice, boxes: Float[np.ndarray, "n 4"], width: int) -> i
     return int(np.argmax(measure))
 
 
+def choose(
+    choice: PersonChoice | None, boxes: Float[np.ndarray, "n 4"], size: tuple[int, int], where: str, flag: str
+) -> int:
+    """Pick one of one or more people; where nobody was named, the largest, with a warning that there are several.
+
+    Raises:
+        InputError: as `check_choice`.
+    """
+    check_choice(choice or "largest", len(boxes), size, where, flag)
+    index = pick(choice or "largest", boxes, size[0])
+    if choice is None and len(boxes) > 1:
+        x, y = centres(boxes)[index].round().astype(int).tolist()
+        print(
+            f"warning: {where} shows {len(boxes)} people, of whom the largest, around {x},{y}, is taken; {flag} chooses:"
+            f" {HOW_TO_CHOOSE}",
+            file=sys.stderr,
+        )
+    return index
+
+
 def largest(boxes: Float[np.ndarray, "n 4"]) -> int:
     """The index of the largest of one or more boxes."""
     return pick("largest", boxes, 0)
@@ -93,19 +119,35 @@ def face_of(
         faces: found in the same image, the largest first.
         points, scores: as `dwpose.People` has them, of one person.
     """
-    if not faces or not np.any(scores >= _LEAST_SCORE):
+    seen = points[scores >= _LEAST_SCORE]
+    if not len(seen):
         return None
-    middles = centres(np.stack([face.bbox for face in faces]))
     head = track_from_keypoints(points[None], scores[None])
-    if head.valid[0]:
-        low, high = head.boxes[0, :2], head.boxes[0, 2:]
-        margin = _HEAD_MARGIN
-    else:
-        seen = points[scores >= _LEAST_SCORE]
-        low, high, margin = seen.min(axis=0), seen.max(axis=0), _BODY_MARGIN
-    grown = margin * (high - low)
-    inside = ((middles >= low - grown) & (middles <= high + grown)).all(axis=1)
-    if not inside.any():
-        return None
-    away = np.linalg.norm(middles - (low + high) / 2, axis=1) if head.valid[0] else np.arange(len(faces))
-    return faces[int(np.argmin(np.where(inside, away, np.inf)))]
+    if not head.valid[0]:
+        return next(iter(faces_within(faces, seen.min(axis=0), seen.max(axis=0))), None)
+    left_top, right_bottom = head.boxes[0, :2], head.boxes[0, 2:]
+    middle = (left_top + right_bottom) / 2
+    near = faces_within(faces, left_top, right_bottom, margin=_HEAD_MARGIN)
+    return min(near, key=lambda face: float(np.linalg.norm(_middle(face) - middle)), default=None)
+
+
+def faces_within(
+    faces: Sequence[Detection],
+    left_top: Float[np.ndarray, " 2"],
+    right_bottom: Float[np.ndarray, " 2"],
+    margin: float = 0.1,
+) -> list[Detection]:
+    """The faces whose middles lie in a box that is grown on each side by a share of its size.
+
+    By a tenth for bodies, whose topmost keypoints are the eyes.
+    """
+    grown = margin * (right_bottom - left_top)
+    return [
+        f
+        for f in faces
+        if (abs(_middle(f) - (left_top + right_bottom) / 2) <= (right_bottom - left_top) / 2 + grown).all()
+    ]
+
+
+def _middle(face: Detection) -> Float[np.ndarray, " 2"]:
+    return centres(face.bbox[None])[0]

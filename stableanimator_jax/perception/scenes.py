@@ -24,7 +24,7 @@ class CutDetector:
     lately: fast motion changes every frame, a cut one.
     """
 
-    def __init__(self, threshold: float):
+    def __init__(self, threshold: float = 25.0):
         self._threshold = threshold
         self._last: np.ndarray | None = None
         self._changes: list[float] = []

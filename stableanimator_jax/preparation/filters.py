@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.opencv import cv2
+from stableanimator_jax.perception.scenes import THUMBNAIL
 from stableanimator_jax.perception.skeleton import BODY
 from stableanimator_jax.perception.tracking import Track
-from stableanimator_jax.perception.scenes import THUMBNAIL
 
 TOO_SHORT = "too short"
 NO_PERSON = "no person"

@@ -22,7 +22,7 @@ class Seen:
     people: People | None = None
     """None where nobody was looked for."""
     faces: list[Detection] = field(default_factory=list)
-    """The largest first, which is a `Face` with its embedding."""
+    """The largest first; each a `Face` with its embedding where people are known, else the largest only."""
 
 
 Perceive = Callable[..., list[Seen]]
@@ -52,14 +52,15 @@ class Perception:
         if faces and self._faces is None:
             raise InputError("it has no face masks and embeddings: give --insightface-root DIR")
         everybody = self._poses.people(frames) if people and self._poses is not None else [None] * len(frames)
-        found = [self._look_for_faces(frame) if faces else [] for frame in frames]
+        embedded = None if people else 1  # whose face it is that counts is known later
+        found = [self._look_for_faces(frame, embedded) if faces else [] for frame in frames]
         return [Seen(p, f) for p, f in zip(everybody, found, strict=True)]
 
-    def _look_for_faces(self, frame: np.ndarray) -> list[Detection]:
+    def _look_for_faces(self, frame: np.ndarray, embedded: int | None) -> list[Detection]:
         assert self._faces is not None
         found = self._faces.detections(frame)
-        largest: list[Face] = [self._faces.identify(frame, f) for f in found[:1]]
-        return [*largest, *found[1:]]
+        first: list[Face] = [self._faces.identify(frame, f) for f in found[:embedded]]
+        return [*first, *found[len(first) :]]
 
 
 def model_hashes(files: ModelFiles) -> dict[str, str]:

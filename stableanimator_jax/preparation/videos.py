@@ -15,7 +15,9 @@ from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_
 from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.images import fit
 from stableanimator_jax.opencv import cv2
-from stableanimator_jax.perception.faces import EMBEDDING_DIM, Face
+from stableanimator_jax.perception.faces import EMBEDDING_DIM, Detection, Face
+from stableanimator_jax.perception.person_choice import face_of
+from stableanimator_jax.perception.scenes import CutDetector, thumbnail
 from stableanimator_jax.perception.skeleton import draw_skeletons
 from stableanimator_jax.perception.tracking import Track, follow
 from stableanimator_jax.preparation.config import ClipConfig, nearest_bucket
@@ -29,7 +31,6 @@ from stableanimator_jax.preparation.filters import (
     people_mask,
 )
 from stableanimator_jax.preparation.perceiving import Perceive, Seen
-from stableanimator_jax.perception.scenes import CutDetector, thumbnail
 from stableanimator_jax.preparation.sources import OpenSource, Source, SourceFrame, open_source
 
 _BATCH = 16  # frames that are held as pixels and looked at together
@@ -162,15 +163,16 @@ class _ClipMaker:
     ):
         self._source, self._fps, self._size, self._frames = source, opened.fps, size, frames
         self._people = [frame.seen.people for frame in frames if frame.seen.people is not None]
-        self._person: Track | None = None if opened.has_poses else follow(self._people)
+        self._person: Track | None = None if opened.has_poses else follow(self._people, fps=opened.fps)
+        mine = _faces_of(self._person, [frame.seen.faces for frame in frames])
         rows = slice(frames[0].number, frames[-1].number + 1)
         if given is None:
-            self._faces = _face_track([frame.seen for frame in frames], size)
+            self._faces = _face_track(mine, size)
         else:
             landmarks = np.zeros((len(frames), 5, 2), np.float32)
             self._faces = FaceTrack(given.boxes[rows], landmarks, given.valid[rows])
         if opened.embeddings is None:
-            self._embeddings = np.stack([_embedding(frame.seen) for frame in frames])
+            self._embeddings = np.stack([_embedding(face) for face in mine])
         else:
             self._embeddings = opened.embeddings[rows]
 
@@ -220,18 +222,24 @@ class _ClipMaker:
         )
 
 
-def _face_track(seen: Sequence[Seen], size: tuple[int, int]) -> FaceTrack:
-    boxes = np.zeros((len(seen), 4), np.float32)
-    landmarks = np.zeros((len(seen), 5, 2), np.float32)
-    valid = np.zeros(len(seen), bool)
-    for i, frame in enumerate(seen):
-        if frame.faces:
-            boxes[i], landmarks[i], valid[i] = np.round(frame.faces[0].bbox), frame.faces[0].kps, True
+def _faces_of(person: Track | None, faces: Sequence[Sequence[Detection]]) -> list[Detection | None]:
+    """The followed person's face in each frame; the largest one where no person is known."""
+    if person is None:
+        return [next(iter(found), None) for found in faces]
+    return [face_of(*frame) for frame in zip(faces, person.points, person.scores, strict=True)]
+
+
+def _face_track(faces: Sequence[Detection | None], size: tuple[int, int]) -> FaceTrack:
+    boxes = np.zeros((len(faces), 4), np.float32)
+    landmarks = np.zeros((len(faces), 5, 2), np.float32)
+    valid = np.zeros(len(faces), bool)
+    for i, face in enumerate(faces):
+        if face is not None:
+            boxes[i], landmarks[i], valid[i] = np.round(face.bbox), face.kps, True
     return FaceTrack(boxes, landmarks, valid).fitted(size, *size, "crop")  # cuts the boxes to the frame
 
 
-def _embedding(seen: Seen) -> np.ndarray:
-    face = seen.faces[0] if seen.faces else None
+def _embedding(face: Detection | None) -> np.ndarray:
     return face.embedding if isinstance(face, Face) else np.zeros(EMBEDDING_DIM, np.float32)
 
 

@@ -4,7 +4,8 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,22 @@ from stableanimator_jax.data.sound import check_sound
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.alignment import align
 from stableanimator_jax.perception.dwpose import People, PoseEstimator
+from stableanimator_jax.perception.person_choice import (
+    HOW_TO_CHOOSE,
+    PersonChoice,
+    check_choice,
+    choose,
+    parse_choice,
+    pick,
+)
 from stableanimator_jax.perception.preview import write_preview
+from stableanimator_jax.perception.scenes import CutDetector, thumbnail
 from stableanimator_jax.perception.skeleton import draw_skeletons
 from stableanimator_jax.perception.tracking import Track, follow
 from stableanimator_jax.sampling.progress import ProgressBars
 from stableanimator_jax.sampling.run_config import SampleConfig
 
+_FLAG = "--driving-person"
 _CHUNK = 16  # frames that wait for DWPose at once
 
 
@@ -40,43 +51,63 @@ class DrivenPoses:
     """Drawn from `keypoints`."""
 
 
-def extract_poses(config: SampleConfig, reference: UInt8[np.ndarray, "h w 3"], width: int, height: int) -> DrivenPoses:
-    """Find the poses of one person in the driving video, and draw them at the output's size.
-
-    Says on stderr what is not as it should be: nobody in some frames, other people, a poor fit to the reference.
-
-    Args:
-        config: with `driving` and `dwpose`.
-        reference: the photo at its own size.
-        width, height: of the output.
-
-    Raises:
-        InputError: models or video cannot be used, or nobody is in the video or in the reference.
-    """
+def open_estimator(config: SampleConfig) -> PoseEstimator:
+    """DWPose for a run with `driving` and `dwpose`. Raises `InputError` where it, or the sound, cannot be used."""
     assert config.driving is not None  # the caller's choice
     assert config.dwpose is not None  # SampleConfig sees to it
     if config.sound:
         check_sound(config.driving, config.output)  # whether the output can hold it; that there is none is said later
-    estimator = PoseEstimator.from_folder(config.dwpose)
-    standing = _reference_person(estimator, reference) if config.align else None
+    return PoseEstimator.from_folder(config.dwpose)
+
+
+def find_reference_person(
+    estimator: PoseEstimator, reference: UInt8[np.ndarray, "h w 3"], choice: PersonChoice | None
+) -> Keypoints:
+    """Of one person in the photo, in its pixels: the one who is meant, or the largest, with a warning of the others.
+
+    Raises:
+        InputError: nobody is there, or not whom `choice` means.
+    """
+    (people,) = estimator.people([reference])
+    if not len(people.boxes):
+        raise InputError(
+            "DWPose finds nobody in the reference image, to whom the poses could be aligned; take another photo, or "
+            "--no-align to leave the poses where they are in the driving video"
+        )
+    height, width = reference.shape[:2]
+    one = slice(i := choose(choice, people.boxes, (width, height), "the reference image", "--reference-person"), i + 1)
+    return Keypoints(people.keypoints[one], people.scores[one], width, height, None)
+
+
+def extract_poses(
+    config: SampleConfig, estimator: PoseEstimator, standing: Keypoints | None, width: int, height: int
+) -> DrivenPoses:
+    """Find the poses of one person in the driving video, and draw them at the output's size.
+
+    Says on stderr what is not as it should be: nobody in some frames, other people, new scenes, a poor fit to the
+    reference.
+
+    Args:
+        config: with `driving`.
+        estimator: as `open_estimator` gives it.
+        standing: the reference's person, to whom poses are aligned; None where they are not.
+        width, height: of the output.
+
+    Raises:
+        InputError: the video cannot be used, or nobody is in it, or not who is meant.
+    """
+    assert config.driving is not None  # the caller's choice
     with _open(config) as (info, frames):
         if config.sound and config.output_fps not in (None, info.fps):
             raise InputError(
                 f"--sound keeps time only at the driving video's {info.fps:g} frames a second: leave --output-fps out, "
                 "or set both by --driving-fps"
             )
-        track = follow(_people(estimator, info, frames))
-    if not track.found.any():
-        raise InputError(f"DWPose finds nobody in the driving video {config.driving}")
-    _warn_of_gaps(track, info)
+        track = _follow(config, info, *_people(estimator, info, frames))
+    _warn_of_track(config, track, info)
 
     driving = Keypoints(track.points, track.scores, info.width, info.height, info.fps)
-    placed = driving
-    if standing is not None:
-        alignment = align(driving, standing)
-        if alignment.poor:
-            _warn(alignment.poor)
-        placed = alignment.keypoints
+    placed = driving if standing is None else _align_scenes(driving, standing, track.scenes, info)
     keypoints = _fitted(placed, width, height, config.fit)
     _warn_of_cut_off(driving, keypoints)
     return DrivenPoses(driving, keypoints, Poses(np.stack(list(_draw(keypoints))), info.fps))
@@ -103,24 +134,20 @@ def _open(config: SampleConfig):
     )
 
 
-def _reference_person(estimator: PoseEstimator, reference: np.ndarray) -> Keypoints:
-    (people,) = estimator.people([reference])
-    if not len(people.boxes):
-        raise InputError(
-            "DWPose finds nobody in the reference image, to whom the poses could be aligned; take another photo, or "
-            "--no-align to leave the poses where they are in the driving video"
-        )
-    person = follow([people])
-    height, width = reference.shape[:2]
-    return Keypoints(person.points, person.scores, width, height, None)
-
-
-def _people(estimator: PoseEstimator, info: DrivingInfo, frames: Iterator[Frame]) -> list[People]:
+def _people(estimator: PoseEstimator, info: DrivingInfo, frames: Iterator[Frame]) -> tuple[list[People], list[int]]:
+    """The people in each frame, and the frames that look like scene cuts."""
     found: list[People] = []
+    cuts: list[int] = []
+    detector = CutDetector()
     with ProgressBars() as bars:
         progress = bars.begin("finding poses", "frame")
         chunk: list[Frame] = []
-        for frame in frames:
+        last = None
+        for i, frame in enumerate(frames):
+            # A frame that is shown again would make the next one's change look unusual.
+            if frame is not last and detector.is_cut(thumbnail(frame)):
+                cuts.append(i)
+            last = frame
             chunk.append(frame)
             if len(chunk) == _CHUNK:
                 found += estimator.people(chunk)
@@ -128,19 +155,57 @@ def _people(estimator: PoseEstimator, info: DrivingInfo, frames: Iterator[Frame]
                 progress(len(found), max(info.frame_count or 0, len(found)))
         found += estimator.people(chunk)
         progress(len(found), len(found))
-    return found
+    return found, cuts
 
 
-def _warn_of_gaps(track: Track, info: DrivingInfo) -> None:
+def _follow(config: SampleConfig, info: DrivingInfo, people: list[People], cuts: list[int]) -> Track:
+    first = next((i for i, here in enumerate(people) if len(here.boxes)), None)
+    if first is None:
+        raise InputError(f"DWPose finds nobody in the driving video {config.driving}")
+    choice = parse_choice(config.driving_person or "largest", _FLAG)
+    where = f"the driving video at {_second(info, first):.2f} s, where it first shows anybody"
+    check_choice(choice, len(people[first].boxes), (info.width, info.height), where, _FLAG)
+    return follow(people, fps=info.fps, choose=lambda boxes: pick(choice, boxes, info.width), cuts=cuts)
+
+
+def _align_scenes(driving: Keypoints, standing: Keypoints, scenes: list[int], info: DrivingInfo) -> Keypoints:
+    """Each scene by itself: after a cut the camera is another, and one fit for all would suit none."""
+    aligned = []
+    for first, end in pairwise([0, *scenes, len(driving.points)]):
+        scene = replace(driving, points=driving.points[first:end], scores=driving.scores[first:end])
+        alignment = align(scene, standing)
+        if alignment.poor and scene.scores.any():
+            _warn(alignment.poor + (f" (from {_second(info, first):.2f} s)" if scenes else ""))
+        aligned.append(alignment.keypoints)
+    return replace(aligned[0], points=np.concatenate([k.points for k in aligned]), scores=driving.scores)
+
+
+def _second(info: DrivingInfo, frame: int) -> float:
+    return info.start + frame / info.fps
+
+
+def _warn_of_track(config: SampleConfig, track: Track, info: DrivingInfo) -> None:
+    who = "the largest" if config.driving_person is None else f"--driving-person {config.driving_person}"
     if track.gaps:
-        times = [(info.start + first / info.fps, info.start + (last + 1) / info.fps) for first, last in track.gaps]
+        times = [(_second(info, first), _second(info, last + 1)) for first, last in track.gaps]
+        others = any(track.others[first : last + 1].any() for first, last in track.gaps)
         shown = ", ".join(f"{begin:.2f} to {end:.2f} s" for begin, end in times[:5])
         more = f" and {len(times) - 5} more times" if len(times) > 5 else ""
-        _warn(f"the person is not found in the driving video at {shown}{more}: those skeletons are empty")
-    if track.others.any():
+        _warn(
+            f"the person is not found in the driving video at {shown}{more}: those skeletons are empty"
+            + ("; others who are in view there are not followed instead (--driving-end ends earlier)" if others else "")
+        )
+    if track.scenes:
+        shown = ", ".join(f"{_second(info, first):.2f}" for first in track.scenes[:5])
+        more = f" s and {len(track.scenes) - 5} more times" if len(track.scenes) > 5 else " s"
+        _warn(
+            f"the driving video begins a new scene at {shown}{more}, where {who} in view is followed from then on, and "
+            "aligned anew; --driving-start and --driving-end take one scene"
+        )
+    if track.others.any() and config.driving_person is None:
         _warn(
             f"the driving video shows other people in {int((track.others > 0).sum())} of {len(track.others)} frames; "
-            "the one followed was the largest when first seen"
+            f"the one followed was the largest when first seen; {_FLAG} chooses: {HOW_TO_CHOOSE}"
         )
 
 

@@ -23,8 +23,8 @@ from stableanimator_jax.sampling.models import Blueprint, Model
 if TYPE_CHECKING:
     from stableanimator_jax.perception.faces import Detection  # imports OpenCV, which the sampler does not need
 
-FindFace = Callable[[UInt8[np.ndarray, "H W 3"]], "Detection | None"]
-"""The face of an RGB frame, such as `FaceAnalyser.detect`."""
+FindFace = Callable[[UInt8[np.ndarray, "H W 3"], int], "Detection | None"]
+"""The face of an RGB frame, whose number, from 0, comes too."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ class FaceControl:
         assert not isinstance(self.faces, FaceTrack)
         chunks = decode_frames(self.full_vae, clean, self.decode_chunk)
         height, width = (side * self.full_vae.blueprint.config.downscale for side in clean.shape[1:3])
-        return _track([self.faces(frame) for chunk in chunks for frame in chunk], width, height)
+        frames = (frame for chunk in chunks for frame in chunk)
+        return _track([self.faces(frame, i) for i, frame in enumerate(frames)], width, height)
 
 
 def embed_face(

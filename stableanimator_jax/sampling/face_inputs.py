@@ -1,10 +1,9 @@
 """What the face optimisation needs of a run's inputs: the reference's face, and where the faces are."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -16,8 +15,15 @@ from stableanimator_jax.data.poses import pose_size
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.face_points import track_from_keypoints
 from stableanimator_jax.perception.faces import Detection, FaceAnalyser
+from stableanimator_jax.perception.person_choice import PersonChoice, choose, face_of, faces_within, parse_choice
 from stableanimator_jax.sampling.run_config import SampleConfig
 from stableanimator_jax.shipped import EXAMPLE
+
+if TYPE_CHECKING:
+    from stableanimator_jax.sampling.face_control import FindFace  # imports JAX
+
+REFERENCE_FLAG = "--reference-person"
+_BLACK = 32  # of 255: more is a skeleton, less what compression makes of black
 
 
 class Portrait(NamedTuple):
@@ -34,7 +40,7 @@ class FaceInputs:
 
     reference: Portrait | Float32[np.ndarray, "512"]
     """Or, where nobody knows where its face is, its raw embedding."""
-    faces: FaceTrack | Callable[[np.ndarray], Detection | None]
+    faces: "FaceTrack | FindFace"
     """In pixels of the output; or what finds them."""
     source: str
     """Where `faces` come from, in words."""
@@ -50,29 +56,73 @@ class KnownFace:
     """What tells it, in words."""
     boxes: FaceBoxes | None
     analyser: FaceAnalyser | None
+    found: Detection | None
+    """The face that InsightFace finds, in pixels of the reference."""
+
+
+def reference_choice(config: SampleConfig, boxes: FaceBoxes | None) -> PersonChoice | None:
+    """Who in the reference is meant: who is named, else whose face's box is given; None where nothing tells."""
+    if config.reference_person is not None:
+        return parse_choice(config.reference_person, REFERENCE_FLAG)
+    if boxes is not None and boxes.reference is not None:
+        left, top, right, bottom = boxes.reference.box.tolist()
+        return (left + right) / 2, (top + bottom) / 2
+    return None
 
 
 def find_reference_face(
-    config: SampleConfig, image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int], analyser: FaceAnalyser | None
+    config: SampleConfig,
+    image: UInt8[np.ndarray, "h w 3"],
+    size: tuple[int, int],
+    analyser: FaceAnalyser | None,
+    boxes: FaceBoxes | None,
+    standing: Keypoints | None,
 ) -> KnownFace:
-    """Find the reference's face: by boxes, else by InsightFace.
+    """Find the reference's face: by boxes, else by InsightFace, on the person to whom poses are aligned.
 
     Args:
         config: the run's.
         image: the reference at its own size.
         size: the output's width and height.
         analyser: InsightFace, where its models were given.
+        boxes: as `read_boxes` gives them.
+        standing: the person to whom poses are aligned, in pixels of the reference; None where they are not.
 
     Raises:
-        InputError: boxes that cannot be read, or a face that is cut off with the reference's sides.
+        InputError: a face that is cut off with the reference's sides, or nobody is whom the run's choice means.
     """
-    boxes = _read_boxes(config, image)
+    found = None if analyser is None else _find_face(analyser, image, standing, reference_choice(config, boxes))
     face, source = None, ""
     if boxes is not None and boxes.reference is not None:
         face, source = boxes.reference, _boxes_name(config)
-    elif analyser is not None and (found := analyser.detect(image)) is not None:
+        given = Detection(face.box, np.zeros((5, 2), np.float32), 1.0)
+        if standing is not None and face_of([given], standing.points[0], standing.scores[0]) is None:
+            _warn(f"the face in {source} is not that of the reference's person to whom the poses are aligned")
+    elif found is not None:
         face, source = ReferenceFace(np.round(found.bbox), found.kps), "InsightFace"
-    return KnownFace(None if face is None else portrait(image, face, size, config.fit), source, boxes, analyser)
+    shown = None
+    if face is not None and (config.optimises_faces or config.embeds_reference):
+        shown = portrait(image, face, size, config.fit)
+    return KnownFace(shown, source, boxes, analyser, found)
+
+
+def _find_face(
+    analyser: FaceAnalyser, image: np.ndarray, standing: Keypoints | None, choice: PersonChoice | None
+) -> Detection | None:
+    faces = analyser.detections(image)
+    if not faces:
+        return None
+    if standing is None:
+        height, width = image.shape[:2]
+        bounds = np.stack([face.bbox for face in faces])
+        return faces[choose(choice, bounds, (width, height), "the reference image", REFERENCE_FLAG)]
+    face = face_of(faces, standing.points[0], standing.scores[0])
+    if face is None:
+        _warn(
+            f"InsightFace finds {len(faces)} face{'s' * (len(faces) > 1)} in the reference image, but none on the "
+            f"person to whom the poses are aligned; {REFERENCE_FLAG} chooses another"
+        )
+    return face
 
 
 def portrait(image: UInt8[np.ndarray, "h w 3"], face: ReferenceFace, size: tuple[int, int], mode: FitMode) -> Portrait:
@@ -136,8 +186,7 @@ def read_faces(
     known: KnownFace,
     reference: Portrait | Float32[np.ndarray, "512"],
     poses: Path | Keypoints,
-    frames: int,
-    size: tuple[int, int],
+    skeletons: UInt8[np.ndarray, "f H W 3"],
 ) -> FaceInputs | None:
     """Find out where the faces are.
 
@@ -146,8 +195,7 @@ def read_faces(
         known: what `find_reference_face` found.
         reference: what `face_to_reach` gave.
         poses: where the poses are; or, where a driving video was read, its keypoints in pixels of the output.
-        frames: how many there are.
-        size: the output's width and height.
+        skeletons: the poses at the output's size.
 
     Returns:
         None, with a warning said, where masks, boxes or keypoints show no face in any frame.
@@ -155,15 +203,13 @@ def read_faces(
     Raises:
         InputError: boxes or masks that do not fit the poses, or nothing that tells where the faces are.
     """
-    track, source = _track(config, known, poses, frames, size)
+    frames, height, width = skeletons.shape[:3]
+    track, source = _track(config, known, poses, frames, (width, height))
     if track is not None and not track.valid.any():
         # Keypoints may be of somebody who turns away; masks and boxes were given on purpose.
         given = config.face_masks is not None or (known.boxes is not None and known.boxes.track is not None)
         if given or known.analyser is None:
-            print(
-                f"warning: {source} show no face in any frame of the output: the face optimisation is off",
-                file=sys.stderr,
-            )
+            _warn(f"{source} show no face in any frame of the output: the face optimisation is off")
             return None
         track = None
     if track is not None:
@@ -175,7 +221,20 @@ def read_faces(
             "--insightface-root to find them"
         )
     source = "found by InsightFace in the predicted frames"
-    return FaceInputs(reference, known.analyser.detect, source)
+    return FaceInputs(reference, _face_finder(known.analyser, skeletons), source)
+
+
+def _face_finder(analyser: FaceAnalyser, skeletons: UInt8[np.ndarray, "f H W 3"]) -> "FindFace":
+    """The largest face that lies in the frame's skeleton: bystanders in the reference's background have faces too."""
+
+    def find(frame: np.ndarray, number: int) -> Detection | None:
+        y, x = np.nonzero((skeletons[number] > _BLACK).any(axis=-1))
+        if not len(y):
+            return None
+        faces = analyser.detections(frame)
+        return next(iter(faces_within(faces, np.array([x.min(), y.min()]), np.array([x.max(), y.max()]))), None)
+
+    return find
 
 
 def _track(
@@ -221,8 +280,10 @@ def _track(
     return None, ""
 
 
-def _read_boxes(config: SampleConfig, image: np.ndarray) -> FaceBoxes | None:
-    """Those given, or what the example's say of the example's own reference and poses."""
+def read_boxes(config: SampleConfig, image: np.ndarray) -> FaceBoxes | None:
+    """Those given, or what the example's say of the example's own reference and poses; None where none are needed."""
+    if not (config.optimises_faces or config.embeds_reference):
+        return None
     if config.face_boxes is not None:
         height, width = image.shape[:2]
         return load_face_boxes(config.face_boxes, reference_size=(width, height))
@@ -239,3 +300,7 @@ def _read_boxes(config: SampleConfig, image: np.ndarray) -> FaceBoxes | None:
 
 def _boxes_name(config: SampleConfig) -> str:
     return "the example in this package" if config.face_boxes is None else str(config.face_boxes)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)

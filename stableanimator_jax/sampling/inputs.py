@@ -12,15 +12,24 @@ from stableanimator_jax.data.images import automatic_size, fit_aspect, load_imag
 from stableanimator_jax.data.keypoints import keypoints_beside
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
-from stableanimator_jax.sampling.driving_inputs import driving_fps, extract_poses, save_poses
+from stableanimator_jax.perception.boxes import centres
+from stableanimator_jax.perception.faces import Detection, FaceAnalyser, load_face_embedding
+from stableanimator_jax.sampling.driving_inputs import (
+    driving_fps,
+    extract_poses,
+    find_reference_person,
+    open_estimator,
+    save_poses,
+)
 from stableanimator_jax.sampling.face_inputs import (
     FaceInputs,
     KnownFace,
     Portrait,
     face_to_reach,
     find_reference_face,
+    read_boxes,
     read_faces,
+    reference_choice,
 )
 from stableanimator_jax.sampling.outputs import check_outputs, output_fps
 from stableanimator_jax.sampling.record import InputFile, Record, sha256_of
@@ -77,9 +86,12 @@ def read_inputs(config: SampleConfig) -> Inputs:
         raise InputError(f"reference image {reference_path}: {e}") from e
     # Before the poses, which take long to find in a video.
     analyser = None if config.insightface_root is None else FaceAnalyser(config.insightface_root)
-    known = KnownFace(None, "", None, analyser)
-    if config.optimises_faces or config.embeds_reference:
-        known = find_reference_face(config, reference, (width, height), analyser)
+    estimator = None if config.driving is None else open_estimator(config)
+    boxes = read_boxes(config, reference)
+    standing = None
+    if estimator is not None and config.aligns:
+        standing = find_reference_person(estimator, reference, reference_choice(config, boxes))
+    known = find_reference_face(config, reference, (width, height), analyser, boxes, standing)
     if not _takes_faces(config):
         if embedding is not None or analyser is not None or config.embeds_reference:
             print("warning: these weights have no ID adapter: no face is given to them", file=sys.stderr)
@@ -89,24 +101,25 @@ def read_inputs(config: SampleConfig) -> Inputs:
     elif config.embeds_reference:
         identity = _own_identity(known, reference_path)
     elif analyser is not None:
-        identity = _find_face(analyser, reference, reference_path)
+        identity = _found_identity(analyser, reference, known.found, reference_path)
     else:
         identity = Identity(None, "none (no --insightface-root or --face-embedding), the reference image alone")
     wanted = face_to_reach(config, known, embedding) if config.optimises_faces else None
 
     driven = None
-    if poses_path is not None:
+    if estimator is not None:
+        fps = output_fps(config, driving_fps(config), width, height)
+        driven = extract_poses(config, estimator, standing, width, height)
+        poses = driven.poses
+    else:
+        assert poses_path is not None  # or there is a driving video
         poses = load_poses(poses_path, width, height, config.fit)
         fps = output_fps(config, poses.fps, width, height)
-    else:
-        fps = output_fps(config, driving_fps(config), width, height)
-        driven = extract_poses(config, reference, width, height)
-        poses = driven.poses
     face = None
     if wanted is not None:
         place = poses_path if driven is None else driven.keypoints
         assert place is not None  # poses are a file or driven
-        face = read_faces(config, known, wanted, place, len(poses.frames), (width, height))
+        face = read_faces(config, known, wanted, place, poses.frames)
     if driven is not None and config.save_poses is not None:
         save_poses(config.save_poses, config, reference, driven)
     return Inputs(reference=fitted, poses=poses.frames, fps=fps, identity=identity, face=face)
@@ -215,11 +228,12 @@ def _own_identity(known: KnownFace, path: Path) -> Identity:
     return Identity(None, f"none (no {flags}), the reference image alone")
 
 
-def _find_face(analyser: FaceAnalyser, reference: np.ndarray, path: Path) -> Identity:
-    face = analyser.embedding(reference)
-    if face is None:
+def _found_identity(analyser: FaceAnalyser, reference: np.ndarray, found: Detection | None, path: Path) -> Identity:
+    if found is None:
         return Identity(None, f"none: InsightFace finds no face in {path}; the reference image alone")
-    return Identity(face.embedding, f"the largest face in {path}, found by InsightFace (score {face.score:.2f})")
+    x, y = centres(found.bbox[None])[0].round().astype(int)
+    words = f"the face around {x},{y} in {path}, found by InsightFace (score {found.score:.2f})"
+    return Identity(analyser.identify(reference, found).embedding, words)
 
 
 def _input_paths(config: SampleConfig) -> dict[str, Path]:

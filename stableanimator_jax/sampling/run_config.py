@@ -12,9 +12,11 @@ from stableanimator_jax.config import from_dict
 from stableanimator_jax.data.files import absolute_path
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.perception.person_choice import parse_choice
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
 from stableanimator_jax.shipped import EMBEDDED, checkpoint_path
 
+_WHO = "largest|left|right|centre|NUMBER|X,Y"
 _LARGEST_SIDE = 16384  # of H.264 and WebP, and far above what any accelerator holds
 
 
@@ -24,6 +26,10 @@ class SampleConfig:
 
     reference: Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")] = None
     """Photo of the person, of any size. Not needed with --checkpoint embedded, which has an example."""
+    reference_person: Annotated[str | None, tyro.conf.arg(metavar=_WHO)] = None
+    """Who in the photo it is, where it shows several: by default the largest; or the one farthest to the left or right,
+    or in the middle; the second from the left by 2; or whoever is at a point, in pixels of the photo. With --driving
+    the poses are brought to their place, and the identity is their face."""
     poses: Annotated[Path | None, tyro.conf.arg(metavar="DIR|VIDEO")] = None
     """Skeletons as DWPose draws them, one a frame of the output: a directory of numbered images (frame_0.png,
     frame_1.png, …), or a video. Not needed with --driving, nor with --checkpoint embedded, which has an example."""
@@ -39,6 +45,9 @@ class SampleConfig:
     """Frames a second to take of the driving video, which the output then plays at. By default its own."""
     driving_max_frames: Annotated[int | None, tyro.conf.arg(metavar="FRAMES")] = None
     """At most so many frames of the driving video."""
+    driving_person: Annotated[str | None, tyro.conf.arg(metavar=_WHO)] = None
+    """Whom to follow in the driving video, as in --reference-person: by where they are in the first frame that shows
+    anybody, and again after each scene cut. Points are in pixels of the video."""
     align: bool = True
     """Bring the driving person to the place and the size of the person in the reference."""
     sound: bool = False
@@ -64,7 +73,7 @@ class SampleConfig:
     fit: FitMode = "crop"
     """How reference and poses are brought to the output's aspect: cut to it, or padded to it with black bars."""
     insightface_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder with InsightFace's models (models/antelopev2/*.onnx), which find the largest face in the reference."""
+    """Folder with InsightFace's models (models/antelopev2/*.onnx), which find the person's face in the reference."""
     face_embedding: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy")] = None
     """The identity as a raw ArcFace embedding, 512 numbers, instead of --insightface-root (with the face optimisation
     also beside it: InsightFace then finds the faces only)."""
@@ -109,10 +118,18 @@ class SampleConfig:
                 "(from huggingface.co/yzd-v/DWPose)"
             )
         if self.driving is None:
-            names = ("dwpose", "driving_start", "driving_end", "driving_fps", "driving_max_frames", "save_poses")
+            names = (
+                "dwpose", "driving_start", "driving_end", "driving_fps", "driving_max_frames", "driving_person",
+                "save_poses",
+            )  # fmt: skip
             useless = [name for name in names if getattr(self, name) is not None] + ["sound"] * self.sound
             if useless:
                 raise InputError(f"--{useless[0].replace('_', '-')} needs --driving VIDEO")
+        for name in ("reference_person", "driving_person"):
+            if (text := getattr(self, name)) is not None:
+                parse_choice(text, f"--{name.replace('_', '-')}")
+        if self.reference_person is not None and self.insightface_root is None and not self.aligns:
+            raise InputError("--reference-person needs --driving VIDEO, aligned, or --insightface-root DIR")
         if self.face_boxes is not None and self.face_masks is not None:
             raise InputError("give --face-boxes or --face-masks, not both: each says where the faces are")
         if self.optimises_faces:
@@ -130,6 +147,11 @@ class SampleConfig:
     @property
     def hjb_plot_path(self) -> Path:
         return self.output.parent / f"{self.output.name}.hjb.png"
+
+    @property
+    def aligns(self) -> bool:
+        """Whether poses are brought to the reference's person, who must then be found."""
+        return self.driving is not None and self.align
 
     @property
     def optimises_faces(self) -> bool:

@@ -149,7 +149,8 @@ def crossing(fps: float, seconds: float = 4) -> tuple[list, list]:
 def test_the_same_person_at_every_frame_rate(fps):
     """Two who walk at twice their height a second and pass each other."""
     large, small = crossing(fps)
-    track = follow([people(b, a) if i % 3 else people(a, b) for i, (a, b) in enumerate(zip(large, small))], fps=fps)
+    frames = [people(b, a) if i % 3 else people(a, b) for i, (a, b) in enumerate(zip(large, small, strict=True))]
+    track = follow(frames, fps=fps)
     for i, p in enumerate(large):
         assert_is(track, i, p)
 

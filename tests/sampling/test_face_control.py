@@ -177,7 +177,8 @@ def test_faces_found_in_predicted_frames_are_those_at_the_same_places(animator, 
     """A detector that always answers the same gives what the places as data give, but for frames without a face."""
     seen = []
 
-    def find(frame):
+    def find(frame, number):
+        assert number == len(seen)
         seen.append(frame)
         return None if len(seen) == 2 else Detection(BOX + np.float32(0.2), LANDMARKS, 0.9)
 
@@ -191,7 +192,7 @@ def test_faces_found_in_predicted_frames_are_those_at_the_same_places(animator, 
 
 def test_detected_boxes_are_cut_to_the_frame(animator, reference, clean):
     config = HJBConfig(iterations=1)
-    wide = control(animator, reference, config, lambda _: Detection(np.float32([-9, 8, 80, 40]), LANDMARKS, 1.0))
+    wide = control(animator, reference, config, lambda *_: Detection(np.float32([-9, 8, 80, 40]), LANDMARKS, 1.0))
     boxes = np.tile(np.float32([0, 8, 63, 40]), (FRAMES, 1))
     cut = control(animator, reference, config, replace(ALL, boxes=boxes))
     np.testing.assert_array_equal(wide(0, clean), cut(0, clean))
@@ -200,7 +201,7 @@ def test_detected_boxes_are_cut_to_the_frame(animator, reference, clean):
 def test_no_face_in_any_predicted_frame(animator, reference, clean):
     reports = []
     outside = Detection(np.float32([70, 0, 90, 20]), LANDMARKS, 1.0)
-    for find in (lambda _: None, lambda _: outside):
+    for find in (lambda *_: None, lambda *_: outside):
         act = control(animator, reference, HJBConfig(iterations=1), find, on_step=reports.append)
         np.testing.assert_array_equal(act(0, clean), clean)
     assert [report.faces for report in reports] == [0, 0]
