@@ -95,8 +95,8 @@ def choose(
     if choice is None and len(boxes) > 1:
         x, y = centres(boxes)[index].round().astype(int).tolist()
         print(
-            f"warning: {where} shows {len(boxes)} people, of whom the largest, around {x},{y}, is taken; {flag} chooses:"
-            f" {HOW_TO_CHOOSE}",
+            f"warning: {where} shows {len(boxes)} people; the largest, around {x},{y}, is taken; {flag} chooses: "
+            f"{HOW_TO_CHOOSE}",
             file=sys.stderr,
         )
     return index

@@ -26,6 +26,8 @@ class CutDetector:
 
     def __init__(self, threshold: float = 25.0):
         self._threshold = threshold
+        self.change = 0.0
+        """How much the latest frame differed from the one before it."""
         self._last: np.ndarray | None = None
         self._changes: list[float] = []
 
@@ -35,7 +37,7 @@ class CutDetector:
         if self._last is None:
             self._last = current
             return False
-        change = float(np.abs(current - self._last).mean())
+        change = self.change = float(np.abs(current - self._last).mean())
         self._last = current
         usual = float(np.mean(self._changes)) if self._changes else 0.0
         cut = change >= max(self._threshold, 3 * usual)

@@ -35,6 +35,7 @@ from stableanimator_jax.preparation.sources import OpenSource, Source, SourceFra
 
 _BATCH = 16  # frames that are held as pixels and looked at together
 _POINTS = 134
+_USUAL_FPS = 25.0  # of folders of frames, which do not tell theirs
 _BLUE, _GREEN = (0, 0, 255), (0, 255, 0)
 
 
@@ -163,7 +164,7 @@ class _ClipMaker:
     ):
         self._source, self._fps, self._size, self._frames = source, opened.fps, size, frames
         self._people = [frame.seen.people for frame in frames if frame.seen.people is not None]
-        self._person: Track | None = None if opened.has_poses else follow(self._people, fps=opened.fps)
+        self._person: Track | None = None if opened.has_poses else follow(self._people, fps=opened.fps or _USUAL_FPS)
         mine = _faces_of(self._person, [frame.seen.faces for frame in frames])
         rows = slice(frames[0].number, frames[-1].number + 1)
         if given is None:
@@ -223,10 +224,17 @@ class _ClipMaker:
 
 
 def _faces_of(person: Track | None, faces: Sequence[Sequence[Detection]]) -> list[Detection | None]:
-    """The followed person's face in each frame; the largest one where no person is known."""
+    """The followed person's face in each frame; the largest one where no person is known.
+
+    One face is that of the one person in view, wherever keypoints may have it.
+    """
     if person is None:
         return [next(iter(found), None) for found in faces]
-    return [face_of(*frame) for frame in zip(faces, person.points, person.scores, strict=True)]
+    alone = person.found & (person.others == 0)
+    return [
+        found[0] if len(found) == 1 and alone[i] else face_of(found, person.points[i], person.scores[i])
+        for i, found in enumerate(faces)
+    ]
 
 
 def _face_track(faces: Sequence[Detection | None], size: tuple[int, int]) -> FaceTrack:

@@ -142,11 +142,16 @@ def _people(estimator: PoseEstimator, info: DrivingInfo, frames: Iterator[Frame]
     with ProgressBars() as bars:
         progress = bars.begin("finding poses", "frame")
         chunk: list[Frame] = []
-        last = None
+        last, before = None, 0.0
         for i, frame in enumerate(frames):
             # A frame that is shown again would make the next one's change look unusual.
-            if frame is not last and detector.is_cut(thumbnail(frame)):
-                cuts.append(i)
+            if frame is not last:
+                cut = detector.is_cut(thumbnail(frame))
+                if cuts and 3 * detector.change > before > 0:
+                    cuts.pop()  # what goes on changing is motion, and what goes back a flash
+                before = detector.change if cut else 0.0
+                if cut:
+                    cuts.append(i)
             last = frame
             chunk.append(frame)
             if len(chunk) == _CHUNK:

@@ -19,7 +19,7 @@ def track(frames=10, *, missing=0, others=0, sway=0.0, height=100.0):
     scores = np.ones((frames, 134), np.float32)
     found = np.arange(frames) >= missing
     scores[~found] = 0
-    return Track(points, scores, found, np.zeros(frames, bool), [], np.where(np.arange(frames) < others, 1, 0))
+    return Track(points, scores, found, np.zeros(frames, bool), [], np.where(np.arange(frames) < others, 1, 0), [])
 
 
 def measured(**changes):
