@@ -13,7 +13,9 @@ from PIL import Image
 from stableanimator_jax.data.keypoints import load_keypoints
 from stableanimator_jax.data.video import read_frames
 from tests.data.clips import encode
-from tests.perception.standin_poses import draw_person, write_models
+from tests.perception.standin_models import CELL
+from tests.perception.standin_models import write_models as write_face_models
+from tests.perception.standin_poses import PERSON, SECOND, draw_person, write_models
 from tests.sample_script import QUICK, call, pixels, poses, tree
 from tests.training.mini_model import save_mini_model
 
@@ -152,7 +154,96 @@ def test_a_tall_photo_that_the_size_cuts_is_said(place, capsys):
     assert "outside of the picture" not in capsys.readouterr().err
 
 
+def film(name: str, *boxes: list[tuple[int, int, int, int]]) -> str:
+    """A video of 320x180 with up to two people in each frame: the first is the surer one."""
+    frames = [np.zeros((180, 320, 3), np.uint8) for _ in boxes]
+    for frame, people in zip(frames, boxes, strict=True):
+        for box, kind in zip(people, (PERSON, SECOND), strict=False):
+            draw_person(frame, box, kind)
+    encode(Path(name), frames, codec="png", rate=RATE, pixels="rgb24")
+    return name
+
+
+def found_in(directory: str) -> np.ndarray:
+    return load_keypoints(Path(directory, "keypoints.json")).scores.any(axis=1)
+
+
+def test_the_only_person_is_followed_when_fast(place, capsys):
+    """More than a box's width a frame, and back to the left at once; at a lower rate too."""
+    film("fast.mov", *([(20 + 60 * (i % 5), 30, 70 + 60 * (i % 5), 150)] for i in range(10)))
+    assert sample("--save-poses", "kept", driving="fast.mov") == 0
+    assert found_in("kept").tolist() == [True] * 10
+    assert "warning" not in capsys.readouterr().err
+    lefts = [box_of(load_keypoints(Path("kept/keypoints.json")), i)[0, 0] for i in range(10)]
+    np.testing.assert_allclose(np.diff(lefts)[[0, 5]], 60 * (140 * 64 / 200) / 120, atol=1)
+
+
+def test_who_left_is_not_replaced_by_who_stays(place, capsys):
+    walker = [(200 + 24 * i, 30, 250 + 24 * i, 150) for i in range(5)]
+    bystander = (20, 60, 50, 140)
+    film("leave.mov", *([box, bystander] for box in walker), *([(0, 0, 0, 0), bystander] for _ in range(5)))
+    assert sample("--save-poses", "kept", driving="leave.mov") == 0
+    assert found_in("kept").tolist() == [True] * 5 + [False] * 5
+    err = capsys.readouterr().err
+    assert "warning: the person is not found in the driving video at 0.62 to 1.25 s: those skeletons are empty; " in err
+    assert "others who are in view there are not followed instead" in err
+    assert "shows other people in 10 of 10 frames; the one followed was the largest when first seen; --driving-" in err
+    # All that is seen of the walker lies within the output, as large as the person in the photo.
+    keypoints = load_keypoints(Path("kept/keypoints.json"))
+    assert np.ptp(box_of(keypoints, 0)[:, 1]) == pytest.approx(0.9 * 140 * 64 / 200, abs=2)
+
+    assert sample("--driving-person", "left", "--save-poses", "other", driving="leave.mov", output="other.mp4") == 0
+    assert found_in("other").tolist() == [True] * 10
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_who_is_meant_in_a_group_photo(place, capsys):
+    """The larger body's owner has the smaller face: the identity is of the body that poses are aligned to."""
+    picture = np.zeros((640, 640, 3), np.uint8)
+    small, large = (40, 200, 200, 560), (340, 60, 600, 620)
+    draw_person(picture, small, PERSON)
+    draw_person(picture, large, SECOND)
+    faces = {"small": (3 * CELL, 8 * CELL, 250), "large": (14 * CELL, 6 * CELL, 190)}
+    for x, y, red in faces.values():
+        picture[y : y + CELL, x : x + CELL] = (red, 0, 0)
+    Image.fromarray(picture).save("group.png")
+    write_face_models(Path("models/antelopev2"))
+    given = ["--reference", "group.png", "--insightface-root", "."]
+
+    for flags, box, face, warns in (
+        ([], large, "464,208", True),
+        (["--reference-person", "largest"], large, "464,208", False),
+        (["--reference-person", "1"], small, "112,272", False),
+        (["--reference-person", "100,400"], small, "112,272", False),
+    ):
+        shutil.rmtree("kept", ignore_errors=True)
+        assert sample(*given, *flags, "--save-poses", "kept") == 0
+        said = capsys.readouterr()
+        assert f"identity: the face around {face} in " in said.out
+        assert ("warning: the reference image shows 2 people; the largest, around 470,340, is taken" in said.err) == warns
+        assert ("warning" in said.err) == warns
+        keypoints = load_keypoints(Path("kept/keypoints.json"))
+        middle = np.mean([box_of(keypoints, i) for i in range(FRAMES)], axis=(0, 1))
+        np.testing.assert_allclose(middle * 10, [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2], atol=20)
+    record = json.loads(Path("out.mp4.json").read_text())
+    assert record["configuration"]["reference_person"] == "100,400"
+    assert "the face around 112,272 in " in record["result"]["identity"]
+
+
 BAD = {
+    "third person of one": (
+        lambda: ["--reference-person", "3"],
+        r"--reference-person 3: only one person is seen in the reference image",
+    ),
+    "second driving person of one": (
+        lambda: ["--driving-person", "2"],
+        r"--driving-person 2: only one person is seen in the driving video at 0.00 s",
+    ),
+    "a point beside the video": (
+        lambda: ["--driving-person", "500,20"],
+        r"--driving-person 500,20 lies outside of the driving video .*, which has 160x120 pixels",
+    ),
+    "who is that": (lambda: ["--driving-person", "tallest"], r"--driving-person must be largest, left, .*got tallest"),
     "driving and poses": (
         lambda: ["--poses", poses(Path("poses"), 2)],
         r"give --driving or --poses, not both",
@@ -215,6 +306,8 @@ def test_bad_input(place, capsys, flags, message):
         (["--driving", "walk.mov"], "--driving needs --dwpose DIR"),
         (["--sound"], "--sound needs --driving VIDEO"),
         (["--save-poses", "kept"], "--save-poses needs --driving VIDEO"),
+        (["--driving-person", "left"], "--driving-person needs --driving VIDEO"),
+        (["--reference-person", "left"], "--reference-person needs --driving VIDEO, aligned, or --insightface-root"),
         (["--driving-start", "3"], "--driving-start needs --driving VIDEO"),
     ],
 )

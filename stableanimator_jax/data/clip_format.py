@@ -45,13 +45,13 @@ class ClipRecord:
     given as pictures."""
     scores: Float32[np.ndarray, "f 134"]
     boxes: Float32[np.ndarray, "f 4"]
-    """The largest face; as in `data.face_track.FaceTrack`."""
+    """The face of the person, or the largest where skeletons were given as pictures; as in `data.face_track.FaceTrack`."""
     landmarks: Float32[np.ndarray, "f 5 2"]
     """As in `FaceTrack`; zeros where they are not known."""
     valid: Bool[np.ndarray, " f"]
     """Whether the frame has a face box."""
     embeddings: Float32[np.ndarray, "f 512"]
-    """Raw ArcFace embeddings of the largest face; zeros where there is no face."""
+    """Raw ArcFace embeddings of that face; zeros where there is no face."""
 
 
 _TENSORS: dict[str, tuple[type, tuple[int, ...]]] = {

@@ -86,7 +86,7 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description=f"Clips of one person each, {self._bucket} pixels, with skeletons and the largest face.",
+            description=f"Clips of one person each, {self._bucket} pixels, with skeletons and the person's face.",
             features=features(bucket_size(self._bucket)),
         )
 

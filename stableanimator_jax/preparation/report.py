@@ -117,7 +117,7 @@ def _failures(prepared: Prepared) -> str:
 
 def _samples(prepared: Prepared, images: Path) -> str:
     clips = [clip for splits in prepared.splits.values() for part in splits.values() for clip in part]
-    text = ["## Samples", "", "The middle frame with its skeleton and the box of the largest face."]
+    text = ["## Samples", "", "The middle frame with its skeleton and the box of the person's face."]
     for k, clip in enumerate(_spread(clips, _SAMPLES)):
         (images / f"sample-{k}.jpg").write_bytes(encode_jpeg(sample_picture(read_clip(clip.file))))
         text += ["", f"![{_plain(clip.name)}](images/sample-{k}.jpg)", "", f"{_plain(clip.name)}, {clip.frames} frames"]
