@@ -7,12 +7,14 @@ from PIL import Image
 from stableanimator_jax.data.clip_format import bucket_size, decode_images
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.dwpose import People
+from stableanimator_jax.perception.faces import Detection
+from stableanimator_jax.perception.tracking import Track
 from stableanimator_jax.preparation import filters
 from stableanimator_jax.preparation.config import ClipConfig, ModelFiles, nearest_bucket
 from stableanimator_jax.preparation.filters import FilterConfig
 from stableanimator_jax.preparation.perceiving import Perception, Seen
 from stableanimator_jax.preparation.sources import Source
-from stableanimator_jax.preparation.videos import DroppedClip, KeptClip, prepare_video
+from stableanimator_jax.preparation.videos import DroppedClip, KeptClip, _faces_of, prepare_video
 from tests.perception.standin_poses import SHARES
 from tests.preparation.training_videos import SIZE, models, scene, write_frames, write_video
 
@@ -215,3 +217,16 @@ def test_a_folder_whose_parts_do_not_fit_is_refused(tmp_path, perceive, spoil, m
     with pytest.raises(InputError, match=message) as error:
         one(folder, perceive)
     assert "\n" not in str(error.value)
+
+
+def test_the_face_is_the_followed_persons():
+    """A passer-by's face, larger and nearer, counts as another's; one face of one person is theirs in any case."""
+    points, scores = np.zeros((3, 134, 2), np.float32), np.full((3, 134), 0.9, np.float32)
+    points[:, 24:92] = [100, 50] + 20 * np.random.default_rng(0).uniform(-1, 1, (68, 2))
+    seen, unsure = np.ones(3, bool), np.zeros(3, bool)
+    track = Track(points, scores, seen, unsure, [], np.array([1, 1, 0]), [])
+    kps = np.zeros((5, 2), np.float32)
+    own = Detection(np.float32([85, 35, 115, 65]), kps, 0.9)
+    other = Detection(np.float32([200, 30, 260, 90]), kps, 0.9)
+    assert _faces_of(track, [[other, own], [other], [other]]) == [own, None, other]
+    assert _faces_of(None, [[other, own], [], [own]]) == [other, None, own]
