@@ -220,7 +220,9 @@ def test_who_is_meant_in_a_group_photo(place, capsys):
         assert sample(*given, *flags, "--save-poses", "kept") == 0
         said = capsys.readouterr()
         assert f"identity: the face around {face} in " in said.out
-        assert ("warning: the reference image shows 2 people; the largest, around 470,340, is taken" in said.err) == warns
+        assert (
+            "warning: the reference image shows 2 people; the largest, around 470,340, is taken" in said.err
+        ) == warns
         assert ("warning" in said.err) == warns
         keypoints = load_keypoints(Path("kept/keypoints.json"))
         middle = np.mean([box_of(keypoints, i) for i in range(FRAMES)], axis=(0, 1))

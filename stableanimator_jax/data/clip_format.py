@@ -45,7 +45,7 @@ class ClipRecord:
     given as pictures."""
     scores: Float32[np.ndarray, "f 134"]
     boxes: Float32[np.ndarray, "f 4"]
-    """The face of the person, or the largest where skeletons were given as pictures; as in `data.face_track.FaceTrack`."""
+    """The person's face, or the largest where skeletons were given as pictures; as in `data.face_track.FaceTrack`."""
     landmarks: Float32[np.ndarray, "f 5 2"]
     """As in `FaceTrack`; zeros where they are not known."""
     valid: Bool[np.ndarray, " f"]
