@@ -304,7 +304,9 @@ def test_checkpoint_without_the_models_for_sampling(place, capsys):
 def test_poses_too_fast(place, capsys, monkeypatch):
     load = inputs.load_poses
     monkeypatch.setattr(inputs, "load_poses", lambda *given: replace(load(*given), fps=2000.0))
-    black = encode(Path("video.mp4"), [np.zeros_like(frame) for frame in clip(8)])  # nobody in it looks unlike a skeleton
+    black = encode(
+        Path("video.mp4"), [np.zeros_like(frame) for frame in clip(8)]
+    )  # nobody in it looks unlike a skeleton
     assert call("--poses", black, *QUICK) == 2
     assert_one_line(capsys.readouterr(), r"video.mp4 play at 2000 frames a second.*--output-fps")
 
