@@ -37,6 +37,8 @@ def _videos(flags: Sequence[str]) -> None:
 
     with _said_to_go_on():
         result = run(config)
+    for note in result.notes:
+        print(f"warning: {note}", file=sys.stderr)
     for video in result.failed:
         print(f"left out: {video.name}: {video.why}")
     for reason, count in result.dropped.items():

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import av
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableanimator_jax.data.keypoints import load_keypoints
+from stableanimator_jax.data.keypoints import Keypoints, load_keypoints
 from stableanimator_jax.data.video import read_frames
+from stableanimator_jax.sampling.driving_inputs import drawn
 from tests.data.clips import encode
 from tests.perception.standin_models import CELL
 from tests.perception.standin_models import write_models as write_face_models
@@ -230,6 +232,36 @@ def test_who_is_meant_in_a_group_photo(place, capsys):
     record = json.loads(Path("out.mp4.json").read_text())
     assert record["configuration"]["reference_person"] == "100,400"
     assert "the face around 112,272 in " in record["result"]["identity"]
+
+
+def test_skeletons_are_held_once():
+    points = np.random.default_rng(0).uniform(0, 128, (400, 134, 2)).astype(np.float32)
+
+    def peak(count: int) -> int:
+        keypoints = Keypoints(points[:count], np.ones((count, 134), np.float32), 128, 128, None)
+        tracemalloc.start()
+        try:
+            skeletons = drawn(keypoints)
+            assert skeletons.shape == (count, 128, 128, 3)
+            assert all(skeleton.any() for skeleton in skeletons)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(400) - peak(200) < 1.3 * 200 * 128 * 128 * 3  # whatever the drawing of one needs
+
+
+def test_a_frame_rate_that_is_not_stated_is_said(place, capsys):
+    frames = [np.zeros((120, 160, 3), np.uint8) for _ in range(4)]
+    for i, frame in enumerate(frames):
+        draw_person(frame, (40 + 4 * i, 30, 80 + 4 * i, 100))
+    encode("clock.mkv", frames, "libx264rgb", 1000, times=[0, 121, 250, 375], pixels="rgb24", crf="0", bf="0")
+    assert sample(driving="clock.mkv", output="frames") == 0
+    err = capsys.readouterr().err
+    assert re.search(
+        r"^warning: the driving video .*clock.mkv states 1000 .* about 8 a second.*--driving-fps", err, re.M
+    )
+    assert len(pixels(Path("frames"))) == 4
 
 
 BAD = {

@@ -1,23 +1,34 @@
 """Video files opened by PyAV, and their pictures with the time at which each is shown."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.sidedata.sidedata import SideData, Type
 from av.stream import Disposition, Stream
 from jaxtyping import UInt8
+from PIL import Image
 
+from stableanimator_jax.data.animated_webp import as_video
 from stableanimator_jax.data.files import ffmpeg_name, require_file
+from stableanimator_jax.data.frame_rate import measured_rate
+from stableanimator_jax.data.images import WHITE, Colour
 from stableanimator_jax.errors import InputError
 
 Frame = UInt8[np.ndarray, "h w 3"]
+
+_MEASURED_FRAMES = 500  # whose times tell a file's frame rate
+_CLOCK = 4  # times as many frames as there are, and a stated rate is no frame rate
+_TIMES_ALONE = ("gif", "apng")  # as WebP, these have a time for each frame, and no rate
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own leave WebM's transparency out
 
 
 @dataclass(frozen=True)
@@ -28,13 +39,14 @@ class OpenVideo:
     stream: av.VideoStream
     label: str
     """Names the file in errors, as in "driving video a.mp4"."""
-
-    @property
-    def fps(self) -> float:
-        """Frames a second, on average where they vary."""
-        # A stream without times, raw as a camera writes it, has no average: FFmpeg gives 25 whatever the codec says.
-        average = self.stream.average_rate if self.stream.start_time is not None else None
-        return float(average or self.stream.guessed_rate or 25)
+    background: Colour
+    """Behind transparent pixels."""
+    fps: float
+    """Frames a second, as the file states them, on average where they vary; else as they usually come."""
+    measured: bool
+    """Whether `fps` is by the times of frames, which may waver, for want of a rate that the file states."""
+    fps_note: str | None
+    """What is to be said of a measured `fps`, "states no frame rate: …"; None where such files never state one."""
 
     @property
     def has_times(self) -> bool:
@@ -60,8 +72,8 @@ class OpenVideo:
 
 
 @contextmanager
-def open_video(path: Path, what: str) -> Iterator[OpenVideo]:
-    """Open a video file for the `with` block.
+def open_video(path: Path, what: str, background: Colour = WHITE) -> Iterator[OpenVideo]:
+    """Open a video file for the `with` block. `background` is the RGB behind transparent pixels.
 
     Raises:
         InputError: the file is missing, empty, no video, a still image or without pictures, or its index says that
@@ -69,26 +81,58 @@ def open_video(path: Path, what: str) -> Iterator[OpenVideo]:
     """
     require_file(path, what)
     label = f"{what} {path}"
-    try:
-        container = av.open(ffmpeg_name(path))
-    except (FFmpegError, OSError) as e:
-        raise InputError(f"{label} is not a video that can be read, or is cut short") from e
-    with container:
-        if container.format.name.endswith("_pipe"):  # FFmpeg's readers of single images
-            raise InputError(f"{label} is a still image, or an animation of a kind that cannot be read")
+    with as_video(path, label) as animation:
+        file = animation or path
+        try:
+            container = av.open(ffmpeg_name(file))
+        except (FFmpegError, OSError) as e:
+            raise InputError(f"{label} is not a video that can be read, or is cut short") from e
+        with container:
+            if container.format.name.endswith("_pipe"):  # FFmpeg's readers of single images
+                raise InputError(f"{label} is a still image, or an animation of a kind that cannot be read")
+            stream = container.streams.best("video")
+            if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
+                raise InputError(f"{label} has no pictures, only sound or other data")
+            if _stated_end(file, container, stream) > file.stat().st_size:  # decoding alone may just stop early
+                raise InputError(f"{label} is cut short: its end is missing")
+            stream.thread_type = "AUTO"
+            timed = animation is not None or container.format.name in _TIMES_ALONE
+            yield OpenVideo(container, stream, label, background, *_frame_rate(file, container, stream, timed))
+
+
+def _frame_rate(
+    path: Path, container: InputContainer, stream: av.VideoStream, timed: bool
+) -> tuple[float, bool, str | None]:
+    """Frames a second, whether they are measured, and what is to be said of that. `timed` is a file whose kind states
+    times alone."""
+    # A stream without times, raw as a camera writes it, has no average: FFmpeg gives 25 whatever the codec says.
+    average = stream.average_rate if stream.start_time is not None else None
+    counted = "mp4" in container.format.name and stream.frames and not timed  # over the whole file, not guessed
+    if average is None or not counted:
+        measured = measured_rate(_times(path), max(seconds(stream, 1), 0.001))  # hardly any clock is truer
+        if measured is not None and (timed or average is None or average > _CLOCK * measured):
+            words = "no frame rate" if average is None else f"{float(average):g} frames a second, which are not there"
+            note = f"states {words}: by the times of its frames it has about {measured:.4g} a second"
+            return measured, True, None if timed else note
+    return float(average or stream.guessed_rate or 25), False, None
+
+
+def _times(path: Path) -> list[float]:
+    """Of the first frames, in seconds on the file's own clock, as far as they can be read without decoding."""
+    times: list[float] = []
+    with suppress(FFmpegError), av.open(ffmpeg_name(path)) as container:
         stream = container.streams.best("video")
-        if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
-            raise InputError(f"{label} has no pictures, only sound or other data")
-        video = OpenVideo(container, stream, label)
-        if _stated_end(path, video) > path.stat().st_size:  # decoding alone may just stop early
-            raise InputError(f"{label} is cut short: its end is missing")
-        stream.thread_type = "AUTO"
-        yield video
+        assert stream is not None  # the caller has seen it
+        for packet in islice(container.demux(stream), _MEASURED_FRAMES):
+            ticks = packet.dts if packet.pts is None else packet.pts
+            if ticks is not None:
+                times.append(seconds(stream, ticks))
+    return times
 
 
-def _stated_end(path: Path, video: OpenVideo) -> int:
+def _stated_end(path: Path, container: InputContainer, stream: av.VideoStream) -> int:
     """The byte where the file ends at the earliest, by what it says of itself; 0 where it does not say."""
-    kind, index = video.container.format.name, video.stream.index_entries
+    kind, index = container.format.name, stream.index_entries
     indexed = index[-1].pos + index[-1].size if len(index) else 0
     with path.open("rb") as file:
         if kind == "avi":
@@ -146,7 +190,7 @@ def decode(video: OpenVideo, *, sought: bool = False) -> Iterator[tuple[float | 
         return f"at frame {count}" if not sought else "where its range begins" if time is None else f"at {time:.2f} s"
 
     try:
-        for frame in video.container.decode(video.stream):
+        for frame in _decoded(video):
             if frame.is_corrupt:
                 raise InputError(f"{video.label} is damaged or cut short {place()}")
             if size not in (None, (frame.width, frame.height)):
@@ -162,11 +206,41 @@ def decode(video: OpenVideo, *, sought: bool = False) -> Iterator[tuple[float | 
         raise InputError(f"{video.label} is damaged or cut short {place()}: {e.strerror}") from e
 
 
+def _decoded(video: OpenVideo) -> Iterator[av.VideoFrame]:
+    transparent = {key.lower(): value for key, value in video.stream.metadata.items()}.get("alpha_mode") == "1"
+    name = _ALPHA_DECODERS.get(video.stream.codec_context.name)
+    if not transparent or name not in av.codecs_available:
+        yield from video.container.decode(video.stream)
+        return
+    decoder = cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
+    for packet in video.container.demux(video.stream):
+        yield from decoder.decode(packet if packet.size else None)  # without bytes: the end
+
+
 def to_image(video: OpenVideo, frame: av.VideoFrame) -> Frame:
-    """The picture as it is shown: its rotation applied, its pixels square."""
-    aspect = video.stream.sample_aspect_ratio or 1
-    image = frame.to_ndarray(format="rgb24", width=max(1, round(frame.width * aspect)))
-    return np.rot90(image, round(frame.rotation / 90) % 4)
+    """The picture as it is shown: turned and mirrored as its display matrix says, its pixels square, on the background
+    where it is transparent."""
+    width = max(1, round(frame.width * (video.stream.sample_aspect_ratio or 1)))
+    if any(component.is_alpha for component in frame.format.components) or frame.format.has_palette:
+        picture = Image.fromarray(frame.to_ndarray(format="rgba", width=width))
+        image = np.array(Image.alpha_composite(Image.new("RGBA", picture.size, (*video.background, 255)), picture))[
+            ..., :3
+        ]
+    else:
+        image = frame.to_ndarray(format="rgb24", width=width)
+    return np.ascontiguousarray(_as_displayed(image, frame))
+
+
+def _as_displayed(image: Frame, frame: av.VideoFrame) -> Frame:
+    # PyAV's `frame.rotation` leaves out whether the matrix mirrors. It takes (x, y) to (a x + c y, b x + d y).
+    found = cast(Iterable[SideData], frame.side_data)  # PyAV's own types are of another time
+    matrix = next((data for data in found if data.type is Type.DISPLAYMATRIX), None)
+    if matrix is None:
+        return image
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image, a, d = image.transpose(1, 0, 2), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def seconds(stream: Stream, ticks: int | None) -> float:

@@ -11,6 +11,8 @@ import av
 from av.error import FFmpegError
 
 from stableanimator_jax.data.decoding import Frame, OpenVideo, decode, open_video, seconds, to_image
+from stableanimator_jax.data.frame_rate import exact_rate
+from stableanimator_jax.data.images import WHITE, Colour
 from stableanimator_jax.data.video import HIGHEST_FPS, LOWEST_FPS
 from stableanimator_jax.errors import InputError
 
@@ -26,7 +28,7 @@ _LONGEST_JUMP_BACK = 1.0
 
 @dataclass(frozen=True)
 class DrivingInfo:
-    """Of the frames that come: rotation applied, pixels square."""
+    """Of the frames that come: upright, pixels square."""
 
     width: int
     height: int
@@ -34,6 +36,8 @@ class DrivingInfo:
     """Frames a second of what comes; every frame is shown equally long."""
     source_fps: float
     """Frames a second of the file, on average where they vary."""
+    fps_note: str | None
+    """What is to be said of `fps` where it is the file's, but the file does not state it: "states no frame rate: …"."""
     start: float
     """Seconds into the file's pictures at which the first frame is shown."""
     frame_count: int | None
@@ -48,6 +52,7 @@ def read_driving(
     end: float | None = None,
     fps: float | None = None,
     max_frames: int | None = None,
+    background: Colour = WHITE,
     what: str = "driving video",
 ) -> Iterator[tuple[DrivingInfo, Iterator[Frame]]]:
     """Open a range of a video; within the `with` block its frames come one by one as 8-bit RGB `[h, w, 3]`.
@@ -63,22 +68,23 @@ def read_driving(
         start: seconds, from the first picture; the beginning where None.
         end: seconds, from the first picture; a frame shown from then on does not come. The video's end where None,
             or where it lies less than a second behind it.
-        fps: frames a second of what comes; the file's own average where None.
+        fps: frames a second of what comes; the file's own average where None. Where that is but measured, times waver:
+            the frame nearest to each moment comes.
         max_frames: no more than this many.
+        background: RGB behind transparent pixels.
         what: names the file in errors.
 
     Raises:
-        InputError: as `read_frames`; the range is empty or not within the video; or `fps` or `max_frames` is out of
-            range.
+        InputError: as `read_frames`; the range is empty or not within the video; or `fps` (given) or `max_frames` is
+            out of range.
     """
     begin = 0.0 if start is None else start
     _check_range(begin, end, fps, max_frames, f"{what} {path}")
     with ExitStack() as stack:
-        video, timed = _open_at(stack, path, what, begin, end)
-        rate = video.fps if fps is None else fps
-        if not LOWEST_FPS <= rate <= HIGHEST_FPS:
-            raise InputError(f"{video.label} states {rate:g} frames a second; choose the fps yourself")
-        frames = islice(_resample(video, timed, begin, end, rate), max_frames)
+        video, timed = _open_at(stack, path, what, begin, end, background)
+        rate = float(exact_rate(video.fps if fps is None else fps))
+        early = (0.5 if fps is None and video.measured else 0.25) / max(rate, video.fps)
+        frames = islice(_resample(video, timed, begin, end, rate, early), max_frames)
         first = next(frames, None)
         if first is None:
             raise InputError(
@@ -90,7 +96,8 @@ def read_driving(
         count = None if stop is None else max(1, round((stop - begin) * rate))
         if max_frames is not None and count is not None:
             count = min(count, max_frames)
-        yield DrivingInfo(first.shape[1], first.shape[0], rate, video.fps, begin, count), chain([first], frames)
+        note = video.fps_note if fps is None else None
+        yield DrivingInfo(first.shape[1], first.shape[0], rate, video.fps, note, begin, count), chain([first], frames)
 
 
 def _check_range(start: float, end: float | None, fps: float | None, max_frames: int | None, label: str) -> None:
@@ -105,10 +112,10 @@ def _check_range(start: float, end: float | None, fps: float | None, max_frames:
 
 
 def _open_at(
-    stack: ExitStack, path: Path, what: str, start: float, end: float | None
+    stack: ExitStack, path: Path, what: str, start: float, end: float | None, background: Colour
 ) -> tuple[OpenVideo, Iterator[_Timed]]:
     """The video, and its frames from some time no later than `start`."""
-    video = stack.enter_context(open_video(path, what))
+    video = stack.enter_context(open_video(path, what, background))
     if (length := video.length) is not None:
         if start >= length:
             raise InputError(f"{video.label} is {length:.2f} s long and cannot start at {start:g} s")
@@ -119,7 +126,7 @@ def _open_at(
             timed = _seek(video, max(0.0, start - back), start)
             if timed is not None:
                 return video, timed
-            video = stack.enter_context(open_video(path, what))  # a failed seek leaves the old one anywhere
+            video = stack.enter_context(open_video(path, what, background))  # a failed seek leaves the old one anywhere
     return video, ((time, frame) for time, frame in decode(video) if time is not None)
 
 
@@ -138,10 +145,10 @@ def _seek(video: OpenVideo, place: float, start: float) -> Iterator[_Timed] | No
 
 
 def _resample(
-    video: OpenVideo, timed: Iterator[_Timed], start: float, end: float | None, fps: float
+    video: OpenVideo, timed: Iterator[_Timed], start: float, end: float | None, fps: float, early: float
 ) -> Iterator[Frame]:
-    """What is shown at `start`, `start + 1 / fps`, …, before `end` and the end of the video."""
-    early = 0.25 / max(fps, video.fps)  # times are rounded, to milliseconds or worse
+    """What is shown at `start`, `start + 1 / fps`, …, before `end` and the end of the video. A frame that begins less
+    than `early` seconds later counts as shown: times are rounded, to milliseconds or worse."""
     stop = math.inf if end is None else max(end - early, math.nextafter(start, math.inf))  # one frame at least
     count = 0
     current = next(timed, None)
@@ -155,7 +162,8 @@ def _resample(
                 )
             until = following[0] - early
         else:
-            until = time + (seconds(video.stream, frame.duration) or 1 / video.fps) - early
+            stated = seconds(video.stream, frame.duration)  # a tick of the clock where that was taken for the rate
+            until = time + (max(stated, 1 / video.fps) if video.measured or not stated else stated) - early
         image = None
         while start + count / fps < min(until, stop):
             if image is None:

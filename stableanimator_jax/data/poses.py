@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from stableanimator_jax.data.driving import read_driving
 from stableanimator_jax.data.files import is_directory, require_file
 from stableanimator_jax.data.images import BLACK, FitMode, fit, image_size, load_image
 from stableanimator_jax.data.numbered import numbered_frames
@@ -24,6 +24,8 @@ class Poses:
     """Skeletons, RGB on black."""
     fps: float | None
     """Frames a second of the video they came from; None for a directory, which has no speed."""
+    fps_note: str | None = None
+    """What is to be said of `fps` where the video does not state it: "states no frame rate: …"."""
 
 
 def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop", *, limit: int | None = None) -> Poses:
@@ -33,7 +35,8 @@ def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop"
 
     Args:
         path: a directory of numbered images (`numbered_images`), taken in the order of their numbers, which may
-            start anywhere but must not skip any; or a video file.
+            start anywhere but must not skip any; or a video file, of which come the frames that it shows at its own
+            (average) rate.
         width: of the output in pixels.
         height: of the output in pixels.
         mode: "crop" to the output's aspect, or "pad" to it with black.
@@ -51,10 +54,10 @@ def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop"
         return Poses(
             _fill(watched(_read_all(files), f"poses {path}"), width, height, mode, expected=len(files)), fps=None
         )
-    with read_frames(path, what="poses") as (info, frames):
-        expected = min(info.frame_count or 64, limit or 1000, 1000)  # no trust in what a broken header states
-        shown = watched(islice(frames, limit), f"poses {path}")
-        return Poses(_fill(shown, width, height, mode, expected), info.fps)
+    with read_driving(path, max_frames=limit, background=BLACK, what="poses") as (info, frames):
+        expected = min(info.frame_count or 64, 1000)  # no trust in what a broken header states
+        shown = watched(frames, f"poses {path}")
+        return Poses(_fill(shown, width, height, mode, expected), info.fps, info.fps_note)
 
 
 def pose_files(path: Path) -> list[Path]:

@@ -27,6 +27,7 @@ from PIL import Image
 
 from stableanimator_jax.data.decoding import Frame, decode, open_video, to_image
 from stableanimator_jax.data.files import ffmpeg_name, real_path
+from stableanimator_jax.data.frame_rate import exact_rate
 from stableanimator_jax.errors import InputError
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # and none, for a directory
@@ -39,21 +40,23 @@ class FramesLeftOut(UserWarning):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Of a video as it is shown: its rotation applied, its pixels square."""
+    """Of a video as it is shown: upright, its pixels square."""
 
     width: int
     height: int
     fps: float
-    """Frames a second, on average where they vary."""
+    """Frames a second, on average where they vary, or as they usually come where the file states no rate."""
     frame_count: int | None
     """As the file states it; None where it does not. A hint: the frames that come may be a few more or fewer."""
 
 
 @contextmanager
 def read_frames(path: Path, *, what: str = "video") -> Iterator[tuple[VideoInfo, Iterator[Frame]]]:
-    """Open a video file; within the `with` block its frames come one by one as 8-bit RGB `[h, w, 3]`.
+    """Open a video file; within the `with` block every frame of it comes once, as 8-bit RGB `[h, w, 3]`, whatever the
+    time for which it is shown (`read_driving` goes by that).
 
-    Rotation (as phones write it) and non-square pixels are undone. `what` names the file in errors.
+    Rotation and mirroring (as phones write them) and non-square pixels are undone; transparency is laid over white.
+    `what` names the file in errors.
 
     Raises:
         InputError: the file is missing, empty, no video, a still image or without pictures; or, when its frames
@@ -254,7 +257,7 @@ class _OneStream:
     """A file of one video stream, by FFmpeg."""
 
     def __init__(self, path: Path, container: str, options: dict[str, str], fps: float):
-        self.rate = Fraction(fps).limit_denominator(1000)
+        self.rate = exact_rate(fps)
         self.container: OutputContainer = av.open(ffmpeg_name(path), "w", format=container, options=options)
         self.stream: av.VideoStream
 

@@ -38,6 +38,10 @@ class Prepared:
         """All clips that were left out, each with its video."""
         return [(video, drop) for video in self.videos for drop in video.dropped]
 
+    def notes(self) -> list[str]:
+        """What is to be told about videos, a line each."""
+        return [f"{video.name} {note}" for video in self.videos for note in video.notes]
+
     def reason_counts(self) -> dict[str, int]:
         """How many clips were left out for each reason; one with two reasons counts for both."""
         counts = Counter(reason for _, drop in self.dropped() for reason in drop.reasons)
@@ -112,6 +116,8 @@ def _failures(prepared: Prepared) -> str:
     if prepared.same:
         text += ["", "## There twice", ""]
         text += [f"- {_plain(name)} is the same as {_plain(other)}" for name, other in prepared.same.items()]
+    if notes := prepared.notes():
+        text += ["", "## To be known", "", *(f"- {_plain(note)}" for note in notes)]
     return "\n".join(text).strip()
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class RunResult:
     clips: int
     dropped: dict[str, int]
     failed: list[FailedVideo]
+    notes: list[str] = field(default_factory=list)
+    """What is to be told about videos that were prepared now."""
     already_there: bool = False
 
 
@@ -90,7 +92,7 @@ def _make(
     finally:
         _remove_if_empty(root, work)
     clips = sum(len(part) for splits in prepared.splits.values() for part in splits.values())
-    return RunResult(clips, prepared.reason_counts(), prepared.failed)
+    return RunResult(clips, prepared.reason_counts(), prepared.failed, prepared.notes())
 
 
 def _stage(sources: Sequence[Source], staging: Staging, config: VideosConfig) -> list[Outcome]:

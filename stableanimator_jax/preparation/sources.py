@@ -56,6 +56,8 @@ class OpenSource:
     height: int
     fps: float
     """0 for a folder of images."""
+    fps_note: str | None
+    """What is to be said of `fps` where a video does not state it: "states no frame rate: …"."""
     frames: Iterator[SourceFrame]
     has_poses: bool
     track: FaceTrack | None
@@ -130,7 +132,9 @@ def open_source(source: Source, fps: float | None) -> Iterator[OpenSource]:
         return
     with read_driving(source.path, fps=fps, what="video") as (info, frames):
         pairs = (SourceFrame(frame, None) for frame in frames)
-        yield OpenSource(info.width, info.height, info.fps, pairs, has_poses=False, track=None, embeddings=None)
+        yield OpenSource(
+            info.width, info.height, info.fps, info.fps_note, pairs, has_poses=False, track=None, embeddings=None
+        )
 
 
 def _open_folder(folder: Path) -> OpenSource:
@@ -149,7 +153,7 @@ def _open_folder(folder: Path) -> OpenSource:
     if (folder / "embeddings.npy").exists():
         embeddings = load_embeddings(folder / "embeddings.npy", len(images))
     frames = _folder_frames(images, poses, (height, width, 3))
-    return OpenSource(width, height, 0.0, frames, poses is not None, track, embeddings)
+    return OpenSource(width, height, 0.0, None, frames, poses is not None, track, embeddings)
 
 
 def _load_masks(directory: Path, numbers: list[int], size: tuple[int, int]) -> FaceTrack:

@@ -24,9 +24,9 @@ from stableanimator_jax.preparation.config import ClipConfig
 from stableanimator_jax.preparation.filters import FilterConfig
 from stableanimator_jax.preparation.perceiving import Perceive
 from stableanimator_jax.preparation.sources import Source, content_hash
-from stableanimator_jax.preparation.videos import DroppedClip, KeptClip, prepare_video
+from stableanimator_jax.preparation.videos import DroppedClip, KeptClip, Note, prepare_video
 
-_VERSION = 2  # of what is staged; a change in the code that changes clips must raise it
+_VERSION = 3  # of what is staged; a change in the code that changes clips must raise it
 _IMAGES = ("frames", "poses")
 
 
@@ -67,6 +67,8 @@ class StagedVideo:
     """SHA-256 of what was read."""
     clips: list[StagedClip]
     dropped: list[StagedDrop]
+    notes: list[str]
+    """What is to be told about it."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,11 @@ class Staging:
     def _prepare(self, source: Source, content: str, perceive: Perceive, folder: Path) -> dict[str, Any]:
         kept: list[dict[str, Any]] = []
         dropped: list[dict[str, Any]] = []
+        notes: list[str] = []
         for clip in prepare_video(source, self.clips, self.filters, perceive):
-            if isinstance(clip, KeptClip):
+            if isinstance(clip, Note):
+                notes.append(clip.text)
+            elif isinstance(clip, KeptClip):
                 file = f"clip-{len(kept)}.npz"
                 write_clip(folder / file, clip.record)
                 kept.append(
@@ -131,7 +136,7 @@ class Staging:
                 file = f"dropped-{len(dropped)}.jpg"
                 (folder / file).write_bytes(clip.picture)
                 dropped.append(_drop_entry(file, clip))
-        return {"name": source.name, "content": content, "clips": kept, "dropped": dropped}
+        return {"name": source.name, "content": content, "clips": kept, "dropped": dropped, "notes": notes}
 
 
 def _drop_entry(file: str, clip: DroppedClip) -> dict[str, Any]:
@@ -161,6 +166,7 @@ def read_staged(place: Path) -> StagedVideo:
         content=result["content"],
         clips=[StagedClip(**{**entry, "file": place / entry["file"]}) for entry in result["clips"]],
         dropped=[StagedDrop(**{**entry, "picture": place / entry["picture"]}) for entry in result["dropped"]],
+        notes=result["notes"],
     )
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from stableanimator_jax.data.driving import DrivingInfo, Frame, read_driving
+from stableanimator_jax.data.frame_rate import exact_rate
 from stableanimator_jax.data.images import FitMode, aspect_window, fit
 from stableanimator_jax.data.keypoints import Keypoints, save_keypoints
 from stableanimator_jax.data.poses import Poses
@@ -98,7 +99,9 @@ def extract_poses(
     """
     assert config.driving is not None  # the caller's choice
     with _open(config) as (info, frames):
-        if config.sound and config.output_fps not in (None, info.fps):
+        if info.fps_note:
+            _warn(f"the driving video {config.driving} {info.fps_note}; --driving-fps chooses another")
+        if config.sound and config.output_fps is not None and exact_rate(config.output_fps) != exact_rate(info.fps):
             raise InputError(
                 f"--sound keeps time only at the driving video's {info.fps:g} frames a second: leave --output-fps out, "
                 "or set both by --driving-fps"
@@ -110,7 +113,7 @@ def extract_poses(
     placed = driving if standing is None else _align_scenes(driving, standing, track.scenes, info)
     keypoints = _fitted(placed, width, height, config.fit)
     _warn_of_cut_off(driving, keypoints)
-    return DrivenPoses(driving, keypoints, Poses(np.stack(list(_draw(keypoints))), info.fps))
+    return DrivenPoses(driving, keypoints, Poses(drawn(keypoints), info.fps))
 
 
 def driving_fps(config: SampleConfig) -> float:
@@ -238,6 +241,12 @@ def _fitted(keypoints: Keypoints, width: int, height: int, mode: FitMode) -> Key
     moved = (keypoints.points - [window.left, window.top]) * (width / window.width, height / window.height)
     points = np.where(present, moved, 0).astype(np.float32)
     return Keypoints(points, keypoints.scores, width, height, keypoints.fps)
+
+
+def drawn(keypoints: Keypoints) -> UInt8[np.ndarray, "f h w 3"]:
+    """All skeletons, one by one into one array: a list would need the memory twice."""
+    picture = np.dtype((np.uint8, (keypoints.height, keypoints.width, 3)))
+    return np.fromiter(_draw(keypoints), picture, len(keypoints.points))
 
 
 def _draw(keypoints: Keypoints) -> Iterator[UInt8[np.ndarray, "h w 3"]]:

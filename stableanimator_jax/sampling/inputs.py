@@ -114,6 +114,8 @@ def read_inputs(config: SampleConfig) -> Inputs:
     else:
         assert poses_path is not None  # or there is a driving video
         poses = load_poses(poses_path, width, height, config.fit)
+        if poses.fps_note:
+            print(f"warning: poses {poses_path} {poses.fps_note}", file=sys.stderr)
         fps = output_fps(config, poses.fps, width, height)
     face = None
     if wanted is not None:

@@ -37,6 +37,7 @@ def encode(
     codec="libx264",
     rate=10,
     rotation=None,
+    matrix=None,
     aspect=None,
     options=None,
     times=None,
@@ -56,9 +57,13 @@ def encode(
             stream.codec_context.sample_aspect_ratio = aspect
         if rotation is not None:
             stream.set_display_rotation(rotation)
+        if "a" in pixels[:5] and codec.startswith("libvpx"):
+            stream.metadata["alpha_mode"] = "1"
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
         finish_sound = add_sound(container, **sound) if sound else None
         for i, image in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            frame = av.VideoFrame.from_ndarray(image, "rgb24" if image.shape[2] == 3 else "rgba")
             if times is not None:
                 frame.pts, frame.time_base = times[i], Fraction(1, 1000)
             container.mux(stream.encode(frame))

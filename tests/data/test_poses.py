@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stableanimator_jax.data.driving import read_driving
 from stableanimator_jax.data.poses import load_poses
 from stableanimator_jax.errors import InputError
-from tests.data.clips import clip, encode, one_line, write
+from tests.data.clips import clip, encode, numbered, numbers, one_line, write
 
 
 def save(directory, numbers, name="frame_{}.png", height=64, width=96):
@@ -114,6 +115,60 @@ def test_transparent_skeletons_are_on_black(tmp_path):
     assert load_poses(tmp_path, 96, 64, "crop").frames[0, 0, 0].tolist() == [0, 0, 0]
 
 
+def cut_out(count):
+    """A square that moves, on white that is not to be seen."""
+    for i in range(count):
+        skeleton = np.full((64, 96, 4), (255, 255, 255, 0), np.uint8)
+        skeleton[20:40, 20 + 8 * i : 40 + 8 * i] = (200, 0, 0, 255)
+        yield skeleton
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.webm", "a.gif", "a.webp", "a.png"])
+def test_transparent_videos_are_on_black(tmp_path, name):
+    frames, path = list(cut_out(4)), tmp_path / name
+    if name == "a.mov":
+        encode(path, frames, codec="png", pixels="rgba")
+    elif name == "a.webm":
+        encode(path, frames, codec="libvpx-vp9", pixels="yuva420p", **{"cpu-used": "8", "auto-alt-ref": "0"})
+    else:
+        images = [Image.fromarray(frame) for frame in frames]
+        more = {"lossless": True} if name == "a.webp" else {"disposal": 1 + (name == "a.gif")}
+        images[0].save(path, save_all=True, append_images=images[1:], duration=100, **more)
+    poses = load_poses(path, 96, 64)
+    assert poses.fps == 10
+    assert len(poses.frames) == 4
+    for i, pose in enumerate(poses.frames.astype(int)):
+        assert pose[0, 0].tolist() == [0, 0, 0]
+        assert np.abs(pose[30, 30 + 8 * i] - [200, 0, 0]).max() <= 8
+    with read_driving(path) as (_, shown):  # a driving video has people cut out of it as a photo has
+        assert next(shown)[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+@pytest.mark.parametrize("fps", [7, 8, 12.5, 24, 30])
+def test_animations_that_we_write(tmp_path, suffix, fps):
+    path = write(tmp_path / f"a.{suffix}", numbered(16), fps=fps)
+    poses = load_poses(path, 96, 64)
+    assert poses.fps == pytest.approx(fps, rel=0.002)
+    assert poses.fps_note is None
+    assert numbers(poses.frames) == list(range(16))
+    with read_driving(path, start=5 / fps, max_frames=3) as (_, frames):
+        assert numbers(frames) == [5, 6, 7]
+
+
+def test_an_animation_keeps_its_timing(tmp_path):
+    still = [numbered(3)[i] for i in (0, 1, 1, 1, 2, 0)]  # frames that do not differ become one of their whole time
+    assert numbers(load_poses(write(tmp_path / "a.webp", still, fps=10), 96, 64).frames) == [0, 1, 1, 1, 2, 0]
+
+
+def test_a_damaged_animation(tmp_path):
+    path = write(tmp_path / "a.webp", clip(9))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match="cut short") as error:
+        load_poses(path, 96, 64)
+    assert f"poses {path}" in one_line(error)
+
+
 def test_limit(tmp_path):
     directory = save(tmp_path / "poses", [*range(5), 7])
     assert len(load_poses(directory, 96, 64, "crop", limit=4).frames) == 4  # the gap lies after them
@@ -149,12 +204,12 @@ def test_memory_is_the_frames_at_the_output_size(tmp_path, kind):
 
 
 def test_gaps(tmp_path):
-    for numbers, words in (
+    for present, words in (
         ([0, 1, 3], r"missing frame_2\.png$"),
         ([0, 5], r"missing frame_1\.png to frame_4\.png$"),
         ([0, 2, 4, 6, 8, 10**12], r"missing frame_1\.png, frame_3\.png, frame_5\.png and 2 more gaps"),
     ):
-        directory = save(tmp_path / str(len(numbers)), numbers)
+        directory = save(tmp_path / str(len(present)), present)
         with pytest.raises(InputError, match=words) as error:
             load_poses(directory, 96, 64, "crop")
         assert str(directory) in one_line(error)

@@ -6,6 +6,7 @@ import pytest
 
 from stableanimator_jax.data.decoding import decode, open_video
 from stableanimator_jax.data.driving import read_driving
+from stableanimator_jax.data.poses import load_poses
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.errors import InputError
 from tests.data.clips import clip, encode, numbered, numbers, one_line, read
@@ -143,6 +144,71 @@ def test_rotated_by_a_display_matrix(tmp_path, rotation):
     expected = np.rot90(original, rotation // 90, axes=(1, 2))[2:]
     assert (info.height, info.width) == expected.shape[1:3]
     assert np.abs(frames.astype(int) - expected).mean() < 5
+
+
+MATRICES = {  # a, b, c, d: (x, y) goes to (a x + c y, b x + d y)
+    (1, 0, 0, 1): lambda f: f,
+    (-1, 0, 0, 1): lambda f: f[:, ::-1],  # a selfie
+    (1, 0, 0, -1): lambda f: f[::-1],
+    (-1, 0, 0, -1): lambda f: f[::-1, ::-1],
+    (0, 1, -1, 0): lambda f: np.rot90(f, -1),  # clockwise
+    (0, -1, 1, 0): lambda f: np.rot90(f),
+    (0, 1, 1, 0): lambda f: f.transpose(1, 0, 2),  # a selfie held upright
+    (0, -1, -1, 0): lambda f: f[::-1, ::-1].transpose(1, 0, 2),
+}
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_mirrored_and_rotated_by_a_display_matrix(tmp_path, matrix):
+    a, b, c, d = (65536 * value for value in matrix)
+    original = next(clip(1))
+    path = encode(tmp_path / "a.mp4", [original] * 3, matrix=[a, b, 0, c, d, 0, 0, 0, 1 << 30])
+    expected = MATRICES[matrix](original).astype(int)
+    for info, frames in (read(path), drive(path)):
+        assert (info.height, info.width) == expected.shape[:2]
+        assert np.abs(frames[0].astype(int) - expected).mean() < 5
+
+
+BROWSER = [0, 37, 72, 105, 135, 166, 194, 222, 250, 279, 315, 350]
+
+
+@pytest.mark.parametrize("name", ["a.webm", "a.mkv", "a.flv", "a.avi"])
+def test_a_clock_is_not_a_frame_rate(tmp_path, name):
+    """As browsers record: times in milliseconds, and as a rate none or that of the clock."""
+    if name == "a.webm":
+        path = encode(tmp_path / name, numbered(12), "libvpx-vp9", 1000, times=BROWSER, **{"cpu-used": "8"})
+    elif name == "a.avi":
+        path = encode(tmp_path / name, numbered(12), "mjpeg", 1000, times=BROWSER, pixels="yuvj420p")
+    else:
+        path = encode(tmp_path / name, numbered(12), rate=1000, times=BROWSER, bf="0")
+    assert read(path)[0].fps == pytest.approx(31.5, abs=0.6)
+    info, frames = drive(path)
+    assert info.fps == info.source_fps == pytest.approx(31.5, abs=0.6)
+    assert info.fps_note is not None
+    assert "by the times of its frames it has about 3" in info.fps_note
+    assert numbers(frames) == list(range(12))  # wavering times neither repeat nor drop any
+    poses = load_poses(path, 96, 64)
+    assert numbers(poses.frames) == list(range(12))
+    assert (poses.fps, poses.fps_note) == (info.fps, info.fps_note)
+    info, frames = drive(path, fps=10)
+    assert info.fps_note is None
+    assert numbers(frames) == [0, 3, 6, 9]
+
+
+def test_a_stated_rate_is_believed(tmp_path):
+    info, frames = drive(
+        encode(tmp_path / "a.mkv", numbered(12), rate=30, times=[round(i * 100 / 3) for i in range(12)])
+    )
+    assert (info.fps, info.fps_note) == (30, None)
+    assert numbers(frames) == list(range(12))
+
+
+def test_poses_keep_their_timing(tmp_path):
+    """A video that stands still for a while, as a recording does while nothing changes."""
+    path = encode(tmp_path / "a.mkv", numbered(6), rate=1000, times=[0, 100, 200, 300, 800, 900], bf="0")
+    poses = load_poses(path, 96, 64)
+    assert poses.fps == 10
+    assert numbers(poses.frames) == [0, 1, 2, 3, 3, 3, 3, 3, 4, 5]
 
 
 def test_variable_frame_rate_with_sound(tmp_path):

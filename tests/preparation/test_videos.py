@@ -1,5 +1,7 @@
 """One video to clips, with stand-in models that really run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +16,8 @@ from stableanimator_jax.preparation.config import ClipConfig, ModelFiles, neares
 from stableanimator_jax.preparation.filters import FilterConfig
 from stableanimator_jax.preparation.perceiving import Perception, Seen
 from stableanimator_jax.preparation.sources import Source
-from stableanimator_jax.preparation.videos import DroppedClip, KeptClip, _faces_of, prepare_video
+from stableanimator_jax.preparation.videos import DroppedClip, KeptClip, Note, _faces_of, prepare_video
+from tests.data.clips import encode
 from tests.perception.standin_poses import SHARES
 from tests.preparation.training_videos import SIZE, models, scene, write_frames, write_video
 
@@ -121,6 +124,19 @@ def test_long_shots_are_split_without_a_part_that_is_too_short(tmp_path, frames,
     clips = prepare(source, sees_nothing, config=still)
     assert [len(clip.record.frames) for clip in clips] == lengths
     assert [clip.record.first_frame for clip in clips] == np.cumsum([0, *lengths[:-1]]).tolist()
+
+
+def test_a_frame_rate_that_is_not_stated_is_measured_and_told(tmp_path):
+    times = [36, 73, 105, 141, 172, 207, 240, 272]  # as a browser records: nothing but milliseconds
+    path = encode(tmp_path / "a.mkv", list(scene(8, step=0)), rate=1000, times=[0, *times[:-1]])
+    note, clip = prepare(path, sees_nothing)
+    assert isinstance(note, Note)
+    assert "by the times of its frames it has about 29" in note.text
+    assert isinstance(clip, DroppedClip)
+    assert clip.frames == 8
+    (clip,) = prepare(path, sees_nothing, replace(CLIPS, fps=10.0))
+    assert isinstance(clip, DroppedClip)
+    assert clip.frames == 3
 
 
 def test_buckets_are_chosen_by_aspect():
