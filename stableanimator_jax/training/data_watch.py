@@ -14,10 +14,8 @@ from stableanimator_jax.data.files import replacing
 from stableanimator_jax.data.loader import Loader, content_hash
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.training.hosts import from_each
-from stableanimator_jax.training.settings import say
+from stableanimator_jax.training.settings import CONTENTS, DAMAGED, say
 
-CONTENTS = "data.json"
-DAMAGED = "damaged_clips.json"
 _NAMES_SHOWN = 3
 
 

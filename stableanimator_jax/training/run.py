@@ -25,7 +25,7 @@ from stableanimator_jax.parallel import BATCH_AXES, FRAME, make_mesh, row_share
 from stableanimator_jax.runtime import choose_device, keep_compiled_programs, out_of_memory_explained
 from stableanimator_jax.training.checkpoints import Checkpoints, require_writable
 from stableanimator_jax.training.config import TrainConfig
-from stableanimator_jax.training.data_watch import DAMAGED, DataWatch, go_on, keep_contents
+from stableanimator_jax.training.data_watch import DataWatch, go_on, keep_contents
 from stableanimator_jax.training.export import Export
 from stableanimator_jax.training.hosts import (
     failing_together,
@@ -37,7 +37,7 @@ from stableanimator_jax.training.hosts import (
 from stableanimator_jax.training.metrics import MetricsWriter
 from stableanimator_jax.training.optimizer import learning_rate, make_optimizer
 from stableanimator_jax.training.progress import TrainProgress
-from stableanimator_jax.training.settings import check_settings, keep_settings, resumed_step, say
+from stableanimator_jax.training.settings import DAMAGED, check_settings, keep_settings, resumed_step, say
 from stableanimator_jax.training.sources import sources, training_clips, validation_clips
 from stableanimator_jax.training.state import (
     TrainState,
@@ -116,7 +116,8 @@ def run(config: TrainConfig) -> None:
                         opened.enter_context(alone_in(directory))
             require_writable(place)
         checkpoints = opened.enter_context(Checkpoints(place, config.checkpoints))
-        resumed = resumed_step(config, checkpoints)
+        with failing_together():  # an output directory may be each machine's own
+            resumed = resumed_step(config, checkpoints)
         say(f"device: {device}, computing in {config.dtype}; mesh {dict(mesh.shape)}")
         say(f"data: {sum(map(len, clips))} clips in {len(clips)} buckets, batches of {config.data.loader.batch_size}")
 

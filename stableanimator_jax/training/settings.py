@@ -17,6 +17,8 @@ from stableanimator_jax.training.hosts import changes
 from stableanimator_jax.training.metrics import JSON_LINES
 
 SETTINGS = "config.json"
+CONTENTS = "data.json"
+DAMAGED = "damaged_clips.json"
 _FROZEN = "frozen_digest"
 # Settings that a run cannot change when it goes on: its checkpoints would mean something else.
 _FIXED = ("model.", "trainable.", "seed", "optimizer.kind")
@@ -42,9 +44,9 @@ def resumed_step(config: TrainConfig, checkpoints: Checkpoints) -> int | None:
 
 def require_own_folder(output: Path) -> None:
     """Raise `InputError` where a run that begins would write over what no run left, as a model's `config.json`."""
-    there = [path for path in (output / SETTINGS, output / JSON_LINES) if path.exists()]
+    there = [path for name in (SETTINGS, JSON_LINES, CONTENTS, DAMAGED) if (path := output / name).exists()]
     try:
-        ours = "frozen_weights" in read_json(output / SETTINGS)
+        ours = {"settings", "versions"} <= set(read_json(output / SETTINGS))
     except (InputError, TypeError):
         ours = False
     if there and not ours:

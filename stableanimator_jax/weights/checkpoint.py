@@ -26,7 +26,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from stableanimator_jax.config import StableAnimatorConfig, read_json
-from stableanimator_jax.data.files import require_local
+from stableanimator_jax.data.files import require_local, require_utf8
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
@@ -178,6 +178,7 @@ def _describe(place: Path) -> Description:
         raise InputError(f"checkpoint {place} does not exist")
     if not place.is_dir():
         raise InputError(f"checkpoint {place} is not a directory")
+    require_utf8(place, "checkpoint")
     file = place / "config.json"
     if not file.exists():
         found = [model for model in MODELS if (place / model).exists()]
@@ -345,10 +346,11 @@ def require_replaceable(path: Path | str, *, overwrite: bool = False) -> None:
     With `overwrite` also a checkpoint, if there is nothing in it but what was saved there.
 
     Raises:
-        InputError: anything else is there, or `path` is a URL.
+        InputError: anything else is there, or `path` is a URL or no UTF-8.
     """
     require_local(path)
     place = Path(path).resolve()
+    require_utf8(place, "checkpoint")
     if place.is_dir() and not any(place.iterdir()):
         return
     if place.is_dir():

@@ -118,6 +118,15 @@ def test_a_checkpoint_stays_unless_it_is_to_be_replaced(checkpoint: Path):
     assert_trees_equal(load_params(checkpoint, "pose_net", like(parameters())), parameters())
 
 
+def test_a_name_that_is_no_utf8_is_said_before_anything_is_read(checkpoint: Path):
+    place = checkpoint.with_name("\udcd6")
+    checkpoint.rename(place)
+    for use in (lambda: describe(place), lambda: save_checkpoint(place / "new", CONFIG, {"pose_net": parameters()})):
+        with pytest.raises(InputError, match=r"checkpoint .*\\xd6.*: the name is no UTF-8"):
+            use()
+    assert sorted(file.name for file in place.iterdir()) == ["config.json", "pose_net"]
+
+
 def test_a_runs_folder_is_its_last_weights_and_never_replaced(checkpoint: Path, tmp_path: Path):
     run = tmp_path / "run"
     (run / "checkpoints" / "12.orbax-checkpoint-tmp-0" / "weights").mkdir(parents=True)
