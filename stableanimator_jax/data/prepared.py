@@ -4,7 +4,8 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxtyping import Bool, UInt8
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, from_example
 from stableanimator_jax.data.clip_source import Annotations, ClipFrames
-from stableanimator_jax.data.files import require_utf8
+from stableanimator_jax.data.files import LFS_POINTER, is_lfs_pointer, require_utf8
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.opencv import require_opencv
 
@@ -34,7 +35,7 @@ class PreparedClips:
             bucket: "512x512", width before height.
 
         Raises:
-            InputError: there is no such dataset, or it has no such bucket or split.
+            InputError: there is no such dataset, it has no such bucket or split, or its files cannot be read.
         """
         require_opencv()
         require_utf8(directory, "dataset")
@@ -47,6 +48,9 @@ class PreparedClips:
         self._length = int(counts[bucket].get(split, 0))
         if self._length == 0:
             raise InputError(f"dataset {directory} has no clips in the split {split!r} of {bucket}")
+        with self._reading() as shards:
+            if pointer := next(filter(is_lfs_pointer, shards), None):
+                raise InputError(f"dataset {directory}: {pointer} is {LFS_POINTER}")
 
     def __len__(self) -> int:
         return self._length
@@ -72,10 +76,15 @@ class PreparedClips:
         known = read_dataset_file(self.directory)
         prepared = {name: str(content) for name, content in (known.get("videos") or {}).items()}
         prepared["the settings of prepare_data.py"] = _hash(json.dumps(known.get("settings"), sort_keys=True).encode())
+        with self._reading() as shards:
+            return prepared | {f"{self.bucket}/{shard.name}": _sampled_hash(shard) for shard in shards}
+
+    @contextmanager
+    def _reading(self) -> Iterator[list[Path]]:
+        """The files that the clips are in; where they cannot be read, an `InputError` says so."""
         folder = self.directory / self.bucket
         try:
-            shards = sorted(path for path in folder.iterdir() if f"-{self.split}." in path.name)
-            return prepared | {f"{self.bucket}/{shard.name}": _sampled_hash(shard) for shard in shards}
+            yield sorted(path for path in folder.iterdir() if f"-{self.split}." in path.name)
         except OSError as e:
             raise InputError(f"cannot read dataset {folder}: {e.strerror}") from e
 

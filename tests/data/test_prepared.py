@@ -119,3 +119,9 @@ def test_a_damaged_dataset_is_told(dataset, tmp_path):
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     with pytest.raises(InputError, match="clip 0 cannot be read"):
         PreparedClips(copy, TRAIN, BUCKET)[0]
+    shard.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n")
+    with pytest.raises(InputError, match=r"train.* is only a Git LFS pointer to the file: run `git lfs pull`"):
+        PreparedClips(copy, TRAIN, BUCKET)
+    shutil.rmtree(copy / BUCKET)
+    with pytest.raises(InputError, match=r"cannot read dataset .*: No such file or directory"):
+        PreparedClips(copy, TRAIN, BUCKET)
