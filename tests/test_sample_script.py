@@ -284,7 +284,8 @@ def test_identity(inputs, made, tmp_path, capsys):
     seen = [*inputs, "--insightface-root", tmp_path, "--reference"]
 
     assert call(*seen, tmp_path / "nobody.png", "--output", tmp_path / "nobody") == 0
-    assert f"identity: none: InsightFace finds no face in {tmp_path}/nobody.png" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"identity: none: InsightFace finds no face of the person in {tmp_path}/nobody.png" in said
     assert call(*seen, tmp_path / "somebody.png", "--output", tmp_path / "somebody") == 0
     assert f"identity: the face around 272,176 in {tmp_path}/somebody.png" in capsys.readouterr().out
     assert set(record_of(tmp_path / "somebody")["inputs"]) == {

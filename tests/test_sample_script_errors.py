@@ -141,6 +141,10 @@ BAD = {
                  "--output", "a.mp4"],
         r"a.mp4.json: it is an input too",
     ),
+    "old plot a directory": (
+        lambda: ["--output", (Path("a.mp4.hjb.png").mkdir(), "a.mp4")[1]],
+        r"cannot write .*a.mp4.hjb.png: it is a directory",
+    ),
     "sheet a directory": (
         lambda: ["--output", (Path("a.mp4.json").mkdir(), "a.mp4")[1]],
         r"cannot write .*a.mp4.json: it is a directory",

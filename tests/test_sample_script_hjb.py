@@ -245,4 +245,4 @@ def test_a_reference_without_a_face(place, capsys, monkeypatch):
     monkeypatch.setattr(sampling_inputs.FaceAnalyser, "embedding", lambda self, image: None)
     Image.fromarray(np.zeros((80, 80, 3), np.uint8)).save("photo.png")
     assert sample("--insightface-root", ".") == 2
-    assert "InsightFace finds no face in the reference image" in capsys.readouterr().err
+    assert "InsightFace finds no face of the person in the reference image" in capsys.readouterr().err

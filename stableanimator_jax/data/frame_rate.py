@@ -1,5 +1,6 @@
 """Frame rates: the fraction that decimals stand for, and the rate that frames come at by their times."""
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import count
@@ -38,7 +39,9 @@ def measured_rate(times: Sequence[float], tick: float) -> float | None:
     # Times are rounded, and cameras waver: those around the median together tell more than itself.
     usual = gaps[np.abs(gaps / np.median(gaps) - 1) < 0.5]
     rate, tolerance = float(1 / usual.mean()), max(_ABOUT, float(tick / usual.sum()))
-    simple = (Fraction(round(rate * whole), whole) for whole in count(1))
+    # Below 1 / whole nothing is near; without that start, hours between frames would take as many tries as seconds.
+    least = max(1, math.floor(1 / (rate * (1 + tolerance))))
+    simple = (Fraction(round(rate * whole), whole) for whole in count(least))
     return float(_standard(rate, tolerance) or next(f for f in simple if abs(f - rate) <= tolerance * rate))
 
 

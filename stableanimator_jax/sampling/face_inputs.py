@@ -170,8 +170,8 @@ def face_to_reach(
         return known.portrait
     if known.analyser is not None:
         raise InputError(
-            "InsightFace finds no face in the reference image, and the face optimisation needs one: take another "
-            "photo, or name its place in --face-boxes"
+            "InsightFace finds no face of the person in the reference image, and the face optimisation needs one: "
+            "take another photo, or name its place in --face-boxes"
         )
     if embedding is not None:
         return embedding

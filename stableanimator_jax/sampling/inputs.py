@@ -225,14 +225,14 @@ def _own_identity(known: KnownFace, path: Path) -> Identity:
         words = f"the reference's face, its box from {known.source}, by the checkpoint's own ArcFace"
         return Identity(known.portrait, words)
     if known.analyser is not None:
-        return Identity(None, f"none: InsightFace finds no face in {path}; the reference image alone")
+        return Identity(None, f"none: InsightFace finds no face of the person in {path}; the reference image alone")
     flags = '--face-boxes with a "reference", --insightface-root or --face-embedding'
     return Identity(None, f"none (no {flags}), the reference image alone")
 
 
 def _found_identity(analyser: FaceAnalyser, reference: np.ndarray, found: Detection | None, path: Path) -> Identity:
     if found is None:
-        return Identity(None, f"none: InsightFace finds no face in {path}; the reference image alone")
+        return Identity(None, f"none: InsightFace finds no face of the person in {path}; the reference image alone")
     x, y = centres(found.bbox[None])[0].round().astype(int)
     words = f"the face around {x},{y} in {path}, found by InsightFace (score {found.score:.2f})"
     return Identity(analyser.identify(reference, found).embedding, words)

@@ -37,8 +37,7 @@ def check_outputs(config: SampleConfig) -> None:
         if places[0] == places[1] or places[1] in places[0].parents or places[0] in places[1].parents:
             raise InputError(f"--save-poses {config.save_poses} and --output {config.output} must lie side by side")
     read = {real_path(path) for path in inputs}
-    beside = [config.contact_sheet_path, config.record_path]
-    for path in (*beside, config.hjb_plot_path) if config.optimises_faces else beside:
+    for path in (config.contact_sheet_path, config.record_path, config.hjb_plot_path):  # an old plot is removed
         try:
             taken = path.is_dir()
         except OSError as e:
