@@ -134,9 +134,10 @@ def write_encoded(clips: PixelClips, options: Options) -> EncodedClips:
     folder.mkdir()
     write_encoding(folder / ENCODED_FILE, encoding, {})
     record = encoding.record((options.side, options.side))
-    noise = np.random.default_rng(0).bytes(options.length * record.itemsize)
+    # Six bits of every byte, of which no number is infinite or none.
+    noise = np.random.default_rng(0).integers(0, 64, options.length * record.itemsize, np.uint8)
     for name in clip_files(clips):
-        np.save(folder / name, np.frombuffer(noise, record))
+        np.save(folder / name, noise.view(record))
     return EncodedClips(clips, vae="", image_encoder="")
 
 

@@ -172,7 +172,7 @@ def test_a_gif_that_is_too_fast_is_told_before_anything_is_computed(inputs, tmp_
         assert (animation.n_frames, animation.info["duration"]) == (3, 20)  # of 5 frames
     monkeypatch.setattr(Animator, "load", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        call(*fast)
+        call(*fast, "--overwrite")
     assert warning in capsys.readouterr().err
 
 

@@ -152,7 +152,7 @@ def test_a_tall_photo_that_the_size_cuts_is_said(place, capsys):
         capsys.readouterr().err,
         re.M,
     )
-    assert sample("--reference", "tall.png", "--fit", "pad") == 0
+    assert sample("--reference", "tall.png", "--fit", "pad", output="padded.mp4") == 0
     assert "outside of the picture" not in capsys.readouterr().err
 
 
@@ -170,12 +170,17 @@ def found_in(directory: str) -> np.ndarray:
     return load_keypoints(Path(directory, "keypoints.json")).scores.any(axis=1)
 
 
+def warnings_in(err: str) -> list[str]:
+    """All but those of keypoints outside of the picture, which whoever walks far or stands at its edge leaves."""
+    return [line for line in err.splitlines() if "warning" in line and "keypoints lie outside" not in line]
+
+
 def test_the_only_person_is_followed_when_fast(place, capsys):
     """More than a box's width a frame, and back to the left at once; at a lower rate too."""
     film("fast.mov", *([(20 + 60 * (i % 5), 30, 70 + 60 * (i % 5), 150)] for i in range(10)))
     assert sample("--save-poses", "kept", driving="fast.mov") == 0
     assert found_in("kept").tolist() == [True] * 10
-    assert "warning" not in capsys.readouterr().err
+    assert warnings_in(capsys.readouterr().err) == []
     lefts = [box_of(load_keypoints(Path("kept/keypoints.json")), i)[0, 0] for i in range(10)]
     np.testing.assert_allclose(np.diff(lefts)[[0, 5]], 60 * (140 * 64 / 200) / 120, atol=1)
 
@@ -219,13 +224,13 @@ def test_who_is_meant_in_a_group_photo(place, capsys):
         (["--reference-person", "100,400"], small, "112,272", False),
     ):
         shutil.rmtree("kept", ignore_errors=True)
-        assert sample(*given, *flags, "--save-poses", "kept") == 0
+        assert sample(*given, *flags, "--save-poses", "kept", "--overwrite") == 0
         said = capsys.readouterr()
         assert f"identity: the face around {face} in " in said.out
         assert (
             "warning: the reference image shows 2 people; the largest, around 470,340, is taken" in said.err
         ) == warns
-        assert ("warning" in said.err) == warns
+        assert bool(warnings_in(said.err)) == warns
         keypoints = load_keypoints(Path("kept/keypoints.json"))
         middle = np.mean([box_of(keypoints, i) for i in range(FRAMES)], axis=(0, 1))
         np.testing.assert_allclose(middle * 10, [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2], atol=20)

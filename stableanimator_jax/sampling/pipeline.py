@@ -72,17 +72,15 @@ class Animator:
         config = source.config
         reduced = Precision(jnp.dtype(dtype), jnp.dtype(dtype))
         full = Precision(jnp.dtype("float32"), jnp.dtype("float32"))
-        face_encoder = None
-        if config.unet.takes_faces:
-            face_encoder = source.load("face_encoder", Blueprint(FaceEncoder, config.face_encoder, reduced), mesh)
-
         return cls(
             config=config,
             unet=source.load("unet", Blueprint(UNet, config.unet, reduced), mesh),
             pose_net=source.load("pose_net", Blueprint(PoseNet, config.pose_net, reduced), mesh),
             vae=source.load("vae", Blueprint(VAE, config.vae, full), mesh),
             image_encoder=source.load("image_encoder", Blueprint(ImageEncoder, config.image_encoder, reduced), mesh),
-            face_encoder=face_encoder,
+            face_encoder=source.load("face_encoder", Blueprint(FaceEncoder, config.face_encoder, reduced), mesh)
+            if config.unet.takes_faces
+            else None,
             arcface=source.load("arcface", Blueprint(ArcFace, config.arcface, full), mesh) if arcface else None,
             mesh=mesh,
         )
