@@ -32,16 +32,16 @@ from stableanimator_jax.cli import parse_flags, run_script
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.flops import matmul_flops
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.sampling.conditions import Condition
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
-from stableanimator_jax.sampling.denoise import Rows, predict
+from stableanimator_jax.sampling.denoiser import Rows, predict
 from stableanimator_jax.sampling.models import Blueprint
 from stableanimator_jax.sampling.pipeline import Animator, check_size
 
@@ -110,7 +110,7 @@ def random_animator(config: StableAnimatorConfig, dtype: str) -> Animator:
     )
 
 
-def predict_arguments(animator: Animator, condition: Condition, options: Options) -> tuple[Any, ...]:
+def predict_arguments(animator: Animator, condition: Conditioning, options: Options) -> tuple[Any, ...]:
     """What one call of the UNet takes, its rows abstract."""
     height, width = (n // animator.config.vae.downscale for n in options.size)
 
@@ -122,12 +122,11 @@ def predict_arguments(animator: Animator, condition: Condition, options: Options
         animator.unet,
         Rows(
             latents=rows(options.window, height, width, animator.config.vae.latent_channels),
-            pose_features=rows(*features, dtype=animator.pose_net.blueprint.precision.compute),
-            conditional=rows(),
+            conditioning=jax.tree.map(lambda x: rows(*x.shape[1:]), condition)._replace(
+                pose_features=rows(*features, dtype=animator.pose_net.blueprint.precision.compute)
+            ),
         ),
-        condition,
         jax.ShapeDtypeStruct((), jnp.float32),
-        jax.ShapeDtypeStruct((3,), jnp.float32),
     )
 
 
@@ -142,7 +141,7 @@ class Denoising(NamedTuple):
     """Calls of the UNet a step."""
 
 
-def denoise(animator: Animator, condition: Condition, options: Options, steps: int) -> Denoising:
+def denoise(animator: Animator, condition: Conditioning, options: Options, steps: int) -> Denoising:
     """Run the production loop on random poses and noise for `steps` steps."""
     height, width = options.size
     rng = np.random.default_rng(0)
@@ -177,7 +176,7 @@ def measure(options: Options) -> list[tuple[str, str]]:
     height, width = options.size
     reference = np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)
     embedding = np.zeros(animator.config.face_encoder.id_embedding_dim, np.float32)
-    condition = animator.encode(reference, embedding, jnp.zeros((height, width, 3)), 0.02)
+    condition = animator.encode(reference, embedding, jnp.zeros((height, width, 3)), options.sampling(1))
 
     first = denoise(animator, condition, options, steps=1)
     timed = denoise(animator, condition, options, steps=options.steps + 1)

@@ -3,7 +3,6 @@
 Pure functions of arrays, in float32. `sigma` is a noise level: noisy = clean + sigma * noise.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -49,14 +48,6 @@ def euler_step(
 ) -> Float[Array, "*shape"]:
     """One Euler step of the probability-flow ODE, from `sigma` to `sigma_next`, along (noisy - clean) / sigma."""
     return noisy + (noisy - clean) / sigma * (sigma_next - sigma)
-
-
-def guide(
-    conditional: Float[Array, "f *shape"], unconditional: Float[Array, "f *shape"], scale: Float[Array, "f"]
-) -> Float[Array, "f *shape"]:
-    """Classifier-free guidance with a scale for every frame."""
-    scale = jax.lax.expand_dims(scale, range(1, conditional.ndim))
-    return unconditional + scale * (conditional - unconditional)
 
 
 def loss_weight(sigma: Float[Array, "*batch"]) -> Float[Array, "*batch"]:

@@ -38,14 +38,6 @@ def test_the_last_euler_step_lands_on_the_clean_sample():
     np.testing.assert_allclose(out, clean, atol=1e-5)
 
 
-def test_guidance_is_per_frame():
-    conditional, unconditional = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
-    out = diffusion.guide(conditional, unconditional, np.float32([0, 1, 3]))
-    np.testing.assert_allclose(out[0], unconditional[0], atol=1e-6)
-    np.testing.assert_allclose(out[1], conditional[1], atol=1e-6)
-    np.testing.assert_allclose(out[2], 3 * conditional[2] - 2 * unconditional[2], atol=1e-5)
-
-
 def test_golden_training_noise_levels():
     case = load("noise_levels")
     np.testing.assert_allclose(diffusion.training_sigmas(jnp.asarray(case["u"])), case["sigma"], rtol=2e-5)

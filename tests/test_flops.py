@@ -10,6 +10,7 @@ from flax import nnx
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.flops import matmul_flops, peak_flops, without_rematerialisation
 from stableanimator_jax.models.attention import attention, xla_attention
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.layers import Conv, Precision
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.sampling.models import Blueprint
@@ -114,8 +115,9 @@ def test_the_count_agrees_with_xla_on_the_tiny_unet():
     def forward(params, *inputs):
         return nnx.merge(blueprint.graphdef(), params)(*inputs)
 
-    inputs = (shape(2, 3, 32, 32, 8), shape(2), shape(2, 64), shape(2, 4, 64), shape(2, 3), shape(2, 3, 32, 32, 32))
-    arguments = (blueprint.abstract_params(), *inputs)
+    beside, features = shape(2, 32, 32, 4), shape(2, 3, 32, 32, 32)
+    conditioning = Conditioning(shape(2, 64), shape(2, 4, 64), shape(2, 3), beside, features)
+    arguments = (blueprint.abstract_params(), shape(2, 3, 32, 32, 4), shape(2), conditioning)
     xla = jax.jit(forward).lower(*arguments).cost_analysis()
     assert xla is not None
     assert 0.9 < matmul_flops(forward, *arguments) / xla["flops"] < 1.1

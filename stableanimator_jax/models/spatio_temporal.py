@@ -6,6 +6,8 @@ pixels sharded in the frames' place.
 Hidden states are float32 from layer to layer; convolutions, linear layers and attention run in the compute dtype.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -34,6 +36,15 @@ Video = Float[Array, "b f h w c"]
 
 OVER_SPACE = (-3, -2)
 OVER_SPACE_AND_TIME = (-4, -3, -2)
+
+
+class Tokens(NamedTuple):
+    """What cross-attention attends to, in the compute dtype."""
+
+    image: Float[Array, "b d"]
+    """The one image token. Zero: unconditional."""
+    faces: Float[Array, "b n d"] | None
+    """None leaves the ID adapters out."""
 
 
 class TemporalConv(nnx.Module):
@@ -217,14 +228,9 @@ class SpatialTransformerBlock(nnx.Module):
         self.norm3 = LayerNorm(channels, **kw)
         self.ff = GEGLU(channels, **kw)
 
-    def __call__(
-        self,
-        x: Float[Array, "b f t c"],
-        image_embedding: Float[Array, "b d"],
-        face_tokens: Float[Array, "b n d"] | None,
-    ) -> Float[Array, "b f t c"]:
+    def __call__(self, x: Float[Array, "b f t c"], tokens: Tokens) -> Float[Array, "b f t c"]:
         x = residual(x, self.attn1(self.norm1(x)))
-        x = residual(x, self.attn2(self.norm2(x), image_embedding, face_tokens))
+        x = residual(x, self.attn2(self.norm2(x), tokens.image, tokens.faces))
         return residual(x, self.ff(self.norm3(x)))
 
 
@@ -242,10 +248,10 @@ class TemporalTransformerBlock(nnx.Module):
         self.norm3 = LayerNorm(channels, **kw)
         self.ff = GEGLU(channels, **kw)
 
-    def __call__(self, x: Float[Array, "b t f c"], image_embedding: Float[Array, "b d"]) -> Float[Array, "b t f c"]:
+    def __call__(self, x: Float[Array, "b t f c"], tokens: Tokens) -> Float[Array, "b t f c"]:
         x = residual(x, self.ff_in(self.norm_in(x)))
         x = residual(x, self.attn1(self.norm1(x)))
-        x = residual(x, self.attn2(image_embedding)[:, None, None])
+        x = residual(x, self.attn2(tokens.image)[:, None, None])
         return residual(x, self.ff(self.norm3(x)))
 
 
@@ -273,24 +279,20 @@ class SpatioTemporalTransformer(nnx.Module):
         self.time_mixer = TimeMixer(0.5)
         self.proj_out = linear(channels, channels, **kw)
 
-    def __call__(
-        self, x: Video, image_embedding: Float[Array, "b d"], face_tokens: Float[Array, "b n d"] | None
-    ) -> Video:
-        return self.over_time(x, self.over_space(x, image_embedding, face_tokens), image_embedding)
+    def __call__(self, x: Video, tokens: Tokens) -> Video:
+        return self.over_time(x, self.over_space(x, tokens), tokens)
 
-    def over_space(
-        self, x: Video, image_embedding: Float[Array, "b d"], face_tokens: Float[Array, "b n d"] | None
-    ) -> Float[Array, "b f t c"]:
+    def over_space(self, x: Video, tokens: Tokens) -> Float[Array, "b f t c"]:
         """The half of the layer in which no frame sees another."""
         y = self.proj_in(rearrange(self.norm(x, OVER_SPACE), "b f h w c -> b f (h w) c"))
-        return self.transformer_blocks[0](y, image_embedding, face_tokens)
+        return self.transformer_blocks[0](y, tokens)
 
-    def over_time(self, x: Video, spatial: Float[Array, "b f t c"], image_embedding: Float[Array, "b d"]) -> Video:
+    def over_time(self, x: Video, spatial: Float[Array, "b f t c"], tokens: Tokens) -> Video:
         """The rest of it, given the layer's input and the spatial half's output."""
         f, h, c = x.shape[1], x.shape[2], x.shape[-1]
         position = self.time_pos_embed(sinusoidal_embedding(jnp.arange(f, dtype=jnp.float32), c))  # [f, c]
         y = spread(residual(spatial, position[None, :, None]))
         y = spread(rearrange(y, "b f t c -> b t f c"))
-        y = spread(self.temporal_transformer_blocks[0](y, image_embedding))
+        y = spread(self.temporal_transformer_blocks[0](y, tokens))
         y = self.time_mixer(spatial, spread(rearrange(y, "b t f c -> b f t c")))
         return residual(x, rearrange(self.proj_out(y), "b f (h w) c -> b f h w c", h=h))

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from stableanimator_jax import diffusion
 from stableanimator_jax.config import UNetConfig
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.layers import (
     Conv,
     Downsample,
@@ -24,6 +26,7 @@ from stableanimator_jax.models.spatio_temporal import (
     OVER_SPACE,
     SpatioTemporalResBlock,
     SpatioTemporalTransformer,
+    Tokens,
     Video,
 )
 
@@ -92,47 +95,45 @@ class UNet(nnx.Module):
 
     def __call__(
         self,
-        sample: Float[Array, "b f h w c_in"],
+        latents: Float[Array, "b f h w c"],
         timestep: Float[Array, "b"],
-        image_embedding: Float[Array, "b d"],
-        face_tokens: Float[Array, "b n d"] | None,
-        added_time_ids: Float[Array, "b 3"],
-        pose_features: Float[Array, "b f h w c"] | None = None,
+        conditioning: Conditioning,
         *,
         remat: bool = False,
-    ) -> Float[Array, "b f h w c_out"]:
+    ) -> Float[Array, "b f h w c"]:
         """Run the UNet.
 
         Args:
-            sample: scaled noisy latents and the condition latents, on the channel axis. Height and width must be
-                multiples of `config.downscale`.
+            latents: scaled noisy latents. Height and width must be multiples of `config.downscale`.
             timestep: 0.25 * ln(sigma) of each video.
-            image_embedding: CLIP's projected image embedding: the one image token. Zero: unconditional.
-            face_tokens: the Face Encoder's tokens; None leaves the ID adapters out (plain SVD).
-            added_time_ids: (fps - 1, motion bucket, noise augmentation strength).
-            pose_features: PoseNet's output, added after the first convolution; None adds nothing.
+            conditioning: everything else that it is told.
             remat: keep for the backward pass only what enters the spatial and the temporal half of every block and
                 compute the rest again, to train in less memory. Nothing else changes.
 
         Returns:
             The v-prediction, float32.
         """
-        time = self._time_embedding(timestep, added_time_ids)
-        image_embedding = image_embedding.astype(self.dtype)
-        face_tokens = None if face_tokens is None else face_tokens.astype(self.dtype)
+        time = self._time_embedding(timestep, conditioning.added_time_ids)
+        beside = conditioning.image_latents
+        if beside.ndim < latents.ndim:
+            beside = jnp.broadcast_to(beside[:, None], (*latents.shape[:2], *beside.shape[1:]))
+        x = self.conv_in(jnp.concatenate([latents, beside], axis=-1))
+        if conditioning.pose_features is not None:
+            x = residual(x, conditioning.pose_features)
 
-        x = self.conv_in(sample)
-        if pose_features is not None:
-            x = residual(x, pose_features)
+        faces = conditioning.face_tokens
+        tokens = Tokens(
+            conditioning.image_embedding.astype(self.dtype), None if faces is None else faces.astype(self.dtype)
+        )
         skips = [x.astype(self.dtype)]  # many are kept for long: in the compute dtype they take half the memory
         for block in self.down_blocks:
-            x, outputs = block(x, time, image_embedding, face_tokens, remat)
+            x, outputs = block(x, time, tokens, remat)
             skips += [output.astype(self.dtype) for output in outputs]
-        x = self.mid_block(x, time, image_embedding, face_tokens, remat)
+        x = self.mid_block(x, time, tokens, remat)
         for block in self.up_blocks:
             count = len(block.resnets)
             skips, taken = skips[:-count], skips[-count:]
-            x = block(x, taken[::-1], time, image_embedding, face_tokens, remat)
+            x = block(x, taken[::-1], time, tokens, remat)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x, OVER_SPACE)))
 
     def _time_embedding(self, timestep: Float[Array, "b"], added_time_ids: Float[Array, "b 3"]):
@@ -140,6 +141,28 @@ class UNet(nnx.Module):
         added = sinusoidal_embedding(added_time_ids, self.config.addition_time_embed_dim)
         added = added.reshape(added.shape[0], -1)
         return self.time_embedding(sinusoid) + self.add_embedding(added)
+
+
+def predict_v(
+    unet: UNet,
+    noisy: Float[Array, "b f h w c"],
+    sigma: Float[Array, "b"] | Float[Array, ""],
+    conditioning: Conditioning,
+    *,
+    remat: bool = False,
+) -> Float[Array, "b f h w c"]:
+    """The UNet's v-prediction for noisy latents, preconditioned as EDM has it: in sampling and in training.
+
+    Args:
+        unet: the model.
+        noisy: latents plus `sigma` times noise.
+        sigma: the noise level of each video, or of all.
+        conditioning: what the UNet is told.
+        remat: as for `UNet`.
+    """
+    level = jax.lax.expand_dims(sigma, range(sigma.ndim, noisy.ndim)) if sigma.ndim else sigma
+    timestep = jnp.broadcast_to(diffusion.timestep(sigma), noisy.shape[:1])
+    return unet(diffusion.scale_input(noisy, level), timestep, conditioning, remat=remat).astype(jnp.float32)
 
 
 def _residual_block(
@@ -157,12 +180,11 @@ def _residual_block(
 def _transformer(
     layer: SpatioTemporalTransformer,
     x: Video,
-    image_embedding: jax.Array,
-    face_tokens: jax.Array | None,
+    tokens: Tokens,
     remat: bool,
 ) -> Video:
-    spatial = _kept(layer.over_space, remat)(x, image_embedding, face_tokens)
-    return _kept(layer.over_time, remat)(x, spatial, image_embedding)
+    spatial = _kept(layer.over_space, remat)(x, tokens)
+    return _kept(layer.over_time, remat)(x, spatial, tokens)
 
 
 def _kept(function: Callable[..., Any], remat: bool) -> Callable[..., Any]:
@@ -185,14 +207,12 @@ class DownBlock(nnx.Module):
         if downsampler is not None:
             self.downsampler = downsampler
 
-    def __call__(
-        self, x: Video, time: jax.Array, image_embedding: jax.Array, face_tokens: jax.Array | None, remat: bool
-    ) -> tuple[Video, list[Video]]:
+    def __call__(self, x: Video, time: jax.Array, tokens: Tokens, remat: bool) -> tuple[Video, list[Video]]:
         outputs = []
         for i, resnet in enumerate(self.resnets):
             x = _residual_block(resnet, x, time, remat)
             if hasattr(self, "attentions"):
-                x = _transformer(self.attentions[i], x, image_embedding, face_tokens, remat)
+                x = _transformer(self.attentions[i], x, tokens, remat)
             outputs.append(x)
         if hasattr(self, "downsampler"):
             x = self.downsampler(x)
@@ -207,11 +227,9 @@ class MidBlock(nnx.Module):
         self.resnets = nnx.List(resnets)
         self.attentions = nnx.List(attentions)
 
-    def __call__(
-        self, x: Video, time: jax.Array, image_embedding: jax.Array, face_tokens: jax.Array | None, remat: bool
-    ) -> Video:
+    def __call__(self, x: Video, time: jax.Array, tokens: Tokens, remat: bool) -> Video:
         x = _residual_block(self.resnets[0], x, time, remat)
-        x = _transformer(self.attentions[0], x, image_embedding, face_tokens, remat)
+        x = _transformer(self.attentions[0], x, tokens, remat)
         return _residual_block(self.resnets[1], x, time, remat)
 
 
@@ -235,12 +253,11 @@ class UpBlock(nnx.Module):
         x: Video,
         skips: list[Video],
         time: jax.Array,
-        image_embedding: jax.Array,
-        face_tokens: jax.Array | None,
+        tokens: Tokens,
         remat: bool,
     ) -> Video:
         for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
             x = _residual_block(resnet, x, time, remat, skip)
             if hasattr(self, "attentions"):
-                x = _transformer(self.attentions[i], x, image_embedding, face_tokens, remat)
+                x = _transformer(self.attentions[i], x, tokens, remat)
         return _kept(self.upsampler, remat)(x) if hasattr(self, "upsampler") else x

@@ -1,26 +1,17 @@
 """What the denoiser is conditioned on: the reference image as CLIP and as the VAE see it, and the person's face."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.sampling.clip_input import clip_pixels
 from stableanimator_jax.sampling.models import Model
-
-
-class Condition(NamedTuple):
-    """The conditions of one video, the same at every step and in every window. Float32."""
-
-    image_embedding: Float[Array, "d"]
-    face_tokens: Float[Array, "n d"]
-    image_latents: Float[Array, "h w c"]
 
 
 def reference_pixels(reference: UInt8[np.ndarray, "H0 W0 3"], height: int, width: int) -> Float[np.ndarray, "H W 3"]:
@@ -38,8 +29,8 @@ def encode_condition(
     reference: UInt8[np.ndarray, "H0 W0 3"],
     id_embedding: Float[np.ndarray, "512"],
     augmentation_noise: Float[Array, "H W 3"],
-    noise_augmentation: float,
-) -> Condition:
+    added_time_ids: tuple[float, float, float],
+) -> Conditioning:
     """Encode the reference.
 
     Args:
@@ -48,24 +39,27 @@ def encode_condition(
             where that is below CLIP's own: trained on such pictures, the models never saw sharper ones.
         id_embedding: the raw ArcFace embedding; zeros for none.
         augmentation_noise: unit Gaussian noise of the output size, which sets that size.
-        noise_augmentation: how much of it is added to the VAE's copy of the reference; CLIP's has none.
+        added_time_ids: as in `Conditioning`. The last one is how much of the noise is added to the VAE's copy of the
+            reference; CLIP's has none.
 
     Returns:
-        the condition; its latents are the posterior's mode, not multiplied by the VAE's scaling factor.
+        one row, float32, without pose features; its latents are the posterior's mode, not multiplied by the VAE's
+        scaling factor.
     """
     height, width, _ = augmentation_noise.shape
     pixels = reference_pixels(reference, height, width)
     small = min(height, width) < image_encoder.blueprint.config.image_size
     seen = pixels if small else np.asarray(reference, np.float32) / 127.5 - 1
     image_embedding = _embed_image(image_encoder, jnp.asarray(clip_pixels(seen))[None])
-    noisy = jnp.asarray(pixels) + noise_augmentation * augmentation_noise
-    face_tokens = jnp.zeros_like(image_embedding)
+    noisy = jnp.asarray(pixels) + added_time_ids[2] * augmentation_noise
+    face_tokens = None
     if face_encoder is not None:
-        face_tokens = _encode_face(face_encoder, jnp.asarray(id_embedding)[None], image_embedding)[0]
-    return Condition(
-        image_embedding=image_embedding[0],
+        face_tokens = _encode_face(face_encoder, jnp.asarray(id_embedding)[None], image_embedding)
+    return Conditioning(
+        image_embedding=image_embedding,
         face_tokens=face_tokens,
-        image_latents=_encode_image(vae, noisy[None])[0],
+        added_time_ids=jnp.asarray([added_time_ids], jnp.float32),
+        image_latents=_encode_image(vae, noisy[None]),
     )
 
 

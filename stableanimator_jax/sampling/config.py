@@ -64,6 +64,11 @@ class SamplingConfig:
             )
 
     @property
+    def added_time_ids(self) -> tuple[float, float, float]:
+        """SVD's micro-conditioning: fps - 1, motion bucket, noise augmentation."""
+        return (self.fps - 1, self.motion_bucket, self.noise_augmentation)
+
+    @property
     def guided(self) -> bool:
         """Whether any frame needs the unconditional pass."""
         return (self.guidance_min, self.guidance_max) != (1.0, 1.0)

@@ -61,7 +61,7 @@ class FaceOptimisation:
 
 
 class FaceControl:
-    """The control that `denoise` applies to each predicted clean sample: HJB's, by Adam (paper section 3.4)."""
+    """The hook that changes each predicted clean sample: HJB's control, by Adam (paper section 3.4)."""
 
     def __init__(
         self,

@@ -13,18 +13,20 @@ from jaxtyping import Array, Float, Float32, UInt8
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.sampling.conditions import Condition, encode_condition
+from stableanimator_jax.sampling.conditions import encode_condition
 from stableanimator_jax.sampling.config import Crop, SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
-from stableanimator_jax.sampling.denoise import Control, Progress, denoise
+from stableanimator_jax.sampling.denoise import Progress, denoise
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
 from stableanimator_jax.sampling.models import Blueprint, Model
+from stableanimator_jax.sampling.samplers import Hook
 from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.weights.embedded import open_checkpoint
 
@@ -154,18 +156,17 @@ class Animator:
                 )
             if not np.isfinite(embedding).all():
                 raise InputError("the face embedding holds NaN or infinite values")
-        control = None
+        hook = None
         if hjb is not None:
-            control = self._control(hjb, sampling, on_optimise, on_optimised)
+            hook = self._face_control(hjb, sampling, on_optimise, on_optimised)
         height, width = poses.shape[1:3]
         augmentation_key, noise_key = jax.random.split(jax.random.key(sampling.seed))
-        condition = self.encode(
-            reference, embedding, jax.random.normal(augmentation_key, (height, width, 3)), sampling.noise_augmentation
-        )
+        augmentation = jax.random.normal(augmentation_key, (height, width, 3))
+        condition = self.encode(reference, embedding, augmentation, sampling)
         scale = self.config.vae.downscale
         noise_shape = (sampling.window, height // scale, width // scale, self.config.vae.latent_channels)
         noise = jax.random.normal(noise_key, noise_shape)
-        latents = self.denoise(condition, poses, noise, sampling, on_denoise, control=control)
+        latents = self.denoise(condition, poses, noise, sampling, on_denoise, hook=hook)
         yield from decode_frames(self.vae, latents, sampling.decode_chunk, on_decode)
 
     def encode(
@@ -173,8 +174,8 @@ class Animator:
         reference: UInt8[np.ndarray, "H0 W0 3"],
         id_embedding: Float[np.ndarray, "512"],
         augmentation_noise: Float[Array, "H W 3"],
-        noise_augmentation: float,
-    ) -> Condition:
+        sampling: SamplingConfig,
+    ) -> Conditioning:
         """The conditions of a video; see `sampling.conditions.encode_condition`."""
         return encode_condition(
             self.image_encoder,
@@ -183,18 +184,18 @@ class Animator:
             reference,
             id_embedding,
             augmentation_noise,
-            noise_augmentation,
+            sampling.added_time_ids,
         )
 
     def denoise(
         self,
-        condition: Condition,
+        condition: Conditioning,
         poses: UInt8[np.ndarray, "f H W 3"],
         noise: Float[Array, "w h w2 c"],
         sampling: SamplingConfig,
         on_progress: Progress | None = None,
         *,
-        control: Control | None = None,
+        hook: Hook | None = None,
     ) -> Float[Array, "f h w2 c"]:
         """The latents of a video; see `sampling.denoise.denoise`."""
         return denoise(
@@ -204,7 +205,7 @@ class Animator:
             poses,
             noise,
             sampling,
-            control=control,
+            hook=hook,
             mesh=self.mesh,
             on_progress=on_progress,
         )
@@ -224,7 +225,7 @@ class Animator:
             raise InputError("the face optimisation needs ArcFace: load the checkpoint with arcface=True")
         return self.arcface
 
-    def _control(
+    def _face_control(
         self,
         hjb: FaceOptimisation,
         sampling: SamplingConfig,

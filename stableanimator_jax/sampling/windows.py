@@ -36,9 +36,3 @@ def plan_windows(video_frames: int, window: int, overlap: int) -> Windows:
     indices = np.array([[0, *range(s + 1, s + window)] for s in starts], np.int32)
     w = (np.arange(window) + 0.5) * 2 / window
     return Windows(frames, indices, np.minimum(w, 2 - w).astype(np.float32))
-
-
-def guidance_scales(video_frames: int, frames: int, low: float, high: float) -> np.ndarray:
-    """`[frames]` float32: from `low` at the first frame of the video evenly to `high` at its last; `high` beyond."""
-    scales = np.linspace(low, high, video_frames, dtype=np.float32)
-    return np.pad(scales, (0, frames - video_frames), mode="edge")

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from stableanimator_jax import diffusion
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.pose_net import PoseNet
-from stableanimator_jax.models.unet import UNet
+from stableanimator_jax.models.unet import UNet, predict_v
+from stableanimator_jax.sampling.guidance import dropped_at_random
 
 
 class EncodedBatch(NamedTuple):
@@ -49,8 +51,8 @@ class Error(NamedTuple):
     """The UNet's, a v-prediction."""
     squared: Float[Array, "b f h w c"]
     """(denoised - latents)^2 times EDM's weight, before the face's."""
-    loss: Float[Array, ""]
-    """Its mean, with `1 + face_weight` inside the faces."""
+    losses: Float[Array, "b"]
+    """Each clip's mean of it, with `1 + face_weight` inside the faces. What is minimised is their mean."""
 
 
 def denoising_error(
@@ -67,9 +69,8 @@ def denoising_error(
 ) -> Error:
     """Noise the clips, denoise them, and measure by how much that fails.
 
-    A clip goes without the image embedding where its draw is below 2 * dropout, and without the condition latents where
-    it is from dropout up to 3 * dropout; so without both in between, as the unconditional branch of guidance does. Face
-    tokens are always there, computed from the undropped image embedding.
+    Conditions are dropped as `guidance.dropped_at_random` has it. Face tokens are computed from the undropped image
+    embedding.
 
     Args:
         unet, pose_net, face_encoder: the models.
@@ -82,22 +83,17 @@ def denoising_error(
     """
     b = len(batch.latents)
     sigma = draws.sigma.reshape(b, 1, 1, 1, 1)
-    keep_image = (draws.dropout >= 2 * dropout).astype(jnp.float32)
-    keep_condition = ((draws.dropout < dropout) | (draws.dropout >= 3 * dropout)).astype(jnp.float32)
-
     noisy = batch.latents + sigma * draws.noise
-    condition = batch.condition_latents * keep_condition.reshape(b, 1, 1, 1)
-    condition = jnp.broadcast_to(condition[:, None], batch.latents.shape)
-    prediction = unet(
-        jnp.concatenate([diffusion.scale_input(noisy, sigma), condition], axis=-1),
-        diffusion.timestep(draws.sigma),
-        batch.image_embedding * keep_image.reshape(b, 1),
-        face_encoder(batch.id_embedding, batch.image_embedding),
-        jnp.broadcast_to(added_time_ids[None], (b, len(added_time_ids))),
-        pose_net(batch.poses),
-        remat=remat,
-    ).astype(jnp.float32)
+    conditioning = Conditioning(
+        image_embedding=batch.image_embedding,
+        face_tokens=face_encoder(batch.id_embedding, batch.image_embedding),
+        added_time_ids=jnp.broadcast_to(added_time_ids[None], (b, len(added_time_ids))),
+        image_latents=batch.condition_latents,
+        pose_features=pose_net(batch.poses),
+    )
+    conditioning = dropped_at_random(conditioning, draws.dropout, dropout)
+    prediction = predict_v(unet, noisy, draws.sigma, conditioning, remat=remat)
     denoised = diffusion.denoised(prediction, noisy, sigma)
     squared = diffusion.loss_weight(sigma) * jnp.square(denoised - batch.latents)
     inside = batch.masks.astype(jnp.float32)[..., None]
-    return Error(prediction, squared, (squared * (1 + face_weight * inside)).mean())
+    return Error(prediction, squared, (squared * (1 + face_weight * inside)).mean(axis=(1, 2, 3, 4)))

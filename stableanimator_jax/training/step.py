@@ -147,16 +147,15 @@ def clip_errors(
         remat=task.remat,
     )
     inside = jnp.broadcast_to(encoded.masks[..., None].astype(jnp.float32), error.squared.shape)
-    clips = jnp.mean(error.squared * (1 + task.objective.face_weight * inside), axis=(1, 2, 3, 4))
     band = jax.nn.one_hot(jnp.searchsorted(jnp.asarray(BANDS), draws.sigma), len(BANDS) + 1, dtype=jnp.float32)
     return Metrics(
-        loss=clips.sum(),
-        clips=jnp.asarray(len(clips), jnp.float32),
+        loss=error.losses.sum(),
+        clips=jnp.asarray(len(error.losses), jnp.float32),
         inside=jnp.sum(error.squared * inside),
         inside_count=inside.sum(),
         outside=jnp.sum(error.squared * (1 - inside)),
         outside_count=(1 - inside).sum(),
-        bands=jnp.sum(clips[:, None] * band, axis=0),
+        bands=jnp.sum(error.losses[:, None] * band, axis=0),
         band_clips=band.sum(0),
     )
 

@@ -12,9 +12,10 @@ import numpy as np
 from flax import nnx
 
 from stableanimator_jax.config import PoseNetConfig, UNetConfig
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.layers import Downsample, LayerKwargs, Precision
 from stableanimator_jax.models.pose_net import PoseNet
-from stableanimator_jax.models.spatio_temporal import SpatioTemporalResBlock, SpatioTemporalTransformer
+from stableanimator_jax.models.spatio_temporal import SpatioTemporalResBlock, SpatioTemporalTransformer, Tokens
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.parallel import fsdp_shardings, make_mesh, replicated, shard_batch
 from tests.hlo import Collective, collectives
@@ -43,7 +44,7 @@ class Level(nnx.Module):
 
     def __call__(self, poses: jax.Array, time: jax.Array, image: jax.Array, faces: jax.Array) -> jax.Array:
         x = self.resnet(self.pose_net(poses), time)
-        return self.downsampler(self.transformer(x, image, faces))
+        return self.downsampler(self.transformer(x, Tokens(image, faces)))
 
 
 class SmallUNet(nnx.Module):
@@ -62,7 +63,8 @@ class SmallUNet(nnx.Module):
         self.remat = remat
 
     def __call__(self, sample: jax.Array, time: jax.Array, image: jax.Array, faces: jax.Array) -> jax.Array:
-        return self.unet(sample, time[:, 0], image, faces, jnp.abs(time[:, :3]), remat=self.remat)
+        conditioning = Conditioning(image, faces, jnp.abs(time[:, :3]), sample[..., 4:])
+        return self.unet(sample[..., :4], time[:, 0], conditioning, remat=self.remat)
 
 
 def level_batch() -> tuple[np.ndarray, ...]:

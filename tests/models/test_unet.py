@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.id_adapter import IdCrossAttention, align_distribution
 from stableanimator_jax.models.layers import LayerKwargs, Upsample
-from stableanimator_jax.models.spatio_temporal import SpatioTemporalResBlock, SpatioTemporalTransformer
+from stableanimator_jax.models.spatio_temporal import SpatioTemporalResBlock, SpatioTemporalTransformer, Tokens
 from stableanimator_jax.models.unet import UNet, UpBlock
 from tests.golden_data import assert_close, load
 from tests.golden_models import BFLOAT16, FLOAT32, TINY, channels_last, reference_model
@@ -21,7 +22,8 @@ def run(unet, sample, timestep, context, added_time_ids, pose_features):
     """`context` as in the published code: the image token, then the face tokens, if any."""
     timesteps = jnp.full(sample.shape[:1], timestep)
     faces = context[:, 1:] if context.shape[1] > 1 else None
-    return unet.module()(sample, timesteps, context[:, 0], faces, added_time_ids, pose_features)
+    conditioning = Conditioning(context[:, 0], faces, added_time_ids, sample[..., 4:], pose_features)
+    return unet.module()(sample[..., :4], timesteps, conditioning)
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +182,10 @@ def test_remat_keeps_little_and_changes_nothing():
         Upsample(64, **kw),
     )
     shapes = ((1, 16, 8, 8, 64), (1, 16, 8, 8, 32), (1, 16), (1, 16), (1, 4, 16))
-    x, skip, *conditions = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
+    x, skip, time, *tokens = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
 
     def loss(block, x, skip, remat):
-        return jnp.square(block(x, [skip], *conditions, remat)).sum()
+        return jnp.square(block(x, [skip], time, Tokens(*tokens), remat)).sum()
 
     def kept(remat):
         """How many times the size of `x` the backward pass needs; parameters are smaller, and not counted."""

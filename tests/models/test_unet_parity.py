@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stableanimator_jax.config import UNetConfig
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.sampling.models import Blueprint, Model
 from stableanimator_jax.weights.rules import convert, export
@@ -95,7 +96,8 @@ def our_inputs(inputs: dict[str, Any]) -> tuple[jax.Array, ...]:
 
 
 def predict(model: Model[UNet], sample, timestep, image_embedding, time_ids):
-    return model.module()(sample, timestep, image_embedding, None, time_ids)
+    latents, beside = jnp.split(sample, [model.blueprint.config.out_channels], axis=-1)
+    return model.module()(latents, timestep, Conditioning(image_embedding, None, time_ids, beside))
 
 
 run = jax.jit(predict, compiler_options=COMPILER_OPTIONS)

@@ -6,10 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stableanimator_jax.sampling import denoise as module
-from stableanimator_jax.sampling.conditions import Condition
+from stableanimator_jax import diffusion
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.sampling.config import SamplingConfig
-from stableanimator_jax.sampling.denoise import SamplingError, denoise, predict, row_batches
+from stableanimator_jax.sampling.denoise import SamplingError, denoise
+from stableanimator_jax.sampling.denoiser import PoseFeatures, WindowDenoiser, predict, row_batches
+from stableanimator_jax.sampling.guidance import guidance_scales
+from stableanimator_jax.sampling.samplers import euler
+from stableanimator_jax.sampling.windows import plan_windows
 from tests.golden_models import reference_model
 from tests.virtual_devices import run_on_virtual_devices
 
@@ -23,9 +27,10 @@ def models():
 
 def inputs(frames: int, window: int = 4, seed: int = 0):
     rng = np.random.default_rng(seed)
-    condition = Condition(
-        *(jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((64,), (4, 64), (8, 8, 4)))
+    image, faces, latents = (
+        jnp.asarray(rng.standard_normal((1, *shape)), jnp.float32) for shape in ((64,), (4, 64), (8, 8, 4))
     )
+    condition = Conditioning(image, faces, jnp.asarray([SAMPLING.added_time_ids], jnp.float32), latents)
     poses = rng.integers(0, 256, (frames, 64, 64, 3), np.uint8)
     return condition, poses, jnp.asarray(rng.standard_normal((window, 8, 8, 4)), jnp.float32)
 
@@ -55,10 +60,14 @@ def test_how_many_rows_at_once_changes_nothing(models):
         np.testing.assert_allclose(out, outs[0], atol=2e-4)
 
 
-def test_pose_features_kept_or_computed_anew_are_the_same(models, monkeypatch):
-    kept = denoise(*models, *inputs(9), SAMPLING)
-    monkeypatch.setattr(module, "POSE_FEATURE_BYTES", 0)
-    np.testing.assert_array_equal(kept, denoise(*models, *inputs(9), SAMPLING))
+def test_pose_features_kept_or_computed_anew_are_the_same(models):
+    _, poses, _ = inputs(9)
+    plan = plan_windows(9, 4, 1)
+    kept, anew = PoseFeatures(models[1], poses, plan), PoseFeatures(models[1], poses, plan, most_bytes=0)
+    assert kept.kept is not None
+    assert anew.kept is None
+    for window in range(len(plan.indices)):
+        np.testing.assert_array_equal(kept(window), anew(window))
 
 
 def test_guidance_of_one_takes_one_branch(models):
@@ -127,7 +136,7 @@ def test_rows_spread_over_a_mesh_give_the_same_video(models):
 
 
 @pytest.mark.parametrize("frames", [1, 2, 15, 16, 17, 29, 100])
-def test_averaging_guidance_and_steps_at_any_length(frames, monkeypatch):
+def test_averaging_guidance_and_steps_at_any_length(frames):
     """The loop around the UNet, restated in float64, with a stand-in for the UNet that tells rows and places apart."""
     window, overlap, low, high = 16, 4, 1.5, 4.0
     rng = np.random.default_rng(frames)
@@ -137,17 +146,25 @@ def test_averaging_guidance_and_steps_at_any_length(frames, monkeypatch):
     def stand_in(latents, poses, conditional):
         return 0.3 * np.tanh(latents) + by_place + poses * conditional + 0.5 * conditional
 
-    def predict_stand_in(unet, rows, condition, sigma, added_time_ids):
-        flags = np.asarray(rows.conditional).reshape(-1, 1, 1, 1, 1)
-        return jnp.asarray(stand_in(np.asarray(rows.latents), np.asarray(rows.pose_features), flags), jnp.float32)
+    def predict_stand_in(rows, sigma):
+        given = rows.conditioning
+        out = stand_in(
+            np.asarray(rows.latents), np.asarray(given.pose_features), np.asarray(given.image_latents)[:, None]
+        )
+        return jnp.asarray(out, jnp.float32)
 
-    monkeypatch.setattr(module, "predict", predict_stand_in)
-    monkeypatch.setattr(
-        module, "encode_poses", lambda pose_net, poses: jnp.asarray(poses[:, :1, :1, :1], jnp.float32) / 255
+    levels = rng.integers(0, 256, (frames, 1, 1, 1), np.uint8)
+    plan, sigmas = plan_windows(frames, window, overlap), diffusion.karras_sigmas(2)
+    denoiser = WindowDenoiser(
+        predict_stand_in,
+        Conditioning(jnp.ones((1, 2)), None, jnp.ones((1, 3)), jnp.ones((1, 1, 1, 1))),
+        lambda k: jnp.asarray(levels[np.minimum(plan.indices[k], frames - 1)] / 255, jnp.float32),
+        plan,
+        scales=guidance_scales(frames, plan.frames, low, high),
+        rows_at_once=2,
     )
-    poses = np.broadcast_to(rng.integers(0, 256, (frames, 1, 1, 1), np.uint8), (frames, 16, 16, 3))
-    sampling = SamplingConfig(steps=2, guidance_min=low, guidance_max=high)
-    out = denoise(None, None, inputs(1)[0], poses, jnp.asarray(noise, jnp.float32), sampling)
+    start = noise[np.arange(plan.frames) % window] * diffusion.init_noise_sigma(sigmas)
+    out = euler(denoiser, jnp.asarray(start, jnp.float32), sigmas)[:frames]
 
     padded = max(frames, window)
     windows, s = [], 0
@@ -157,7 +174,7 @@ def test_averaging_guidance_and_steps_at_any_length(frames, monkeypatch):
     if padded - 1 not in {i for w in windows for i in w}:
         windows.append([0, *range(padded - window + 1, padded)])
     scale = np.concatenate([np.linspace(low, high, frames), np.full(padded - frames, high if frames > 1 else low)])
-    pose = np.array([poses[min(i, frames - 1), 0, 0, 0] / 255 for i in range(padded)]).reshape(-1, 1, 1, 1)
+    pose = np.array([levels[min(i, frames - 1), 0, 0, 0] / 255 for i in range(padded)]).reshape(-1, 1, 1, 1)
     latents = np.array([noise[i % window] for i in range(padded)]) * np.sqrt(700.0**2 + 1)
     for sigma, following in ((700.0, 0.002), (0.002, 0.0)):
         means = []

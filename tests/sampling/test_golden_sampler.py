@@ -27,7 +27,7 @@ def sample(models, case, sampling):
         case["reference"],
         case["id_embedding"],
         jnp.asarray(channels_last(case["aug_noise"])[0]),
-        sampling.noise_augmentation,
+        sampling.added_time_ids,
     )
     noise = jnp.asarray(channels_last(case["init_noise"])[0])
     return denoise(models["unet"], models["pose_net"], condition, case["poses"], noise, sampling)

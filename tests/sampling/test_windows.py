@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stableanimator_jax.sampling.windows import guidance_scales, plan_windows
+from stableanimator_jax.sampling.windows import plan_windows
 
 LENGTHS = [1, 2, 15, 16, 17, 29, 100]
 
@@ -40,8 +40,3 @@ def test_weights_are_the_published_triangle():
     for window in (16, 5):
         expected = [min(w, 2 - w) for w in ((i + 0.5) * 2 / window for i in range(window))]
         np.testing.assert_allclose(plan_windows(20, window, 2).weights, expected, rtol=1e-6)
-
-
-def test_guidance_rises_over_the_video_and_stays():
-    np.testing.assert_allclose(guidance_scales(3, 5, 1.0, 3.0), [1, 2, 3, 3, 3])
-    np.testing.assert_allclose(guidance_scales(1, 4, 1.5, 3.0), [1.5] * 4)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.sampling.models import Blueprint, Model
 from stableanimator_jax.weights.rules import plan_import, stream, unflatten
@@ -43,7 +44,8 @@ def streamed_model() -> Model[UNet]:
 
 def predict(unet: Model[UNet], sample, timestep, context, added_time_ids, pose_features):
     """`context` as in the published code: the image token, then the face tokens."""
-    return unet.module()(sample, timestep, context[:, 0], context[:, 1:], added_time_ids, pose_features)
+    conditioning = Conditioning(context[:, 0], context[:, 1:], added_time_ids, sample[..., 4:], pose_features)
+    return unet.module()(sample[..., :4], timestep, conditioning)
 
 
 def test_golden_unet_at_full_size():

@@ -18,11 +18,11 @@ from jax.sharding import Mesh
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.models.attention import compile_for
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.parallel import batch_sharding, make_mesh, replicated
-from stableanimator_jax.sampling.conditions import Condition
-from stableanimator_jax.sampling.denoise import Rows, predict
+from stableanimator_jax.sampling.denoiser import Rows, predict
 from stableanimator_jax.sampling.models import Blueprint, Model
 
 pytestmark = [
@@ -74,16 +74,15 @@ def abstract_step(mesh: Mesh, height: int, width: int) -> tuple[Any, ...]:
         Model(params, blueprint),
         Rows(
             latents=by_row(FRAMES, h, w, latent_channels),
-            pose_features=by_row(FRAMES, h, w, config.pose_net.out_channels, dtype=jnp.bfloat16),
-            conditional=by_row(),
-        ),
-        Condition(
-            image_embedding=everywhere(context),
-            face_tokens=everywhere(config.face_encoder.num_tokens, context),
-            image_latents=everywhere(h, w, latent_channels),
+            conditioning=Conditioning(
+                image_embedding=by_row(context),
+                face_tokens=by_row(config.face_encoder.num_tokens, context),
+                added_time_ids=by_row(3),
+                image_latents=by_row(h, w, latent_channels),
+                pose_features=by_row(FRAMES, h, w, config.pose_net.out_channels, dtype=jnp.bfloat16),
+            ),
         ),
         everywhere(),
-        everywhere(3),
     )
 
 

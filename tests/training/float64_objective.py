@@ -26,7 +26,7 @@ def main(config_file: str, case_file: str, out_file: str) -> None:
     run = jax.jit(objective_case.error_and_gradients, compiler_options={"xla_backend_optimization_level": 0})
     error, gradients = run(models, batch, draws)
     arrays = objective_case.by_published_name(config, gradients)
-    arrays |= {"prediction": np.asarray(error.prediction), "loss": np.asarray(error.loss)}
+    arrays |= {"prediction": np.asarray(error.prediction), "loss": np.asarray(error.losses.mean())}
     assert all(array.dtype == np.float64 for array in arrays.values())
     np.savez(out_file, **arrays)  # pyright: ignore[reportArgumentType]  # its stub takes names for options
 

@@ -50,7 +50,7 @@ def error_and_gradients(models: Models, batch: EncodedBatch, draws: Draws, dropo
         error = denoising_error(
             unet, pose_net, face_encoder, batch, draws, time_ids, dropout=dropout, face_weight=face_weight
         )
-        return error.loss, error
+        return error.losses.mean(), error
 
     gradients, error = jax.grad(loss, has_aux=True)({name: models[name].params for name in MODELS})
     return error, gradients

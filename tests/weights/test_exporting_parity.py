@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.weights.blueprints import blueprint
@@ -53,9 +54,9 @@ def test_the_unet_in_diffusers(exported: Path):
             torch.from_numpy(latents), torch.tensor(0.7), torch.from_numpy(image), torch.from_numpy(time_ids)
         ).sample.numpy()
 
-    def predict(model, *inputs):
+    def predict(model, sample, timestep, image, time_ids):
         unet: UNet = model.module()
-        return unet(*inputs)
+        return unet(sample[..., :4], timestep, Conditioning(image, None, time_ids, sample[..., 4:]))
 
     # Without face tokens nothing of the ID adapter is used, which diffusers does not know.
     found = jax.jit(predict)(
@@ -63,7 +64,6 @@ def test_the_unet_in_diffusers(exported: Path):
         jnp.asarray(channels_last(latents)),
         jnp.full((1,), 0.7, jnp.float32),
         jnp.asarray(image[:, 0]),
-        None,
         jnp.asarray(time_ids),
     )
     assert_close(np.moveaxis(np.asarray(found), -1, -3), expected, 1e-4)

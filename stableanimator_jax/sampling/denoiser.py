@@ -1,0 +1,183 @@
+"""The denoiser of a whole video: windows x guidance x UNet.
+
+A *row* is one window in one guidance branch. The UNet always takes the same number of rows of the same number of
+frames, whatever the length of the video, so it is compiled once; rows are an array axis, so a mesh can spread them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Float32, Int, UInt8
+
+from stableanimator_jax import diffusion
+from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.pose_net import PoseNet
+from stableanimator_jax.models.unet import UNet, predict_v
+from stableanimator_jax.parallel import replicated, shard_batch
+from stableanimator_jax.sampling.guidance import UNCONDITIONAL, guide, unconditional_where
+from stableanimator_jax.sampling.models import Model
+from stableanimator_jax.sampling.windows import Windows
+
+# Pose features of all windows are kept on the device from step to step while they fit into this; a longer video's
+# are computed anew each step (a thousandth of the UNet's work), so that memory does not grow with its length.
+POSE_FEATURE_BYTES = 2**30
+
+
+class Rows(NamedTuple):
+    """What one call of the UNet works on: r windows, each in one guidance branch."""
+
+    latents: Float[Array, "r w h w2 c"]
+    """Noisy latents of each window's frames."""
+    conditioning: Conditioning
+    """Of each row."""
+
+
+Predict = Callable[[Rows, Float[Array, ""]], Float[Array, "r w h w2 c"]]
+"""Called with rows and their noise level; gives the v-prediction of each, float32."""
+
+
+@jax.jit
+def predict(unet: Model[UNet], rows: Rows, sigma: Float[Array, ""]) -> Float[Array, "r w h w2 c"]:
+    """The UNet's v-prediction for every row; with the model bound, a `Predict`."""
+    return predict_v(unet.module(), rows.latents, sigma, rows.conditioning)
+
+
+class WindowDenoiser:
+    """A `samplers.Denoiser` for a video of any length: every window in every branch, averaged, and guided.
+
+    Args:
+        predict: the UNet, of rows.
+        condition: of the video, as one row without pose features.
+        pose_features: of the frames of a window, by its number.
+        plan: the windows.
+        scales: guidance of each frame; None leaves the unconditional branch out.
+        rows_at_once: in one call of `predict`.
+        mesh: spreads the rows; None for the default device.
+        on_call: called after every call of `predict` but the last with how many there were, and how many there will be.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        condition: Conditioning,
+        pose_features: Callable[[int], Float[Array, "w h w2 d"]],
+        plan: Windows,
+        *,
+        scales: Float32[np.ndarray, "f"] | None,
+        rows_at_once: int,
+        mesh: Mesh | None = None,
+        on_call: Callable[[int, int], None] | None = None,
+    ):
+        self.predict, self.condition, self.pose_features, self.plan = predict, condition, pose_features, plan
+        self.branches = 1 if scales is None else 2
+        self.scales = np.ones(plan.frames, np.float32) if scales is None else scales
+        self.batches = list(row_batches(len(plan.indices), self.branches, rows_at_once))
+        self.mesh, self.on_call = mesh, on_call
+        self.counts = np.zeros(plan.frames, np.float32)
+        np.add.at(self.counts, plan.indices, np.broadcast_to(plan.weights, plan.indices.shape))
+
+    def __call__(self, latents: Float[Array, "f h w c"], sigma: Float[np.floating, ""]) -> Float[Array, "f h w c"]:
+        """The clean sample that noisy latents are predicted to be."""
+        total = jnp.zeros((self.branches, *latents.shape), jnp.float32, device=replicated(self.mesh))
+        for i, batch in enumerate(self.batches):
+            indices = self.plan.indices[batch.window]
+            features = {k: self.pose_features(k) for k in set(batch.window.tolist())}  # branches share a window's
+            pose_features = tuple(features[k] for k in batch.window.tolist())
+            dropped = batch.branch == UNCONDITIONAL
+            rows = shard_batch(_take_rows(latents, self.condition, pose_features, indices, dropped), self.mesh)
+            prediction = self.predict(rows, sigma)
+            weights = batch.weight[:, None] * self.plan.weights[None]
+            total = _add_rows(total, prediction, indices, batch.branch, weights)
+            if self.on_call and i + 1 < len(self.batches):
+                total.block_until_ready()  # or the bar would show how fast work is queued
+                self.on_call(i + 1, len(self.batches))
+        return _clean(total, self.counts, latents, self.scales, sigma)
+
+
+@jax.jit
+def _take_rows(
+    latents: Array, condition: Conditioning, pose_features: tuple[Array, ...], indices: Array, dropped: Array
+) -> Rows:
+    r = len(indices)
+    video = condition._replace(
+        added_time_ids=jnp.broadcast_to(condition.added_time_ids, (r, *condition.added_time_ids.shape[1:])),
+        pose_features=jnp.stack(pose_features),
+    )
+    return Rows(latents[indices], unconditional_where(video, dropped))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _add_rows(total: Array, prediction: Array, indices: Array, branch: Array, weights: Array) -> Array:
+    return total.at[branch[:, None], indices].add(prediction * weights[:, :, None, None, None])
+
+
+@jax.jit
+def _clean(total: Array, counts: Array, latents: Array, scales: Array, sigma: Array) -> Array:
+    """Average over windows, guide, and turn the prediction into the clean sample."""
+    mean = total / counts.reshape(1, -1, 1, 1, 1)
+    return diffusion.denoised(guide(mean, scales), latents, sigma)
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """One call's share of the rows of a step, on the host."""
+
+    window: Int[np.ndarray, "r"]
+    """Which window."""
+    branch: Int[np.ndarray, "r"]
+    """Which branch; see `guidance`."""
+    weight: Float32[np.ndarray, "r"]
+    """1, or 0 for a row that only fills the batch up."""
+
+
+def row_batches(windows: int, branches: int, rows_at_once: int) -> Iterator[RowBatch]:
+    """All rows of a step in batches of `rows_at_once`, a window's branches beside each other."""
+    rows = np.arange(windows * branches)
+    for start in range(0, len(rows), rows_at_once):
+        batch = np.arange(start, start + rows_at_once)
+        real = batch < len(rows)
+        batch = np.where(real, batch, rows[-1])
+        yield RowBatch(batch // branches, batch % branches, real.astype(np.float32))
+
+
+class PoseFeatures:
+    """PoseNet's features by window: kept on the device where all of them fit, else computed when asked for.
+
+    Args:
+        pose_net: the model.
+        poses: skeleton images of the video's frames, on the host. Frames of a window beyond them, of a video shorter
+            than it, repeat the last.
+        plan: the windows.
+        most_bytes: that are kept.
+    """
+
+    def __init__(
+        self,
+        pose_net: Model[PoseNet],
+        poses: UInt8[np.ndarray, "f H W 3"],
+        plan: Windows,
+        most_bytes: int = POSE_FEATURE_BYTES,
+    ):
+        self.pose_net, self.poses = pose_net, poses
+        self.indices = np.minimum(plan.indices, len(poses) - 1)
+        first = self._compute(0)
+        keep = first.nbytes * len(plan.indices) <= most_bytes
+        self.kept = [first, *map(self._compute, range(1, len(plan.indices)))] if keep else None
+
+    def _compute(self, window: int) -> Float[Array, "w h w2 d"]:
+        return _encode_poses(self.pose_net, self.poses[self.indices[window]])
+
+    def __call__(self, window: int) -> Float[Array, "w h w2 d"]:
+        """The features of a window's frames, in PoseNet's compute dtype."""
+        return self.kept[window] if self.kept else self._compute(window)
+
+
+@jax.jit
+def _encode_poses(pose_net: Model[PoseNet], poses: Array) -> Array:
+    return pose_net.module()(poses.astype(jnp.float32) / 127.5 - 1)

@@ -1,0 +1,64 @@
+"""Samplers: from noise to a clean sample, by a denoiser and a row of noise levels. Pure functions, as in k-diffusion.
+
+A sampler knows nothing of windows, guidance or the UNet: the denoiser does. It gives every clean sample that it works
+with to the hook first, and goes on with what the hook makes of it.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Float32
+
+from stableanimator_jax import diffusion
+
+Denoiser = Callable[[Float[Array, "f h w c"], Float[np.floating, ""]], Float[Array, "f h w c"]]
+"""Called with noisy latents and their noise level; gives the clean sample that it predicts."""
+
+Hook = Callable[[int, Float[Array, "f h w c"]], Float[Array, "f h w c"]]
+"""Called with a step's number, from 0, and its predicted clean sample; gives the one to go on with."""
+
+OnStep = Callable[[int, Float[Array, "f h w c"]], None]
+"""Called after a step with its number, from 0, and the latents as they are now."""
+
+
+class Sampler(Protocol):
+    """What `denoise` takes: `euler` and its kind."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        latents: Float[Array, "f h w c"],
+        sigmas: Float32[np.ndarray, "steps+1"],
+        *,
+        hook: Hook | None = None,
+        on_step: OnStep | None = None,
+    ) -> Float[Array, "f h w c"]:
+        """Denoise `latents`, noisy by `sigmas[0]`, along `sigmas`, the last of which is 0."""
+        ...
+
+
+def euler(
+    denoiser: Denoiser,
+    latents: Float[Array, "f h w c"],
+    sigmas: Float32[np.ndarray, "steps+1"],
+    *,
+    hook: Hook | None = None,
+    on_step: OnStep | None = None,
+) -> Float[Array, "f h w c"]:
+    """Euler steps of the probability-flow ODE, SVD's sampler. See `Sampler`."""
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        clean = denoiser(latents, sigma)
+        if hook is not None:
+            clean = hook(step, clean)
+        latents = _euler_step(clean, latents, sigma, sigma_next)
+        if on_step is not None:
+            on_step(step, latents)
+    return latents
+
+
+@jax.jit
+def _euler_step(clean: Array, latents: Array, sigma: Array, sigma_next: Array) -> Array:
+    return diffusion.euler_step(clean, latents, sigma, sigma_next)
