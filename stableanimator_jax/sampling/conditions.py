@@ -34,7 +34,7 @@ def encode_condition(
     """Encode the reference.
 
     Args:
-        face_encoder: None where the UNet takes no face; it then gets one token of zeros.
+        face_encoder: None where the UNet takes no face.
         reference: RGB at its own size, which is the size that CLIP's resize begins from; but from the output's size
             where that is below CLIP's own: trained on such pictures, the models never saw sharper ones.
         id_embedding: the raw ArcFace embedding; zeros for none.
