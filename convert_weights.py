@@ -16,8 +16,8 @@ from typing import Annotated, Literal, TypeVar
 
 import tyro
 
-from stableanimator_jax.cli import leave, parse_flags, run_command, run_script
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.scripts.cli import leave, parse_flags, run_command, run_script
 
 T = TypeVar("T")
 

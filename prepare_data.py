@@ -17,9 +17,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from stableanimator_jax.cli import leave, parse_flags, run_command, run_script
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.preparation.config import EncodeConfig, FacesConfig, VideosConfig
+from stableanimator_jax.scripts.cli import leave, parse_flags, run_command, run_script
 
 
 def main(argv: Sequence[str]) -> None:

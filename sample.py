@@ -19,10 +19,10 @@ from typing import Annotated
 import tyro
 
 from configs.drawn_people import get_config as drawn_people
-from stableanimator_jax.cli import config_file, flag_value, leave, parse_flags, run_script
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.sampling.record import read_record, version_changes
-from stableanimator_jax.sampling.run_config import SampleConfig
+from stableanimator_jax.scripts.cli import config_file, flag_value, leave, parse_flags, run_script
+from stableanimator_jax.scripts.sample.record import read_record, version_changes
+from stableanimator_jax.scripts.sample.settings import SampleConfig
 from stableanimator_jax.shipped import EMBEDDED
 
 
@@ -50,8 +50,8 @@ def main(argv: Sequence[str]) -> None:
             raise InputError(f"{source}: {e}") from e
     config = parse_flags(flags, Arguments(config=config), prog="sample.py", description=__doc__ or "").config
 
-    from stableanimator_jax.sampling.inputs import verify_inputs  # OpenCV and others: slow, and not for --help
-    from stableanimator_jax.sampling.run import run
+    from stableanimator_jax.scripts.sample.inputs import verify_inputs  # OpenCV and others: slow, and not for --help
+    from stableanimator_jax.scripts.sample.run import run
 
     config = config.absolute()
     if record is not None:

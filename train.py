@@ -10,7 +10,7 @@ stderr says what), 130 interrupted: what was done is saved.
 
 from collections.abc import Sequence
 
-from stableanimator_jax.cli import leave, parse, run_script
+from stableanimator_jax.scripts.cli import leave, parse, run_script
 from stableanimator_jax.training.config import TrainConfig
 
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> None:
     """Parse the command line and train. Raises `InputError`."""
     config = parse(argv, TrainConfig(), prog="train.py", description=__doc__ or "")
 
-    from stableanimator_jax.training.run import run  # slow to import, and not for --help
+    from stableanimator_jax.scripts.train.run import run  # slow to import, and not for --help
 
     run(config)
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from stableanimator_jax.sampling.models import Blueprint, Model
+from stableanimator_jax.models.functional import Blueprint, Model
 
 M = TypeVar("M", bound=nnx.Module)
 

@@ -28,12 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 from _device import machine, matmul_rate, peak_memory, random_model, versions
 
-from stableanimator_jax.cli import parse_flags, run_script
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.flops import matmul_flops
 from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.face_encoder import FaceEncoder
+from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.pose_net import PoseNet
@@ -42,8 +42,8 @@ from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.denoiser import Rows, predict
-from stableanimator_jax.sampling.models import Blueprint
 from stableanimator_jax.sampling.pipeline import Animator, check_size
+from stableanimator_jax.scripts.cli import parse_flags, run_script
 
 
 @dataclass(frozen=True)

@@ -31,16 +31,16 @@ import jax.numpy as jnp
 import numpy as np
 from _device import NOISE, difference, machine, matmul_rate, peak_memory, random_model, versions
 
-from stableanimator_jax.cli import parse_flags, run_script
 from stableanimator_jax.config import ArcFaceConfig, VAEConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.flops import matmul_flops
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.sampling.face_region import face_regions
 from stableanimator_jax.sampling.hjb import Faces, Refinement, lower_chunk, refine, refine_chunk
-from stableanimator_jax.sampling.models import Blueprint, Model
+from stableanimator_jax.scripts.cli import parse_flags, run_script
 
 LEARNING_RATE = 0.1  # the published first step's
 

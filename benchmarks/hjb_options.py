@@ -16,15 +16,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 from _device import machine, versions
 
-from stableanimator_jax.cli import parse_flags, run_script
 from stableanimator_jax.data.face_track import FaceTrack, load_face_boxes
 from stableanimator_jax.data.images import fit_aspect, load_image
 from stableanimator_jax.data.poses import load_poses
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.config import Crop, HJBConfig, SamplingConfig
 from stableanimator_jax.sampling.face_control import FaceOptimisation, StepReport
-from stableanimator_jax.sampling.face_inputs import Portrait, portrait
 from stableanimator_jax.sampling.pipeline import Animator
+from stableanimator_jax.scripts.cli import parse_flags, run_script
+from stableanimator_jax.scripts.sample.faces import Portrait, portrait
 from stableanimator_jax.shipped import EMBEDDED, EXAMPLE
 
 EXAMPLE_FRAMES = 32

@@ -25,7 +25,6 @@ import numpy as np
 from _device import machine, versions
 from clip_format import moving_clip, skeletons
 
-from stableanimator_jax.cli import parse_flags, run_script
 from stableanimator_jax.data.clip_format import ClipRecord, encode_jpeg, encode_png
 from stableanimator_jax.data.clip_source import ChosenClip, Clip, ClipSource
 from stableanimator_jax.data.encoded import (
@@ -44,6 +43,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.skeleton import draw_skeletons
 from stableanimator_jax.preparation.staging import StagedClip, write_clip
+from stableanimator_jax.scripts.cli import parse_flags, run_script
 
 
 @dataclass(frozen=True)

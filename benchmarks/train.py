@@ -31,12 +31,12 @@ import jax.numpy as jnp
 from _device import machine, matmul_rate, peak_memory, random_model, versions
 from jax.sharding import Mesh
 
-from stableanimator_jax.cli import parse_flags, run_script
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.device_batches import AnyDeviceBatch, DeviceBatch, DeviceEncodedBatch
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.parallel import batch_sharding, fsdp_shardings, make_mesh
 from stableanimator_jax.sampling.pipeline import check_size
+from stableanimator_jax.scripts.cli import parse_flags, run_script
 from stableanimator_jax.training.config import ObjectiveConfig, OptimizerConfig, Trainable, TrainableConfig
 from stableanimator_jax.training.optimizer import make_optimizer
 from stableanimator_jax.training.state import TrainState, begin, training_blueprints

@@ -8,7 +8,7 @@ that it never saw either, at 64x64; with a contact sheet and a plot of the face 
 """
 
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
-from stableanimator_jax.sampling.run_config import SampleConfig
+from stableanimator_jax.scripts.sample.settings import SampleConfig
 
 
 def get_config() -> SampleConfig:

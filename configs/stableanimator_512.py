@@ -9,7 +9,7 @@ the UNet and 25 guided steps, about 1 PFLOP; longer videos take windows that ove
 short: --rows-at-once 1, then --decode-chunk 2.
 """
 
-from stableanimator_jax.sampling.run_config import SampleConfig
+from stableanimator_jax.scripts.sample.settings import SampleConfig
 
 
 def get_config() -> SampleConfig:

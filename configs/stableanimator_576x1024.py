@@ -8,7 +8,7 @@ identity of the face. 16 frames take about 2.6 PFLOP, two and a half times as ma
 short: --rows-at-once 1, then --decode-chunk 2.
 """
 
-from stableanimator_jax.sampling.run_config import SampleConfig
+from stableanimator_jax.scripts.sample.settings import SampleConfig
 
 
 def get_config() -> SampleConfig:

@@ -10,12 +10,12 @@ import numpy as np
 from stableanimator_jax.config import ArcFaceConfig, StableAnimatorConfig
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.face_encoder import FaceEncoder
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.sampling.models import Blueprint, Model
 from stableanimator_jax.weights.rules import convert, plan_export
 from stableanimator_jax.weights.tables import tables
 from tests.golden_data import ReferenceWeights

@@ -16,10 +16,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from stableanimator_jax.cli import parse_flags, run_script
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.weights.blueprints import blueprint
+from stableanimator_jax.models.catalogue import blueprint
+from stableanimator_jax.scripts.cli import parse_flags, run_script
 from stableanimator_jax.weights.rules import Shape, plan_export
 from stableanimator_jax.weights.state_dict_writers import FileFormat, require_writer, write_pth, write_safetensors
 from stableanimator_jax.weights.svd_configs import svd_configs

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from stableanimator_jax.data.driving import read_driving
 from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.files import is_directory
 from stableanimator_jax.data.images import BLACK, load_image
 from stableanimator_jax.data.numbered import IMAGE_SUFFIXES, numbered_frames, numbered_images
+from stableanimator_jax.data.resampling import read_driving
 from stableanimator_jax.errors import InputError, printable
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.faces import EMBEDDING_DIM

@@ -6,12 +6,12 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
+from stableanimator_jax.models.clip_input import clip_pixels
 from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.face_encoder import FaceEncoder
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.sampling.clip_input import clip_pixels
-from stableanimator_jax.sampling.models import Model
 
 
 def reference_pixels(reference: UInt8[np.ndarray, "H0 W0 3"], height: int, width: int) -> Float[np.ndarray, "H W 3"]:

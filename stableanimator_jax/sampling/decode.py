@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.sampling.models import Model
 
 
 @jax.jit

@@ -13,13 +13,13 @@ from jaxtyping import Array, Float, UInt8
 from stableanimator_jax import diffusion
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.parallel import replicated
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.denoiser import PoseFeatures, WindowDenoiser, predict
 from stableanimator_jax.sampling.guidance import guidance_scales
-from stableanimator_jax.sampling.models import Model
 from stableanimator_jax.sampling.samplers import Hook, OnStep, Sampler, euler
 from stableanimator_jax.sampling.windows import plan_windows
 

@@ -17,11 +17,11 @@ from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from stableanimator_jax import diffusion
 from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet, predict_v
 from stableanimator_jax.parallel import replicated, shard_batch
 from stableanimator_jax.sampling.guidance import UNCONDITIONAL, guide, unconditional_where
-from stableanimator_jax.sampling.models import Model
 from stableanimator_jax.sampling.windows import Windows
 
 # Pose features of all windows are kept on the device from step to step while they fit into this; a longer video's

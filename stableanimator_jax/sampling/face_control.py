@@ -12,13 +12,13 @@ from jaxtyping import Array, Float, Float32, UInt8
 from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.sampling.config import Crop, HJBConfig
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.face_crop import alignment_transforms, crop_boxes, warp_aligned
 from stableanimator_jax.sampling.hjb import Faces, refine
-from stableanimator_jax.sampling.models import Blueprint, Model
 
 if TYPE_CHECKING:
     from stableanimator_jax.perception.faces import Detection  # imports OpenCV, which the sampler does not need

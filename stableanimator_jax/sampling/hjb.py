@@ -17,10 +17,10 @@ from jax.sharding import Sharding
 from jaxtyping import Array, Bool, Float
 
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.sampling.face_crop import crop_boxes, warp_aligned
 from stableanimator_jax.sampling.face_region import face_regions, shifted, whole_frames
-from stableanimator_jax.sampling.models import Model
 
 ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 SMALLEST_NORM = 1e-8  # torch's cosine_similarity guards against zero vectors with it

@@ -15,6 +15,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.face_encoder import FaceEncoder
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.pose_net import PoseNet
@@ -25,10 +26,9 @@ from stableanimator_jax.sampling.config import Crop, SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.denoise import Progress, denoise
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
-from stableanimator_jax.sampling.models import Blueprint, Model
 from stableanimator_jax.sampling.samplers import Hook
 from stableanimator_jax.shipped import EMBEDDED
-from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.opening import open_checkpoint
 
 Dtype = Literal["bfloat16", "float32"]
 PUBLISHED = SamplingConfig()

@@ -13,8 +13,9 @@ from stableanimator_jax.config import read_json
 from stableanimator_jax.data.files import replacing
 from stableanimator_jax.data.loader import Loader, content_hash
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.scripts.train.run_settings import say
 from stableanimator_jax.training.hosts import from_each
-from stableanimator_jax.training.settings import CONTENTS, DAMAGED, say
+from stableanimator_jax.scripts.train.run_settings import CONTENTS, DAMAGED
 
 _NAMES_SHOWN = 3
 

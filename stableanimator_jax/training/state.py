@@ -16,14 +16,14 @@ from jaxtyping import Array, Float, Int32, PyTree, UInt32
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.catalogue import Dtype, blueprint
+from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.parallel import fsdp_shardings
-from stableanimator_jax.sampling.models import Blueprint
 from stableanimator_jax.training.config import ModelConfig, TrainConfig
 from stableanimator_jax.training.trainable import TRAINED_MODELS, Params, split_abstract
-from stableanimator_jax.weights.blueprints import Dtype, blueprint
 from stableanimator_jax.weights.checkpoint import describe, load_params
-from stableanimator_jax.weights.embedded import CheckpointSource
+from stableanimator_jax.weights.opening import CheckpointSource
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
 
 MADE_ANEW = ("pose_net", "face_encoder")

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, PyTree
 
 from stableanimator_jax import diffusion
 from stableanimator_jax.data.device_batches import AnyDeviceBatch, DeviceBatch
+from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.parallel import fsdp_shardings
-from stableanimator_jax.sampling.models import Blueprint
 from stableanimator_jax.training.config import ObjectiveConfig, TrainableConfig
-from stableanimator_jax.training.encode import EncodingNoise, encode_batch, from_moments
+from stableanimator_jax.training.latents import EncodingNoise, encode_batch, from_moments
 from stableanimator_jax.training.objective import Draws, denoising_error
 from stableanimator_jax.training.state import TrainState
 from stableanimator_jax.training.trainable import Params, assemble

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from stableanimator_jax.sampling.models import Blueprint, Model
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.training.config import Trainable, TrainableConfig
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from stableanimator_jax.weights.checkpoint import stream_params
-from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.opening import open_checkpoint
 
 
 def fingerprint(checkpoint: str, model: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stableanimator_jax.weights.checkpoint import describe, stored_params, stream_params
-from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.opening import open_checkpoint
 from stableanimator_jax.weights.run_folder import CHECKPOINTS, WEIGHTS
 
 _SHOWN = 5

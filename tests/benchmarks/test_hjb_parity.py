@@ -8,8 +8,8 @@ import pytest
 
 from stableanimator_jax.config import ArcFaceConfig
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.sampling.models import Blueprint
 from tests.benchmarks.test_hjb import NOISE, SECONDS, TINY, run, table
 
 torch = pytest.importorskip("torch")

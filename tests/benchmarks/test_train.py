@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import pytest
 
-from stableanimator_jax.cli import run_script
 from stableanimator_jax.parallel import make_mesh
+from stableanimator_jax.scripts.cli import run_script
 from stableanimator_jax.training.config import OptimizerConfig
 from stableanimator_jax.training.optimizer import make_optimizer
 from stableanimator_jax.training.state import begin

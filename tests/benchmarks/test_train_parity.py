@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import pytest
 
+from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.unet import UNet
-from stableanimator_jax.sampling.models import Blueprint
 from stableanimator_jax.training.config import TrainableConfig
 from stableanimator_jax.training.trainable import split_abstract
 from tests.training.mini_model import MINI

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableanimator_jax.data.driving import read_driving
 from stableanimator_jax.data.poses import load_poses
+from stableanimator_jax.data.resampling import read_driving
 from stableanimator_jax.errors import InputError
 from tests.data.clips import clip, encode, numbered, numbers, one_line, write
 

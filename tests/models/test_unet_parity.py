@@ -9,8 +9,8 @@ import pytest
 
 from stableanimator_jax.config import UNetConfig
 from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.unet import UNet
-from stableanimator_jax.sampling.models import Blueprint, Model
 from stableanimator_jax.weights.rules import convert, export
 from stableanimator_jax.weights.tables import UNET, add_id_adapter
 from tests.golden_data import assert_close

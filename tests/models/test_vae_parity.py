@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from stableanimator_jax.config import VAEConfig
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.sampling.models import Blueprint, Model
 from stableanimator_jax.weights.rules import convert
 from stableanimator_jax.weights.tables import VAE as TABLE
 from tests.golden_data import assert_close

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import prepare_data
-from stableanimator_jax.cli import run_script
 from stableanimator_jax.data.prepared import read_dataset_file
 from stableanimator_jax.preparation.config import BeamConfig
+from stableanimator_jax.scripts.cli import run_script
 from tests.preparation.training_videos import FLAGS, flags, models, scene, tree_bytes, write_video
 
 ROOT = Path(__file__).parents[2]

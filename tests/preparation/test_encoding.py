@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import prepare_data
-from stableanimator_jax.cli import run_script
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.device_batches import DeviceBatch, DeviceBatches
 from stableanimator_jax.data.encoded import EncodedClips, clip_files, encoded_folder
@@ -20,18 +19,19 @@ from stableanimator_jax.data.loader import LoaderConfig, make_loader
 from stableanimator_jax.data.prepared import PreparedClips
 from stableanimator_jax.data.published_layout import PublishedLayout
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.catalogue import blueprint
+from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.preparation import encoding
 from stableanimator_jax.preparation.dataset_writer import TRAIN, VALIDATION, write_dataset
 from stableanimator_jax.preparation.staging import StagedClip, write_clip
-from stableanimator_jax.sampling.models import Blueprint
-from stableanimator_jax.training.encode import EncodingNoise, encode_batch, from_moments
-from stableanimator_jax.weights.blueprints import blueprint
+from stableanimator_jax.scripts.cli import run_script
+from stableanimator_jax.training.latents import EncodingNoise, encode_batch, from_moments
 from stableanimator_jax.weights.checkpoint import save_checkpoint
-from stableanimator_jax.weights.embedded import open_checkpoint
 from stableanimator_jax.weights.fingerprint import fingerprint
+from stableanimator_jax.weights.opening import open_checkpoint
 from tests.data.published_folders import make_folder
 from tests.data.test_clip_format import record
 from tests.random_params import random_params

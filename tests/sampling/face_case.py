@@ -8,10 +8,10 @@ import numpy as np
 
 from stableanimator_jax.config import ArcFaceConfig, VAEConfig
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.sampling.face_crop import ARCFACE_LANDMARKS, alignment_transforms
 from stableanimator_jax.sampling.hjb import Faces, face_similarities
-from stableanimator_jax.sampling.models import Blueprint, Model
 from tests.golden_models import FLOAT32
 from tests.random_params import random_params
 

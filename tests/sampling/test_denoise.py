@@ -119,7 +119,7 @@ def test_rows_spread_over_a_mesh_give_the_same_video(models):
         from stableanimator_jax.parallel import make_mesh, replicated
         from stableanimator_jax.sampling.config import SamplingConfig
         from stableanimator_jax.sampling.denoise import denoise
-        from stableanimator_jax.sampling.models import Model
+        from stableanimator_jax.models.functional import Model
         from tests.golden_models import reference_model
         from tests.sampling.test_denoise import inputs
 

@@ -7,10 +7,10 @@ import optax
 import pytest
 
 from stableanimator_jax import diffusion
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.sampling import hjb
 from stableanimator_jax.sampling.hjb import Faces, lower_chunk, refine, refine_chunk
-from stableanimator_jax.sampling.models import Blueprint, Model
 from tests.golden_data import load
 from tests.golden_models import channels_last, reference_model
 from tests.sampling.face_case import (

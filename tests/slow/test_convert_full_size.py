@@ -71,7 +71,7 @@ SHARDED = """
 import sys, jax
 jax.config.update("jax_num_cpu_devices", 8)
 from stableanimator_jax.parallel import fsdp_shardings, make_mesh
-from stableanimator_jax.weights.blueprints import blueprint
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.weights.checkpoint import load_config, load_params
 abstract = blueprint(load_config(sys.argv[1]), "unet").abstract_params()
 shardings = fsdp_shardings(abstract, make_mesh())

@@ -16,8 +16,8 @@ import pytest
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.unet import UNet
-from stableanimator_jax.sampling.models import Blueprint, Model
 from stableanimator_jax.weights.rules import plan_import, stream, unflatten
 from stableanimator_jax.weights.tables import UNET
 from tests.golden_data import ReferenceWeights, assert_close, load, manifest

@@ -19,11 +19,11 @@ from jax.sharding import Mesh
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.models.attention import compile_for
 from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.parallel import batch_sharding, make_mesh, replicated
 from stableanimator_jax.sampling.denoiser import Rows, predict
-from stableanimator_jax.sampling.models import Blueprint, Model
 
 pytestmark = [
     pytest.mark.slow,

@@ -20,11 +20,11 @@ from jax.experimental import topologies
 from stableanimator_jax.config import ArcFaceConfig, VAEConfig
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.attention import compile_for
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.sampling.face_region import face_regions
 from stableanimator_jax.sampling.hjb import lower_chunk
-from stableanimator_jax.sampling.models import Blueprint, Model
 from tests.slow.test_tpu_compile import COMPILER_OPTIONS, GIB, TPU_ENVIRONMENT
 
 pytestmark = [

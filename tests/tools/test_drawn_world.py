@@ -11,10 +11,10 @@ from stableanimator_jax.data.loader import LoaderConfig, make_loader
 from stableanimator_jax.data.poses import load_poses
 from stableanimator_jax.data.prepared import PreparedClips
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.perception.skeleton import FACE
-from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import save_checkpoint
-from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.opening import open_checkpoint
 from tests.random_params import random_params
 from tools.drawn_world.canvas import background
 from tools.drawn_world.clips import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, draw_clip, skeletons, small_skeletons

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.catalogue import blueprint
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
-from stableanimator_jax.sampling.models import Model
 from stableanimator_jax.shipped import EMBEDDED
-from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint
-from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.opening import open_checkpoint
 from tests.random_params import random_params
 from tools.drawn_world import ablations
 from tools.drawn_world.ablation_report import Claim, claims, table, verdict

@@ -151,7 +151,7 @@ def test_parts_and_whole_chunks_of_people():
 
 
 def test_the_base_is_what_training_begins_from(tmp_path: Path):
-    from stableanimator_jax.weights.blueprints import blueprint
+    from stableanimator_jax.models.catalogue import blueprint
     from stableanimator_jax.weights.checkpoint import describe, save_checkpoint, stream_params
     from tests.random_params import random_params
 
@@ -175,7 +175,7 @@ def test_the_base_is_what_training_begins_from(tmp_path: Path):
 
 
 def test_the_ablations_begin_with_new_face_tokens_in_a_trained_unet(tmp_path: Path):
-    from stableanimator_jax.weights.blueprints import blueprint
+    from stableanimator_jax.models.catalogue import blueprint
     from stableanimator_jax.weights.checkpoint import save_checkpoint, stream_params
     from tests.random_params import random_params
 
@@ -204,7 +204,7 @@ def test_the_ablations_begin_with_new_face_tokens_in_a_trained_unet(tmp_path: Pa
 
 
 def test_what_ships_is_small_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from stableanimator_jax.weights.blueprints import blueprint
+    from stableanimator_jax.models.catalogue import blueprint
     from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint, stored_params, stream_params
     from tests.random_params import random_params
     from tools.drawn_world.ship import ShipConfig, ship

@@ -15,7 +15,7 @@ from stableanimator_jax.config import (
     UNetConfig,
     VAEConfig,
 )
-from stableanimator_jax.weights.blueprints import blueprint
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint
 from tests.random_params import random_params
 

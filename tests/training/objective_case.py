@@ -8,8 +8,8 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.sampling.models import Model
 from stableanimator_jax.training.objective import Draws, EncodedBatch, denoising_error
 from stableanimator_jax.weights.rules import export
 from stableanimator_jax.weights.tables import tables

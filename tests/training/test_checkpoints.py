@@ -18,9 +18,9 @@ import optax
 import pytest
 
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.sampling.pipeline import Animator
 from stableanimator_jax.training.checkpoints import CheckpointConfig, Checkpoints
-from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import MODELS, describe, load_params, stored_params, stream_params
 from tests.random_params import random_params
 from tests.training.checkpoint_states import CONFIG, abstract, data_state, require_equal, train_state, weights

@@ -9,9 +9,9 @@ import pytest
 
 from tests.data.published_folders import make_folder
 from tests.preparation.test_encoding import spoil
+from tests.scripts.test_train import wait_for
+from tests.scripts.train_script import finish, losses, start, train, train_together
 from tests.training.mini_model import save_mini_model
-from tests.training.test_train_script import wait_for
-from tests.training.train_script import finish, losses, start, train, train_together
 
 
 @pytest.fixture(scope="module")

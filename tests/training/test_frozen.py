@@ -11,11 +11,11 @@ from stableanimator_jax.training.export import Export
 from stableanimator_jax.training.state import frozen_digest, load, training_blueprints
 from stableanimator_jax.training.trainable import TRAINED_MODELS
 from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint, stream_params
-from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.opening import open_checkpoint
 from stableanimator_jax.weights.rules import dotted
+from tests.scripts.train_script import finish_together, start_together
 from tests.training.drawn_clips import write_drawn_dataset
 from tests.training.mini_model import MINI, mini_params, save_mini_model
-from tests.training.train_script import finish_together, start_together
 
 LARGE = (3, 256, 128)  # more elements than are ever left whole on every device
 

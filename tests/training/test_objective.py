@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stableanimator_jax.sampling.models import Model
+from stableanimator_jax.models.functional import Model
 from tests.golden_data import assert_close, load
 from tests.golden_models import TINY, channels_last
 from tests.training import objective_case

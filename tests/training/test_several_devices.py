@@ -4,10 +4,10 @@ import signal
 
 import pytest
 
+from tests.scripts.test_train import wait_for
+from tests.scripts.train_script import finish_together, losses, start_together, train, train_together
 from tests.training.drawn_clips import write_drawn_dataset
 from tests.training.mini_model import save_mini_model
-from tests.training.test_train_script import wait_for
-from tests.training.train_script import finish_together, losses, start_together, train, train_together
 
 STEPS = 20
 

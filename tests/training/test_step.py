@@ -17,7 +17,7 @@ from stableanimator_jax.training.optimizer import learning_rate, make_optimizer
 from stableanimator_jax.training.state import TrainState, begin, load, training_blueprints
 from stableanimator_jax.training.step import BANDS, Metrics, Step, Task, make_step, means
 from stableanimator_jax.training.trainable import Params, assemble, is_trained, split_abstract
-from stableanimator_jax.weights.embedded import CheckpointSource
+from stableanimator_jax.weights.opening import CheckpointSource
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
 from tests.training.mini_model import MINI, save_mini_model
 

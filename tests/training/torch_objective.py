@@ -7,8 +7,8 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.sampling.models import Blueprint
 from stableanimator_jax.weights.rules import plan_export
 from stableanimator_jax.weights.tables import tables
 from tests.golden.reference_weights import reference_array

@@ -23,7 +23,7 @@ from stableanimator_jax.config import (
     VAEConfig,
 )
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.weights.blueprints import Dtype, blueprint
+from stableanimator_jax.models.catalogue import Dtype, blueprint
 from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint, stream_params
 from stableanimator_jax.weights.exporting import export_weights
 from stableanimator_jax.weights.importing import import_weights

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from stableanimator_jax.weights.exporting import export_weights
 from tests.golden_data import assert_close

@@ -9,7 +9,7 @@ import pytest
 
 from stableanimator_jax.config import StableAnimatorConfig, VAEConfig
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.weights.blueprints import blueprint
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from stableanimator_jax.weights.fingerprint import fingerprint
 from tests.random_params import random_params

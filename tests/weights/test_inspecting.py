@@ -8,7 +8,7 @@ import pytest
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.weights.blueprints import Dtype, blueprint
+from stableanimator_jax.models.catalogue import Dtype, blueprint
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from stableanimator_jax.weights.inspecting import inspect_checkpoint
 

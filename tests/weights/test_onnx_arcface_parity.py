@@ -14,8 +14,8 @@ import pytest
 from stableanimator_jax.config import ArcFaceConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.sampling.models import Blueprint, Model
 from stableanimator_jax.weights.checkpoint import load_config, load_params
 from stableanimator_jax.weights.importing import import_weights
 from stableanimator_jax.weights.onnx_arcface import infer_arcface_config, read_onnx_arcface

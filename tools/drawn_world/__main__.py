@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from stableanimator_jax.cli import parse_flags, run_command, run_script
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.runtime import keep_compiled_programs
+from stableanimator_jax.scripts.cli import parse_flags, run_command, run_script
 
 
 def main(argv: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from stableanimator_jax.sampling.contact_sheet import chosen_frames
+from stableanimator_jax.scripts.sample.contact_sheet import chosen_frames
 from tools.drawn_world.study import Study
 
 _ENLARGED = 128  # pixels of a picture on the sheet, about

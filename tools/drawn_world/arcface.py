@@ -12,13 +12,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.catalogue import blueprint
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.sampling.face_crop import crop_boxes
-from stableanimator_jax.sampling.models import Model
-from stableanimator_jax.training.encode import pixels
-from stableanimator_jax.weights.blueprints import blueprint
+from stableanimator_jax.training.latents import pixels
 from stableanimator_jax.weights.checkpoint import save_checkpoint
-from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.opening import open_checkpoint
 from tools.drawn_world.clips import TRAIN_SEEDS, VALIDATION_SEEDS, draw_moment
 from tools.drawn_world.dataset import embed_faces
 from tools.drawn_world.fitting import FitConfig, fit

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.unet import UNet
-from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import require_replaceable, save_checkpoint
-from stableanimator_jax.weights.embedded import open_checkpoint
+from stableanimator_jax.weights.opening import open_checkpoint
 from stableanimator_jax.weights.rules import flatten, unflatten
 from tools.drawn_world.model import CONFIG
 

@@ -22,16 +22,16 @@ from stableanimator_jax.data.prepared import DATASET_FILE
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.interrupts import check_interrupted
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.catalogue import blueprint
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.perception.faces import EMBEDDING_DIM
 from stableanimator_jax.preparation.dataset_writer import TRAIN, VALIDATION, write_dataset
 from stableanimator_jax.preparation.staging import StagedClip, read_clip, write_clip
 from stableanimator_jax.sampling.face_crop import crop_boxes
-from stableanimator_jax.sampling.models import Model
-from stableanimator_jax.training.encode import pixels
-from stableanimator_jax.weights.blueprints import blueprint
+from stableanimator_jax.training.latents import pixels
 from stableanimator_jax.weights.checkpoint import require_models
-from stableanimator_jax.weights.embedded import open_checkpoint
 from stableanimator_jax.weights.fingerprint import fingerprint
+from stableanimator_jax.weights.opening import open_checkpoint
 from tools.drawn_world.clips import TRAIN_SEEDS, VALIDATION_SEEDS, draw_clip, lossless_enough_jpeg, small_skeletons
 from tools.drawn_world.settings import claim, make_folder, require_counts
 

@@ -14,10 +14,10 @@ from flax import nnx
 from jaxtyping import Array
 
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.models.clip_input import clip_pixels
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.sampling.clip_input import clip_pixels
-from stableanimator_jax.training.encode import pixels
+from stableanimator_jax.training.latents import pixels
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from tools.drawn_world.clips import TRAIN_SEEDS, VALIDATION_SEEDS, draw_moment
 from tools.drawn_world.fitting import FitConfig, fit

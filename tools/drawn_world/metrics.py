@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.models.clip_input import clip_pixels
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
-from stableanimator_jax.sampling.clip_input import clip_pixels
-from stableanimator_jax.sampling.models import Model
-from stableanimator_jax.training.encode import pixels
+from stableanimator_jax.training.latents import pixels
 from tools.drawn_world.people import Colour
 
 

@@ -23,15 +23,15 @@ from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.interrupts import check_interrupted
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.catalogue import blueprint
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
 from stableanimator_jax.sampling.face_control import FaceOptimisation
-from stableanimator_jax.sampling.models import Model
 from stableanimator_jax.sampling.pipeline import Animator
-from stableanimator_jax.weights.blueprints import blueprint
 from stableanimator_jax.weights.checkpoint import MODELS
-from stableanimator_jax.weights.embedded import open_checkpoint
 from stableanimator_jax.weights.fingerprint import fingerprint
+from stableanimator_jax.weights.opening import open_checkpoint
 from tools.drawn_world.clips import VALIDATION_SEEDS, draw_moment
 from tools.drawn_world.dataset import embed_faces
 from tools.drawn_world.intervals import Estimate, draw_pairs, frechet, mean

@@ -1,0 +1,275 @@
+"""Everything a run reads: found, checked and loaded before anything is computed, and hashed for its record."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from stableanimator_jax.data.files import is_directory
+from stableanimator_jax.data.images import automatic_size, fit_aspect, load_image
+from stableanimator_jax.data.keypoints import keypoints_beside
+from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.perception.boxes import centres
+from stableanimator_jax.perception.faces import Detection, FaceAnalyser, load_face_embedding
+from stableanimator_jax.scripts.sample.driving import (
+    driving_fps,
+    extract_poses,
+    find_reference_person,
+    open_estimator,
+    save_poses,
+)
+from stableanimator_jax.scripts.sample.faces import (
+    FaceInputs,
+    KnownFace,
+    Portrait,
+    face_to_reach,
+    find_reference_face,
+    read_boxes,
+    read_faces,
+    reference_choice,
+)
+from stableanimator_jax.scripts.sample.outputs import check_outputs, output_fps
+from stableanimator_jax.scripts.sample.record import InputFile, Record, sha256_of
+from stableanimator_jax.scripts.sample.settings import SampleConfig
+from stableanimator_jax.shipped import EMBEDDED, EXAMPLE, checkpoint_path, is_shipped
+
+_MODELS = ("unet", "pose_net", "vae", "image_encoder")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose face it is."""
+
+    embedding: Float32[np.ndarray, "512"] | Portrait | None
+    """Raw ArcFace embedding, or what the checkpoint's own ArcFace is to make it of; None where there is neither."""
+    source: str
+    """Where it comes from, in words."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the models take."""
+
+    reference: UInt8[np.ndarray, "h w 3"]
+    """Of the output's aspect, at its own resolution."""
+    poses: UInt8[np.ndarray, "f H W 3"]
+    """At the output's size."""
+    fps: float
+    """Frames a second that the output plays at."""
+    identity: Identity
+    face: FaceInputs | None
+    """What the face optimisation needs; None where it is off."""
+
+
+def read_inputs(config: SampleConfig) -> Inputs:
+    """Check that the outputs can be written, then read every input but the weights.
+
+    Raises:
+        InputError: an output cannot be written, an input cannot be used, or the output's size does not suit the models.
+    """
+    reference_path, poses_path = _reference(config), _poses(config)
+    check_outputs(config)
+    # The quick checks first: opening a checkpoint takes seconds, InsightFace too.
+    reference = load_image(reference_path, what="reference image")
+    if poses_path is not None:
+        pose_files(poses_path)
+    if config.insightface_root is not None and not is_directory(config.insightface_root):
+        raise InputError(f"--insightface-root {config.insightface_root} is not a directory")
+    embedding = None if config.face_embedding is None else load_face_embedding(config.face_embedding)
+    width, height = _output_size(config, poses_path, reference)
+    try:
+        fitted = fit_aspect(reference, width, height, config.fit)
+    except InputError as e:
+        raise InputError(f"reference image {reference_path}: {e}") from e
+    # Before the poses, which take long to find in a video.
+    analyser = None if config.insightface_root is None else FaceAnalyser(config.insightface_root)
+    estimator = None if config.driving is None else open_estimator(config)
+    boxes = read_boxes(config, reference)
+    standing = None
+    if estimator is not None and config.aligns:
+        standing = find_reference_person(estimator, reference, reference_choice(config, boxes))
+    known = find_reference_face(config, reference, (width, height), analyser, boxes, standing)
+    if not _takes_faces(config):
+        if embedding is not None or analyser is not None or config.embeds_reference:
+            print("warning: these weights have no ID adapter: no face is given to them", file=sys.stderr)
+        identity = Identity(None, "none (these weights have no ID adapter), the reference image alone")
+    elif embedding is not None:
+        identity = Identity(embedding, f"the embedding in {config.face_embedding}")
+    elif config.embeds_reference:
+        identity = _own_identity(known, reference_path)
+    elif analyser is not None:
+        identity = _found_identity(analyser, reference, known.found, reference_path)
+    else:
+        identity = Identity(None, "none (no --insightface-root or --face-embedding), the reference image alone")
+    wanted = face_to_reach(config, known, embedding) if config.optimises_faces else None
+
+    driven = None
+    if estimator is not None:
+        fps = output_fps(config, driving_fps(config), width, height)
+        driven = extract_poses(config, estimator, standing, width, height)
+        poses = driven.poses
+    else:
+        assert poses_path is not None  # or there is a driving video
+        poses = load_poses(poses_path, width, height, config.fit)
+        if poses.fps_note:
+            print(f"warning: poses {poses_path} {poses.fps_note}", file=sys.stderr)
+        fps = output_fps(config, poses.fps, width, height)
+    face = None
+    if wanted is not None:
+        place = poses_path if driven is None else driven.keypoints
+        assert place is not None  # poses are a file or driven
+        face = read_faces(config, known, wanted, place, poses.frames)
+    if driven is not None and config.save_poses is not None:
+        save_poses(config.save_poses, config, reference, driven)
+    return Inputs(reference=fitted, poses=poses.frames, fps=fps, identity=identity, face=face)
+
+
+def hash_inputs(config: SampleConfig) -> dict[str, InputFile]:
+    """The sha256 of every file that a run of `config` reads, by the name of the setting.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    return {name: _hash(name, path) for name, path in _input_paths(config).items()}
+
+
+def verify_inputs(record: Record, config: SampleConfig) -> None:
+    """Check that the inputs which a recorded run read are still what they were.
+
+    Those that `config` names differently, by a flag given on purpose, are not looked at.
+
+    Args:
+        record: the run to be repeated.
+        config: its configuration as flags have changed it, with absolute paths.
+
+    Raises:
+        InputError: an input is missing or has changed.
+    """
+    paths = _input_paths(config)
+    for name, then in record.inputs.items():
+        if name not in paths or _shown(paths[name]) != then.path:
+            continue
+        flag = "--poses" if name == "keypoints" else f"--{name.replace('_', '-')}"  # they lie beside the poses
+        if not _exists(paths[name]):
+            raise InputError(f"the recorded run's {flag} {paths[name]} is no longer there; give another by {flag}")
+        if _hash(name, paths[name]).sha256 != then.sha256:
+            raise InputError(
+                f"the recorded run's {flag} {paths[name]} has changed since (its sha256 is another): restore it, "
+                f"or give another by {flag}"
+            )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name too long
+        return False
+
+
+def _reference(config: SampleConfig) -> Path:
+    if config.reference is None and config.checkpoint != EMBEDDED:
+        raise InputError("give the person's photo: --reference IMAGE")
+    return config.reference or EXAMPLE / "reference.png"
+
+
+def _poses(config: SampleConfig) -> Path | None:
+    """None where the poses come from a driving video."""
+    if config.driving is not None:
+        return None
+    if config.poses is None and config.checkpoint != EMBEDDED:
+        raise InputError(
+            "give the movement: --driving, a video of anybody, or --poses, a directory of frame_N.png or a video of "
+            "skeletons"
+        )
+    return config.poses or EXAMPLE / "poses"
+
+
+def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray) -> tuple[int, int]:
+    from stableanimator_jax.sampling.pipeline import check_size  # imports JAX
+    from stableanimator_jax.weights.checkpoint import models_in, require_models
+    from stableanimator_jax.weights.opening import open_checkpoint
+
+    source = open_checkpoint(config.checkpoint)
+    require_models(source.path, (*_MODELS, *["face_encoder"] * source.config.unet.takes_faces))
+    if (config.optimises_faces or config.embeds_reference) and "arcface" not in models_in(source.path):
+        asking = "the face optimisation" if config.optimises_faces else "--identity checkpoint"
+        raise InputError(
+            f"checkpoint {source.path} has no arcface, which {asking} needs: import the checkpoint again with "
+            "--arcface glintr100_torch.pth (of StableAnimator's files) or glintr100.onnx (of antelopev2)"
+        )
+    models = source.config
+    if config.width is not None and config.height is not None:
+        check_size(models, width=config.width, height=config.height)
+        return config.width, config.height
+    if poses is None:
+        return automatic_size(reference.shape[1], reference.shape[0])
+    width, height = pose_size(poses)
+    try:
+        check_size(models, width=width, height=height)
+    except InputError as e:
+        raise InputError(f"without --width and --height the output has the poses' size, but {e}") from e
+    return width, height
+
+
+def _takes_faces(config: SampleConfig) -> bool:
+    from stableanimator_jax.weights.opening import open_checkpoint
+
+    return open_checkpoint(config.checkpoint).config.unet.takes_faces
+
+
+def _own_identity(known: KnownFace, path: Path) -> Identity:
+    if known.portrait is not None:
+        words = f"the reference's face, its box from {known.source}, by the checkpoint's own ArcFace"
+        return Identity(known.portrait, words)
+    if known.analyser is not None:
+        return Identity(None, f"none: InsightFace finds no face of the person in {path}; the reference image alone")
+    flags = '--face-boxes with a "reference", --insightface-root or --face-embedding'
+    return Identity(None, f"none (no {flags}), the reference image alone")
+
+
+def _found_identity(analyser: FaceAnalyser, reference: np.ndarray, found: Detection | None, path: Path) -> Identity:
+    if found is None:
+        return Identity(None, f"none: InsightFace finds no face of the person in {path}; the reference image alone")
+    x, y = centres(found.bbox[None])[0].round().astype(int)
+    words = f"the face around {x},{y} in {path}, found by InsightFace (score {found.score:.2f})"
+    return Identity(analyser.identify(reference, found).embedding, words)
+
+
+def _input_paths(config: SampleConfig) -> dict[str, Path]:
+    paths = {
+        "reference": _reference(config),
+        "poses": _poses(config),
+        "driving": config.driving,
+        "dwpose": None if config.driving is None else config.dwpose,
+        "insightface_root": config.insightface_root,
+        "face_embedding": config.face_embedding,
+        "checkpoint": checkpoint_path(config.checkpoint),
+    }
+    if config.optimises_faces or config.embeds_reference:
+        paths["face_boxes"] = config.face_boxes
+    if config.optimises_faces:
+        paths["face_masks"] = config.face_masks
+        poses = _poses(config)
+        if poses is not None and config.face_boxes is None and config.face_masks is None:
+            paths["keypoints"] = keypoints_beside(poses)
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def _shown(path: Path) -> str | None:
+    """As a record names it; what ships in this package, wherever that may lie, has no path."""
+    return None if is_shipped(path) else str(path)
+
+
+def _hash(name: str, path: Path) -> InputFile:
+    if path.is_file():
+        return InputFile(_shown(path), sha256_of([path]))
+    if name in ("poses", "face_masks"):
+        files = pose_files(path)
+    else:
+        files = sorted(
+            f for f in path.rglob("*.onnx" if name in ("insightface_root", "dwpose") else "*") if f.is_file()
+        )
+    return InputFile(_shown(path), sha256_of(files, directory=path))

@@ -1,0 +1,50 @@
+"""Checkpoints by name: a directory, or the word `embedded` for the small one that ships in this package."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.models.functional import Blueprint, Model
+from stableanimator_jax.parallel import replicated
+from stableanimator_jax.shipped import checkpoint_path
+from stableanimator_jax.weights.checkpoint import load_config, load_params
+
+M = TypeVar("M", bound=nnx.Module)
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """Where weights come from."""
+
+    config: StableAnimatorConfig
+    path: Path
+
+    def load(self, name: str, blueprint: Blueprint[M], mesh: Mesh | None = None) -> Model[M]:
+        """One model, copied to each device of a mesh, or else on JAX's default device.
+
+        Raises:
+            InputError: as `checkpoint.load_params`.
+        """
+        sharding = replicated(mesh)
+        placed = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), blueprint.abstract_params()
+        )
+        return Model(load_params(self.path, name, placed), blueprint)
+
+
+def open_checkpoint(name: str) -> CheckpointSource:
+    """Find a checkpoint and read its configuration; weights are not touched.
+
+    Args:
+        name: a checkpoint directory, or "embedded".
+
+    Raises:
+        InputError: there is no such directory, or it is not a checkpoint.
+    """
+    path = checkpoint_path(name)
+    return CheckpointSource(load_config(path), path)
