@@ -30,9 +30,9 @@ from _device import machine, matmul_rate, peak_memory, random_model, versions
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.flops import matmul_flops
 from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.face_encoder import FaceEncoder
+from stableanimator_jax.models.flops import matmul_flops
 from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision

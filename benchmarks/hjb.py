@@ -33,8 +33,8 @@ from _device import NOISE, difference, machine, matmul_rate, peak_memory, random
 
 from stableanimator_jax.config import ArcFaceConfig, VAEConfig
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.flops import matmul_flops
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.flops import matmul_flops
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.vae import VAE

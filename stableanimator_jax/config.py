@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from stableanimator_jax.data.files import LFS_POINTER, is_lfs_pointer
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import LFS_POINTER, is_lfs_pointer
 
 T = TypeVar("T")
+EMBEDDING_DIM = 512
+"""Numbers in an ArcFace embedding, wherever one is kept in a file."""
 IdInjection = Literal["distribution_aware", "addition", "none"]
 
 

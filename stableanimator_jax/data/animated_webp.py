@@ -11,8 +11,8 @@ import numpy as np
 from av.error import FFmpegError
 from PIL import Image, ImageSequence
 
-from stableanimator_jax.data.files import ffmpeg_name
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import ffmpeg_name
 
 _MILLISECONDS = Fraction(1, 1000)
 _UNSTATED = 100  # milliseconds that browsers show a frame without a time of its own

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.data.keypoints import POINTS
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.opencv import cv2
-from stableanimator_jax.perception.faces import EMBEDDING_DIM
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds

@@ -18,10 +18,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from stableanimator_jax.data.animated_webp import as_video
-from stableanimator_jax.data.files import ffmpeg_name, require_file
 from stableanimator_jax.data.frame_rate import measured_rate
 from stableanimator_jax.data.images import WHITE, Colour
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import ffmpeg_name, require_file
 
 Frame = UInt8[np.ndarray, "h w 3"]
 

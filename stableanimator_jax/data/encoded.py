@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float16, Float32, UInt8
 
 from stableanimator_jax.config import from_dict, read_json
 from stableanimator_jax.data.batches import PIXELS_PER_LATENT, EncodedClipBatch, at_latents
-from stableanimator_jax.data.files import is_directory
 from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClip, PreparedClips
 from stableanimator_jax.data.published_layout import PublishedClip, PublishedLayout, file_sizes
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import is_directory
 
 ENCODED_FILE = "encoded.json"
 _FORMAT = "stableanimator-jax encoded clips"

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from stableanimator_jax.data.files import replacing
 from stableanimator_jax.data.images import BLACK, FitMode, aspect_window, load_image
 from stableanimator_jax.data.json_files import (
     plain_numbers,
@@ -24,6 +23,7 @@ from stableanimator_jax.data.json_files import (
 )
 from stableanimator_jax.data.numbered import numbered_frames
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import replacing
 from stableanimator_jax.opencv import cv2
 
 _WHITE = 128  # masks are black and white, but for the edges that a resize has softened

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from stableanimator_jax.data.files import require_file
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_file
 
 FitMode = Literal["crop", "pad"]
 Filter = Literal["lanczos", "bicubic"]

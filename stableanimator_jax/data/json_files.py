@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from stableanimator_jax.config import read_json
-from stableanimator_jax.data.files import require_file
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_file
 
 _LARGEST = 1e6  # far beyond any pixel; more is a mistake, and float32 would soon miss whole numbers
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from stableanimator_jax.data.files import is_directory, replacing
 from stableanimator_jax.data.json_files import (
     plain_numbers,
     read_numbers,
@@ -17,6 +16,7 @@ from stableanimator_jax.data.json_files import (
     require_list,
 )
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import is_directory, replacing
 
 POINTS = 134
 _FORMAT = "stableanimator-jax keypoints"

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from stableanimator_jax.data.files import is_directory, require_file
 from stableanimator_jax.data.images import BLACK, FitMode, fit, image_size, load_image
 from stableanimator_jax.data.numbered import numbered_frames
 from stableanimator_jax.data.pose_checks import watched
 from stableanimator_jax.data.resampling import read_driving
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import is_directory, require_file
 
 
 @dataclass(frozen=True)

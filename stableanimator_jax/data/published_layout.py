@@ -15,14 +15,14 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
+from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.data.clip_sampling import shortest_length
 from stableanimator_jax.data.clip_source import Annotations, ClipFrames
-from stableanimator_jax.data.files import is_directory, require_file
 from stableanimator_jax.data.images import BLACK, Filter, FitMode, fit, fit_aspect, image_size, load_image
 from stableanimator_jax.data.numbered import numbered_frames, numbered_images
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import is_directory, require_file
 
-_EMBEDDING = 512
 _WHITE = 128  # masks are black and white, but for the edges that a resize has softened
 _SAME_ASPECT = 0.02
 _PROBLEMS_SHOWN = 5
@@ -234,10 +234,10 @@ def _check_files(folder: Path, files: _Files) -> None:
     """Raise `InputError` where files do not fit each other, `_DamageError` where one is damaged."""
     images, poses, masks = files.images, files.poses, [mask for mask in files.masks if mask is not None]
     embeddings = _open_embeddings(folder)
-    if embeddings.shape != (len(images), _EMBEDDING):
+    if embeddings.shape != (len(images), EMBEDDING_DIM):
         raise InputError(
             f"{_embeddings_file(folder)} is of shape {embeddings.shape}, but for {len(images)} images it must be "
-            f"({len(images)}, {_EMBEDDING}); {_HOW_TO_MAKE}"
+            f"({len(images)}, {EMBEDDING_DIM}); {_HOW_TO_MAKE}"
         )
     _require_finite(embeddings, folder)
     width, height = _image_size(images[0])

@@ -16,8 +16,8 @@ from av.packet import Packet
 from av.stream import Discard, Stream
 
 from stableanimator_jax.data.decoding import seconds
-from stableanimator_jax.data.files import ffmpeg_name, replacing, require_file
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import ffmpeg_name, replacing, require_file
 
 # What an MP4 holds and players play there; anything else becomes AAC.
 _COPIED_CODECS = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")

@@ -26,9 +26,9 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from PIL import Image
 
 from stableanimator_jax.data.decoding import Frame, decode, open_video, to_image
-from stableanimator_jax.data.files import ffmpeg_name, real_path
 from stableanimator_jax.data.frame_rate import exact_rate
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import ffmpeg_name, real_path
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # and none, for a directory
 LOWEST_FPS, HIGHEST_FPS = 0.01, 1000

@@ -12,8 +12,8 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from stableanimator_jax.data.files import is_directory
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import is_directory
 from stableanimator_jax.opencv import cv2, require_opencv
 from stableanimator_jax.perception.boxes import best_of_each
 from stableanimator_jax.perception.onnx_model import OnnxModel, require_model

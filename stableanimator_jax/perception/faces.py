@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from stableanimator_jax.data.files import require_file
+from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_file
 from stableanimator_jax.opencv import cv2, require_opencv
 
-EMBEDDING_DIM = 512
 DETECTION_SIZES = (640, 320, 960)
 """SCRFD's usual size first; then smaller, for faces that fill the picture, and larger, for small ones."""
 

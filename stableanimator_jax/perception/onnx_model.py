@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from stableanimator_jax.data.files import require_file
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_file
 
 _BATCH = 16  # images at once, where the model leaves it open
 

@@ -31,20 +31,20 @@ from stableanimator_jax.data.encoded import (
     read_encoding,
     write_encoding,
 )
-from stableanimator_jax.data.files import is_directory, replacing, require_file
 from stableanimator_jax.data.prepared import PreparedClip, PreparedClips, read_dataset_file
 from stableanimator_jax.data.published_layout import PublishedClip, PublishedLayout
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import is_directory, replacing, require_file
 from stableanimator_jax.interrupts import check_interrupted
 from stableanimator_jax.models.clip_input import clip_pixels
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
+from stableanimator_jax.models.pixels import pixels
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.preparation.config import EncodeConfig
+from stableanimator_jax.provenance import versions
 from stableanimator_jax.runtime import choose_device, keep_compiled_programs, out_of_memory_explained
-from stableanimator_jax.scripts.sample.record import versions
-from stableanimator_jax.training.latents import pixels
 from stableanimator_jax.weights.fingerprint import fingerprint
 from stableanimator_jax.weights.opening import open_checkpoint
 

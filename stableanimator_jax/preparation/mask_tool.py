@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from stableanimator_jax.data.files import is_directory, replacing
+from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.data.images import load_image
 from stableanimator_jax.data.numbered import numbered_frames
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.perception.faces import EMBEDDING_DIM, Detection, FaceAnalyser
+from stableanimator_jax.files import is_directory, replacing
+from stableanimator_jax.perception.faces import Detection, FaceAnalyser
 from stableanimator_jax.preparation.config import FacesConfig
 
 MASKS, EMBEDDINGS = "faces", "embeddings.npy"

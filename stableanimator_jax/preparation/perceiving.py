@@ -1,6 +1,5 @@
 """What is in the frames of a video that is prepared for training: people and faces."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from stableanimator_jax.data.files import require_file
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_file
 from stableanimator_jax.perception.dwpose import People, PoseEstimator, model_files
 from stableanimator_jax.perception.faces import Detection, Face, FaceAnalyser, model_folder
 from stableanimator_jax.preparation.config import ModelFiles
+from stableanimator_jax.provenance import file_sha256
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,9 @@ def model_hashes(files: ModelFiles) -> dict[str, str]:
     if files.insightface_root is not None:
         folder = model_folder(files.insightface_root, files.insightface_name)
         named |= {f"insightface {path.name}": path for path in sorted(folder.glob("*.onnx"))}
-    return {name: _sha256(path, name) for name, path in named.items()}
+    return {name: _model_hash(path, name) for name, path in named.items()}
 
 
-def _sha256(path: Path, name: str) -> str:
+def _model_hash(path: Path, name: str) -> str:
     require_file(path, name)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

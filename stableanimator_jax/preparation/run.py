@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from stableanimator_jax.config import read_json
-from stableanimator_jax.data.files import require_utf8
 from stableanimator_jax.data.prepared import DATASET_FILE
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_utf8
 from stableanimator_jax.opencv import require_opencv
 from stableanimator_jax.preparation.config import VideosConfig
 from stableanimator_jax.preparation.dataset_writer import TRAIN, VALIDATION, split_of, write_dataset

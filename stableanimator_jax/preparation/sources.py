@@ -11,14 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.data.face_track import FaceTrack
-from stableanimator_jax.data.files import is_directory
 from stableanimator_jax.data.images import BLACK, load_image
 from stableanimator_jax.data.numbered import IMAGE_SUFFIXES, numbered_frames, numbered_images
 from stableanimator_jax.data.resampling import read_driving
 from stableanimator_jax.errors import InputError, printable
+from stableanimator_jax.files import is_directory
 from stableanimator_jax.opencv import cv2
-from stableanimator_jax.perception.faces import EMBEDDING_DIM
+from stableanimator_jax.provenance import file_sha256
 
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".gif", ".3gp")
@@ -104,13 +105,13 @@ def content_hash(source: Source) -> str:
     """
     try:
         if not source.is_folder:
-            return _file_hash(source.path)
+            return file_sha256(source.path)
         parts = (source.path / part for part in _PARTS)
         files = [f for part in parts for f in part.glob("*") if f.suffix.lower() in IMAGE_SUFFIXES]
         files += [f for f in (source.path / "embeddings.npy",) if f.exists()]
         listing = hashlib.sha256()
         for file in sorted(files):
-            listing.update(os.fsencode(f"{file.relative_to(source.path).as_posix()}\n{_file_hash(file)}\n"))
+            listing.update(os.fsencode(f"{file.relative_to(source.path).as_posix()}\n{file_sha256(file)}\n"))
         return listing.hexdigest()
     except OSError as e:
         raise InputError(f"cannot read {source.path}: {e.strerror}") from e
@@ -212,8 +213,3 @@ def load_embeddings(path: Path, frames: int) -> Float32[np.ndarray, "f 512"]:
 def _require_as_many(count: int, images: int, what: str) -> None:
     if count != images:
         raise InputError(f"{what}: there are {count}, but {images} images")
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

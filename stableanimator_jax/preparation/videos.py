@@ -11,11 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, encode_jpeg, encode_png
 from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.images import fit
 from stableanimator_jax.opencv import cv2
-from stableanimator_jax.perception.faces import EMBEDDING_DIM, Detection, Face
+from stableanimator_jax.perception.faces import Detection, Face
 from stableanimator_jax.perception.person_choice import face_of
 from stableanimator_jax.perception.scenes import CutDetector, thumbnail
 from stableanimator_jax.perception.skeleton import draw_skeletons

@@ -11,6 +11,7 @@ from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
+from stableanimator_jax.models.pixels import pixels
 from stableanimator_jax.models.vae import VAE
 
 
@@ -19,7 +20,7 @@ def reference_pixels(reference: UInt8[np.ndarray, "H0 W0 3"], height: int, width
     image = Image.fromarray(reference)
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(image, np.float32) / 127.5 - 1
+    return pixels(np.asarray(image))
 
 
 def encode_condition(
@@ -47,11 +48,11 @@ def encode_condition(
         scaling factor.
     """
     height, width, _ = augmentation_noise.shape
-    pixels = reference_pixels(reference, height, width)
+    fitted = reference_pixels(reference, height, width)
     small = min(height, width) < image_encoder.blueprint.config.image_size
-    seen = pixels if small else np.asarray(reference, np.float32) / 127.5 - 1
+    seen = fitted if small else pixels(reference)
     image_embedding = _embed_image(image_encoder, jnp.asarray(clip_pixels(seen))[None])
-    noisy = jnp.asarray(pixels) + added_time_ids[2] * augmentation_noise
+    noisy = jnp.asarray(fitted) + added_time_ids[2] * augmentation_noise
     face_tokens = None
     if face_encoder is not None:
         face_tokens = _encode_face(face_encoder, jnp.asarray(id_embedding)[None], image_embedding)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Float32, Int, UInt8
 from stableanimator_jax import diffusion
 from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.functional import Model
+from stableanimator_jax.models.pixels import pixels
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet, predict_v
 from stableanimator_jax.parallel import replicated, shard_batch
@@ -91,7 +92,7 @@ class WindowDenoiser:
             pose_features = tuple(features[k] for k in batch.window.tolist())
             dropped = batch.branch == UNCONDITIONAL
             rows = shard_batch(_take_rows(latents, self.condition, pose_features, indices, dropped), self.mesh)
-            prediction = self.predict(rows, sigma)
+            prediction = self.predict(rows, jnp.asarray(sigma))
             weights = batch.weight[:, None] * self.plan.weights[None]
             total = _add_rows(total, prediction, indices, batch.branch, weights)
             if self.on_call and i + 1 < len(self.batches):
@@ -180,4 +181,4 @@ class PoseFeatures:
 
 @jax.jit
 def _encode_poses(pose_net: Model[PoseNet], poses: Array) -> Array:
-    return pose_net.module()(poses.astype(jnp.float32) / 127.5 - 1)
+    return pose_net.module()(pixels(poses))

@@ -17,8 +17,8 @@ import tyro
 from tqdm import tqdm
 
 from stableanimator_jax.config import checked
-from stableanimator_jax.data.files import require_local
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_local
 from stableanimator_jax.interrupts import interruptible
 
 T = TypeVar("T")

@@ -23,8 +23,8 @@ from etils import epath
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN, PreservationPolicy
 
-from stableanimator_jax.data.files import require_utf8, url_scheme
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_utf8, url_scheme
 from stableanimator_jax.weights.checkpoint import require_same_parameters
 from stableanimator_jax.weights.checkpoint_item import ModelsHandler, SaveModels
 from stableanimator_jax.weights.storage import damage, file_sizes, first_line, orbax_silenced

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal, Self
 import tyro
 
 from stableanimator_jax.config import IdInjection
-from stableanimator_jax.data.files import absolute_path, url_scheme
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.data.loader import LoaderConfig
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.shipped import EMBEDDED, checkpoint_path
+from stableanimator_jax.files import absolute_path, url_scheme
+from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.training.checkpoints import CheckpointConfig
 from stableanimator_jax.training.metrics import WandbConfig
+from stableanimator_jax.weights.run_folder import checkpoint_path
 
 Trainable = Literal["attentions", "all", "adapters", "lora"]
 

@@ -10,13 +10,13 @@ import jax
 from tqdm import tqdm
 
 from stableanimator_jax.config import read_json
-from stableanimator_jax.data.files import replacing
 from stableanimator_jax.data.loader import Loader, content_hash
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.scripts.train.run_settings import say
-from stableanimator_jax.training.hosts import from_each
-from stableanimator_jax.scripts.train.run_settings import CONTENTS, DAMAGED
+from stableanimator_jax.files import replacing
+from stableanimator_jax.training.hosts import from_each, say
 
+CONTENTS = "data.json"
+DAMAGED = "damaged_clips.json"
 _NAMES_SHOWN = 3
 
 

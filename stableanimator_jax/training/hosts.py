@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
+from tqdm import tqdm
 
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.training.config import DistributedConfig
@@ -155,3 +156,15 @@ def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     return {
         k: v for name, part in settings.items() for k, v in _flat(part, f"{prefix}.{name}" if prefix else name).items()
     }
+
+
+def say(text: str) -> None:
+    """Print, on process 0 only."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr, on process 0 only."""
+    if jax.process_index() == 0:
+        tqdm.write(f"warning: {text}", file=sys.stderr)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, UInt8
 from stableanimator_jax.data.device_batches import AnyDeviceBatch, DeviceBatch
 from stableanimator_jax.models.clip_input import clip_pixels
 from stableanimator_jax.models.image_encoder import ImageEncoder
+from stableanimator_jax.models.pixels import pixels
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.parallel import leading_shards, spread
 from stableanimator_jax.training.objective import EncodedBatch
@@ -24,11 +25,6 @@ class EncodingNoise(NamedTuple):
     """Of the reference's."""
     augmentation: Float[Array, "b H W 3"]
     """Of the reference's pixels. Clips encoded ahead have it in them: for these it counts for nothing."""
-
-
-def pixels(images: UInt8[Array, "*batch h w 3"]) -> Float[Array, "*batch h w 3"]:
-    """RGB from 0 to 255 as the models take it, in [-1, 1]."""
-    return images.astype(jnp.float32) / 127.5 - 1
 
 
 def encode_batch(

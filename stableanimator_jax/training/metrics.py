@@ -17,8 +17,8 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError, printable
+from stableanimator_jax.files import replacing
 
 TENSORBOARD = "tensorboard"
 JSON_LINES = "metrics.jsonl"

@@ -4,7 +4,7 @@ import jax
 from jaxtyping import Array
 
 from stableanimator_jax.data.device_batches import AnyDeviceBatch
-from stableanimator_jax.flops import matmul_flops, without_rematerialisation
+from stableanimator_jax.models.flops import matmul_flops, without_rematerialisation
 from stableanimator_jax.training.step import Task, clip_errors, encoding_noise, latent_shape, training_draws
 from stableanimator_jax.training.trainable import Params
 

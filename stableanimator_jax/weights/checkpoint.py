@@ -26,8 +26,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from stableanimator_jax.config import StableAnimatorConfig, read_json
-from stableanimator_jax.data.files import require_local, require_utf8
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_local, require_utf8
 from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
 from stableanimator_jax.weights.run_folder import find_weights

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from stableanimator_jax.config import ArcFaceConfig
-from stableanimator_jax.data.files import require_file
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_file
 from stableanimator_jax.weights.rules import Shape
 
 _EPS = 1e-5

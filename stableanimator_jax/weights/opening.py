@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.parallel import replicated
-from stableanimator_jax.shipped import checkpoint_path
 from stableanimator_jax.weights.checkpoint import load_config, load_params
+from stableanimator_jax.weights.run_folder import checkpoint_path
 
 M = TypeVar("M", bound=nnx.Module)
 

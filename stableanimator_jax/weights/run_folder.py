@@ -6,6 +6,8 @@ RUN/checkpoints/STEP/weights is a checkpoint; RUN, RUN/checkpoints and RUN/check
 from pathlib import Path
 
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_local
+from stableanimator_jax.shipped import EMBEDDED, EMBEDDED_WEIGHTS
 
 CHECKPOINTS, WEIGHTS, _MARK = "checkpoints", "weights", "config.json"
 
@@ -27,3 +29,20 @@ def find_weights(path: Path) -> Path:
     if not steps:
         raise InputError(f"{path} is the folder of a training run that has saved no weights yet")
     return inside / str(max(steps)) / WEIGHTS
+
+
+def checkpoint_path(name: str) -> Path:
+    """The directory of a checkpoint: the one in this package for the name "embedded", else the one named.
+
+    Of a training run's folder it is its last weights.
+
+    Raises:
+        InputError: it is a URL, or such a folder without weights.
+    """
+    require_local(name)
+    if name == EMBEDDED:
+        return EMBEDDED_WEIGHTS
+    try:
+        return find_weights(Path(name))
+    except OSError as e:
+        raise InputError(f"cannot read checkpoint {name}: {e.strerror}") from e

@@ -18,8 +18,8 @@ import ml_dtypes
 import numpy as np
 
 from stableanimator_jax.config import read_json
-from stableanimator_jax.data.files import require_file
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_file
 from stableanimator_jax.weights.rules import Shape
 
 _REOPEN_AFTER = 2**29

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from etils import epath
 
-from stableanimator_jax.data.files import LFS_POINTER, is_lfs_pointer
+from stableanimator_jax.files import LFS_POINTER, is_lfs_pointer
 
 
 def file_sizes(directory: epath.PathLike) -> dict[str, int]:

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import replacing
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.scripts.sample.record import (
     InputFile,

@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.device_batches import AnyDeviceBatch, DeviceBatch, DeviceEncodedBatch
-from stableanimator_jax.flops import matmul_flops
 from stableanimator_jax.models.attention import compile_for
+from stableanimator_jax.models.flops import matmul_flops
 from stableanimator_jax.parallel import batch_sharding, make_mesh
 from stableanimator_jax.training.config import ObjectiveConfig, OptimizerConfig, TrainableConfig
 from stableanimator_jax.training.optimizer import make_optimizer

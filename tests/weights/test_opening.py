@@ -6,10 +6,11 @@ import jax
 import numpy as np
 
 from stableanimator_jax.sampling.pipeline import Animator
-from stableanimator_jax.shipped import checkpoint_path, is_shipped
+from stableanimator_jax.shipped import is_shipped
 from stableanimator_jax.weights.checkpoint import MODELS
 from stableanimator_jax.weights.inspecting import inspect_checkpoint
 from stableanimator_jax.weights.opening import open_checkpoint
+from stableanimator_jax.weights.run_folder import checkpoint_path
 
 WEIGHTS = checkpoint_path("embedded")
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from stableanimator_jax.data.files import replacing
-from stableanimator_jax.scripts.sample.record import versions
+from stableanimator_jax.files import replacing
+from stableanimator_jax.provenance import versions
 from stableanimator_jax.weights.checkpoint import describe
 from tools.drawn_world.intervals import COMPONENTS, Estimate, Verdict
 from tools.drawn_world.metrics import METRICS

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 
 from stableanimator_jax.config import IdInjection
-from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.scripts.sample.record import versions
+from stableanimator_jax.files import replacing
+from stableanimator_jax.provenance import versions
 from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.weights.checkpoint import MODELS, describe, load_config, require_models
 from stableanimator_jax.weights.fingerprint import fingerprint

@@ -7,8 +7,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import replacing
 from tools.drawn_world.settings import make_folder
 
 _PANELS = (

@@ -19,8 +19,8 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
-from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import replacing
 from stableanimator_jax.interrupts import check_interrupted
 from stableanimator_jax.training.config import OptimizerConfig
 from stableanimator_jax.training.optimizer import make_optimizer

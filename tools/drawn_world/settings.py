@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from stableanimator_jax.config import read_json
-from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import replacing
 
 
 def require_counts(config: Any) -> None:

@@ -19,8 +19,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import replacing
 from stableanimator_jax.interrupts import check_interrupted
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.catalogue import blueprint

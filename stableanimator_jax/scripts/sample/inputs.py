@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from stableanimator_jax.data.files import is_directory
 from stableanimator_jax.data.images import automatic_size, fit_aspect, load_image
 from stableanimator_jax.data.keypoints import keypoints_beside
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import is_directory
 from stableanimator_jax.perception.boxes import centres
 from stableanimator_jax.perception.faces import Detection, FaceAnalyser, load_face_embedding
+from stableanimator_jax.provenance import sha256_of
 from stableanimator_jax.scripts.sample.driving import (
     driving_fps,
     extract_poses,
@@ -32,9 +33,10 @@ from stableanimator_jax.scripts.sample.faces import (
     reference_choice,
 )
 from stableanimator_jax.scripts.sample.outputs import check_outputs, output_fps
-from stableanimator_jax.scripts.sample.record import InputFile, Record, sha256_of
+from stableanimator_jax.scripts.sample.record import InputFile, Record
 from stableanimator_jax.scripts.sample.settings import SampleConfig
-from stableanimator_jax.shipped import EMBEDDED, EXAMPLE, checkpoint_path, is_shipped
+from stableanimator_jax.shipped import EMBEDDED, EXAMPLE, is_shipped
+from stableanimator_jax.weights.run_folder import checkpoint_path
 
 _MODELS = ("unet", "pose_net", "vae", "image_encoder")
 

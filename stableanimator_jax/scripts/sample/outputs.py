@@ -2,7 +2,6 @@
 
 import sys
 
-from stableanimator_jax.data.files import real_path
 from stableanimator_jax.data.video import (
     HIGHEST_FPS,
     LOWEST_FPS,
@@ -12,9 +11,11 @@ from stableanimator_jax.data.video import (
     output_suffix,
 )
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.scripts.sample.record import sha256_of, written_files
+from stableanimator_jax.files import real_path
+from stableanimator_jax.provenance import sha256_of
+from stableanimator_jax.scripts.sample.record import written_files
 from stableanimator_jax.scripts.sample.settings import SampleConfig
-from stableanimator_jax.shipped import checkpoint_path
+from stableanimator_jax.weights.run_folder import checkpoint_path
 
 
 def check_outputs(config: SampleConfig) -> None:

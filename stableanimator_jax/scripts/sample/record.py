@@ -1,33 +1,17 @@
 """The record of a run: what it was given and what it did, as JSON beside its output, enough to run it again."""
 
 import dataclasses
-import hashlib
-import importlib.metadata
 import json
-import os
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stableanimator_jax.config import read_json
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.provenance import versions
 
 _FORMAT = "stableanimator-jax sampling run"
-_PACKAGES = (
-    "stableanimator-jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "orbax-checkpoint",
-    "numpy",
-    "pillow",
-    "av",
-    "insightface",
-    "onnxruntime",
-    "opencv-python",
-)
 
 
 @dataclass(frozen=True)
@@ -87,43 +71,6 @@ def written_files(path: Path) -> dict[Path, str]:
     """The files that the run with this record left beside it, each with its sha256. Raises as `read_record`."""
     files = read_record(path).result.get("files")
     return {path.parent / name: digest for name, digest in files.items()} if isinstance(files, dict) else {}
-
-
-def sha256_of(files: Sequence[Path], directory: Path | None = None) -> str:
-    """SHA-256 of one file's bytes (as `sha256sum` prints it), or of a directory's listing of them.
-
-    Args:
-        files: the files, in an order that does not change.
-        directory: where `files` lie; the listing then has each one's relative name and sha256.
-
-    Raises:
-        InputError: a file cannot be read.
-    """
-    try:
-        digests = [_file_sha256(file) for file in files]
-    except OSError as e:
-        raise InputError(f"cannot read {e.filename}: {e.strerror}") from e
-    if directory is None:
-        (digest,) = digests
-        return digest
-    lines = (f"{d}  {f.relative_to(directory).as_posix()}\n" for f, d in zip(files, digests, strict=True))
-    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages whose results go into a video."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # run from a source tree
-            found[name] = "not installed"
-    return found
 
 
 def version_changes(record: Record) -> str:

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from stableanimator_jax.data.files import replacing
 from stableanimator_jax.data.sound import copy_sound
 from stableanimator_jax.data.video import FramesLeftOut, open_writer
+from stableanimator_jax.files import replacing
 from stableanimator_jax.progress import ProgressBars, Stopwatch
+from stableanimator_jax.provenance import sha256_of, versions
 from stableanimator_jax.sampling.config import Crop
 from stableanimator_jax.scripts.sample.contact_sheet import ContactSheet
 from stableanimator_jax.scripts.sample.faces import FaceInputs, Portrait
 from stableanimator_jax.scripts.sample.hjb_plot import plot_similarity
 from stableanimator_jax.scripts.sample.inputs import Inputs, hash_inputs, read_inputs
-from stableanimator_jax.scripts.sample.record import Record, sha256_of, versions, write_record
+from stableanimator_jax.scripts.sample.record import Record, write_record
 from stableanimator_jax.scripts.sample.settings import SampleConfig
 from stableanimator_jax.shipped import EMBEDDED
 

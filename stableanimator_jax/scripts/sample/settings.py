@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal, Self
 import tyro
 
 from stableanimator_jax.config import from_dict
-from stableanimator_jax.data.files import absolute_path
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import absolute_path
 from stableanimator_jax.perception.person_choice import parse_choice
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
-from stableanimator_jax.shipped import EMBEDDED, checkpoint_path
+from stableanimator_jax.shipped import EMBEDDED
+from stableanimator_jax.weights.run_folder import checkpoint_path
 
 _WHO = "largest|left|right|centre|NUMBER|X,Y"
 _LARGEST_SIDE = 16384  # of H.264 and WebP, and far above what any accelerator holds

@@ -16,24 +16,25 @@ from jax.sharding import Mesh
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.clip_source import ClipSource
 from stableanimator_jax.data.device_batches import DeviceBatches
-from stableanimator_jax.data.files import url_scheme
 from stableanimator_jax.data.loader import Loader, make_loader
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.flops import peak_flops
+from stableanimator_jax.files import url_scheme
 from stableanimator_jax.locking import alone_in
+from stableanimator_jax.models.flops import peak_flops
 from stableanimator_jax.parallel import BATCH_AXES, FRAME, make_mesh, row_share
 from stableanimator_jax.runtime import choose_device, keep_compiled_programs, out_of_memory_explained
 from stableanimator_jax.scripts.train.progress import TrainProgress
-from stableanimator_jax.scripts.train.run_settings import DAMAGED, check_settings, keep_settings, resumed_step, say
+from stableanimator_jax.scripts.train.run_settings import check_settings, keep_settings, resumed_step
 from stableanimator_jax.scripts.train.validation import Validation
 from stableanimator_jax.training.checkpoints import Checkpoints, require_writable
 from stableanimator_jax.training.config import TrainConfig
-from stableanimator_jax.training.data_watch import DataWatch, go_on, keep_contents
+from stableanimator_jax.training.data_watch import DAMAGED, DataWatch, go_on, keep_contents
 from stableanimator_jax.training.export import Export
 from stableanimator_jax.training.hosts import (
     failing_together,
     leave_together,
     require_agreement,
+    say,
     start_distributed,
     wait_for_all,
 )

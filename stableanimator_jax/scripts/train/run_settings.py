@@ -1,24 +1,21 @@
 """A run's own record of its settings: whether a directory is this run's, and whether going on makes sense."""
 
 import json
-import sys
 from pathlib import Path
 
 import jax
-from tqdm import tqdm
 
 from stableanimator_jax.config import read_json
-from stableanimator_jax.data.files import replacing
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.scripts.sample.record import versions
+from stableanimator_jax.files import replacing
+from stableanimator_jax.provenance import versions
 from stableanimator_jax.training.checkpoints import Checkpoints
 from stableanimator_jax.training.config import TrainConfig
-from stableanimator_jax.training.hosts import changes
+from stableanimator_jax.training.data_watch import CONTENTS, DAMAGED
+from stableanimator_jax.training.hosts import changes, say, warn
 from stableanimator_jax.training.metrics import JSON_LINES
 
 SETTINGS = "config.json"
-CONTENTS = "data.json"
-DAMAGED = "damaged_clips.json"
 _FROZEN = "frozen_digest"
 # Settings that a run cannot change when it goes on: its checkpoints would mean something else.
 _FIXED = ("model.", "trainable.", "seed", "optimizer.kind")
@@ -100,15 +97,3 @@ def keep_settings(config: TrainConfig, frozen: str) -> None:
                 Path(unfinished).write_text(text + "\n", encoding="utf-8")
         except OSError as e:
             raise InputError(f"cannot write to --output {config.output}: {e.strerror}") from e
-
-
-def say(text: str) -> None:
-    """Print, on process 0 only."""
-    if jax.process_index() == 0:
-        print(text, flush=True)
-
-
-def warn(text: str) -> None:
-    """Print a warning on stderr, on process 0 only."""
-    if jax.process_index() == 0:
-        tqdm.write(f"warning: {text}", file=sys.stderr)

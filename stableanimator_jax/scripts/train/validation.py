@@ -19,9 +19,9 @@ from stableanimator_jax import diffusion
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.batches import Batch
 from stableanimator_jax.data.device_batches import AnyDeviceBatch, place_batch
-from stableanimator_jax.data.files import replacing
 from stableanimator_jax.data.loader import Loader
 from stableanimator_jax.data.video import open_writer
+from stableanimator_jax.files import replacing
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.parallel import BATCH_AXES

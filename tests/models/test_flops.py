@@ -8,9 +8,9 @@ import pytest
 from flax import nnx
 
 from stableanimator_jax.config import StableAnimatorConfig
-from stableanimator_jax.flops import matmul_flops, peak_flops, without_rematerialisation
 from stableanimator_jax.models.attention import attention, xla_attention
 from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.flops import matmul_flops, peak_flops, without_rematerialisation
 from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.models.layers import Conv, Precision
 from stableanimator_jax.models.unet import UNet

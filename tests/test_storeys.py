@@ -1,0 +1,49 @@
+"""What may import what: each storey only what lies below it, and nothing in a circle."""
+
+import graphlib
+
+import grimp
+import pytest
+
+STOREYS = (
+    {"scripts"},
+    {"training", "preparation"},
+    {"sampling"},
+    {"perception"},
+    {"weights", "data"},
+    {"models"},
+    # The ground: everything that is not in a folder.
+)
+PACKAGE = "stableanimator_jax"
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """The modules that each module imports, in functions and for types too."""
+    graph = grimp.build_graph(PACKAGE, cache_dir=None)
+    return {module: graph.find_modules_directly_imported_by(module) for module in sorted(graph.modules)}
+
+
+def storey(module: str) -> int:
+    """Counted from the top; the package's own `__init__`, which hands everything out, is above all."""
+    parts = module.split(".")
+    if len(parts) == 1:
+        return -1
+    return next((i for i, rooms in enumerate(STOREYS) if parts[1] in rooms), len(STOREYS))
+
+
+def test_nothing_imports_from_above(imports):
+    upward = [f"{a} imports {b}" for a, found in imports.items() for b in found if storey(b) < storey(a)]
+    assert not upward
+    # And the rooms of one storey stand beside each other, but for the files that `weights` and `data` share.
+    rooms = [(a.split(".")[1], b.split(".")[1]) for a, found in imports.items() for b in found if a != PACKAGE]
+    assert not {("training", "preparation"), ("preparation", "training")} & set(rooms)
+
+
+def test_nothing_imports_in_a_circle(imports):
+    list(graphlib.TopologicalSorter(imports).static_order())  # raises where there is one
+
+
+def test_every_room_has_its_storey(imports):
+    packages = {module.split(".")[1] for module in imports if module.count(".") > 1}
+    assert packages == set().union(*STOREYS)
