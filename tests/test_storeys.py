@@ -35,7 +35,7 @@ def storey(module: str) -> int:
 def test_nothing_imports_from_above(imports):
     upward = [f"{a} imports {b}" for a, found in imports.items() for b in found if storey(b) < storey(a)]
     assert not upward
-    # And the rooms of one storey stand beside each other, but for the files that `weights` and `data` share.
+    # Training and preparation stand beside each other: neither needs the other.
     rooms = [(a.split(".")[1], b.split(".")[1]) for a, found in imports.items() for b in found if a != PACKAGE]
     assert not {("training", "preparation"), ("preparation", "training")} & set(rooms)
 
