@@ -2,9 +2,9 @@
 
     python train.py configs/train_drawn_people.py
 
-Takes half an hour on 2 cores, 1.5 seconds a step. docs/drawn_world.md says how the data and the weights that it begins
-from are made, and what came of it. tools/drawn_world/train_ablations.sh goes on from there with the same settings: to
-the weights that ship in this package, and to those of the paper's ablations.
+Takes half an hour on 2 cores, 1.5 seconds a step. examples/drawn_world/README.md says how the data and the weights
+that it begins from are made, and what came of it. The train_ablations.sh beside it goes on from there with the same
+settings: to the weights that ship in this package, and to those of the paper's ablations.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Finetune the small model that ships in this package, on a laptop CPU, with a few more drawn people.
 
-    python -m tools.drawn_world dataset --arcface embedded --people 32 --validation 4 --output outputs/tiny/dataset
+    python -m examples.drawn_world dataset --arcface embedded --people 32 --validation 4 --output outputs/tiny/dataset
     python train.py configs/train_tiny.py --data.dataset outputs/tiny/dataset --output outputs/tiny/run
 
 The first draws them, the second shows all that training leaves: checkpoints, curves, videos of people held out.

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from examples.drawn_world.study import Condition, StudyConfig, run_study
 from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.weights.checkpoint import MODELS, describe
 from stableanimator_jax.weights.run_folder import checkpoint_path
-from tools.drawn_world.study import Condition, StudyConfig, run_study
 
 # Somewhat below what these weights reach on these pairs: CSIM 0.64 and 0.75, IoU 0.59 and 0.79, 22.4 and 19.9 dB.
 LEAST_CSIM, LEAST_GAIN = 0.55, 0.06

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from examples.drawn_world import make_example
+from examples.drawn_world.clips import TEST_SEEDS, small_skeletons
 from stableanimator_jax.data.face_track import load_face_boxes
 from stableanimator_jax.data.images import fit, load_image
 from stableanimator_jax.data.poses import load_poses
 from stableanimator_jax.shipped import EXAMPLE
-from tools import make_example
-from tools.drawn_world.clips import TEST_SEEDS, small_skeletons
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from stableanimator_jax.weights.checkpoint import describe
-from tools.make_stand_ins import make_stand_ins
+from tests.make_stand_ins import make_stand_ins
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}

@@ -49,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def stand_ins(place: Path) -> Path:
-    measured("stand-ins", str(ROOT / "tools/make_stand_ins.py"), "--output", str(place / "files"))
+    measured("stand-ins", "-m", "tests.make_stand_ins", "--output", str(place / "files"))
     return place / "files"
 
 

@@ -28,7 +28,7 @@ from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpo
 from stableanimator_jax.weights.exporting import export_weights
 from stableanimator_jax.weights.importing import import_weights
 from stableanimator_jax.weights.published_configs import read_published_config
-from tools.make_stand_ins import make_stand_ins
+from tests.make_stand_ins import make_stand_ins
 
 TINY = StableAnimatorConfig.tiny()
 

@@ -11,7 +11,7 @@ import pytest
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.checkpoint import describe
 from stableanimator_jax.weights.hub import local_directory
-from tools.make_stand_ins import make_stand_ins
+from tests.make_stand_ins import make_stand_ins
 
 SVD, ANIMATOR = "stabilityai/stable-video-diffusion-img2vid-xt", "FrancisRing/StableAnimator"
 

@@ -23,7 +23,7 @@ from stableanimator_jax.weights.checkpoint import describe, load_params, stored_
 from stableanimator_jax.weights.importing import import_weights
 from stableanimator_jax.weights.rules import export, flatten
 from stableanimator_jax.weights.tables import tables
-from tools.make_stand_ins import make_stand_ins
+from tests.make_stand_ins import make_stand_ins
 
 TINY = StableAnimatorConfig.tiny()
 ALL = ("unet", "vae", "image_encoder", "face_encoder", "pose_net", "arcface")

@@ -7,7 +7,7 @@ import pytest
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights.exporting import export_weights
 from stableanimator_jax.weights.importing import import_weights
-from tools.make_stand_ins import make_stand_ins
+from tests.make_stand_ins import make_stand_ins
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.parity

@@ -13,7 +13,7 @@ from stableanimator_jax.weights import published_files
 from stableanimator_jax.weights.checkpoint import describe, stream_params
 from stableanimator_jax.weights.importing import import_weights
 from stableanimator_jax.weights.svd_single_file import SvdPart
-from tools.make_stand_ins import make_stand_ins
+from tests.make_stand_ins import make_stand_ins
 
 TINY = StableAnimatorConfig.tiny()
 UNET, CLIP = "model.diffusion_model.", "conditioner.embedders.0.open_clip.model.visual."

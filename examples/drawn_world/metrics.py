@@ -1,0 +1,145 @@
+"""How like the truth made frames are: the face, the picture, the pose, and features of all of them together."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from examples.drawn_world.people import Colour
+from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.models.clip_input import clip_pixels
+from stableanimator_jax.models.functional import Model
+from stableanimator_jax.models.image_encoder import ImageEncoder
+from stableanimator_jax.training.latents import pixels
+
+
+class Metric(NamedTuple):
+    """How a number is shown."""
+
+    title: str
+    higher_is_better: bool
+    digits: int
+
+
+METRICS: dict[str, Metric] = {
+    "csim": Metric("CSIM", True, 3),
+    "csim_second": Metric("CSIM, second ArcFace", True, 3),
+    "psnr": Metric("PSNR, dB", True, 2),
+    "face_psnr": Metric("PSNR in the face, dB", True, 2),
+    "ssim": Metric("SSIM", True, 3),
+    "l1": Metric("L1", False, 4),
+    "frechet": Metric("Fréchet distance", False, 3),
+    "skin_iou": Metric("IoU of the skin", True, 3),
+    "skin_iou_chance": Metric("… with another moment", True, 3),
+    "person_iou": Metric("IoU of the person", True, 3),
+    "person_iou_chance": Metric("… with another moment", True, 3),
+}
+"""In the order of the tables. `skin_iou_chance` and `person_iou_chance` are no measures of quality."""
+
+
+def similarity(
+    faces: Float[np.ndarray, "f d"], reference: Float[np.ndarray, "d"], valid: Bool[np.ndarray, "f"]
+) -> float:
+    """CSIM: the mean cosine of frames' face embeddings and the reference's, over the frames with a face."""
+    some = faces[valid].astype(np.float64)
+    cosines = some @ reference / (np.linalg.norm(some, axis=1) * np.linalg.norm(reference))
+    return float(cosines.mean())
+
+
+def picture_quality(
+    made: UInt8[np.ndarray, "f h w 3"], truth: UInt8[np.ndarray, "f h w 3"], faces: FaceTrack
+) -> dict[str, float]:
+    """Means over the frames: `psnr` in dB, `face_psnr` of what is inside the face's box, `ssim`, and `l1` of [0, 1]."""
+    found: dict[str, list[float]] = {"psnr": [], "face_psnr": [], "ssim": []}
+    for a, b, box, valid in zip(truth, made, faces.boxes.astype(int), faces.valid, strict=True):
+        found["psnr"].append(peak_signal_noise_ratio(a, b))
+        found["ssim"].append(float(np.mean(structural_similarity(a, b, channel_axis=-1))))
+        if valid:
+            inside = np.s_[box[1] : box[3] + 1, box[0] : box[2] + 1]
+            found["face_psnr"].append(peak_signal_noise_ratio(a[inside], b[inside]))
+    difference = made.astype(np.float64) - truth
+    return {name: float(np.mean(values)) for name, values in found.items()} | {
+        "l1": float(np.abs(difference).mean() / 255)
+    }
+
+
+def label_parts(
+    frames: UInt8[np.ndarray, "f h w 3"], colours: Mapping[str, Sequence[Colour]], wall: UInt8[np.ndarray, "h w 3"]
+) -> dict[str, Bool[np.ndarray, "f h w"]]:
+    """Which pixels show which part: each is what it is nearest to in colour, a part or the wall behind it.
+
+    Args:
+        frames: pictures.
+        colours: of each part.
+        wall: the picture without anybody.
+
+    Returns:
+        a mask of each part, and `person` of all of them together.
+    """
+    names = [name for name, some in colours.items() for _ in some]
+    known = np.array([colour for some in colours.values() for colour in some], np.float32)
+    pictures = frames.astype(np.float32)
+    distances = np.square(pictures[..., None, :] - known).sum(axis=-1)  # [f, h, w, colours]
+    nearest = distances.argmin(axis=-1)
+    person = distances.min(axis=-1) < np.square(pictures - wall).sum(axis=-1)
+    parts = {name: person & np.isin(nearest, [i for i, n in enumerate(names) if n == name]) for name in colours}
+    return parts | {"person": person}
+
+
+def iou(a: Bool[np.ndarray, "f h w"], b: Bool[np.ndarray, "f h w"]) -> float:
+    """Mean over frames of the masks' intersection over union; two empty masks are the same."""
+    either = (a | b).sum(axis=(1, 2))
+    both = (a & b).sum(axis=(1, 2))
+    return float(np.where(either, both / np.maximum(either, 1), 1.0).mean())
+
+
+def pose_fidelity(
+    made: UInt8[np.ndarray, "f h w 3"],
+    truth: UInt8[np.ndarray, "f h w 3"],
+    colours: Mapping[str, Sequence[Colour]],
+    wall: UInt8[np.ndarray, "h w 3"],
+) -> dict[str, float]:
+    """Whether the person is where the truth has them: `skin_iou` and `person_iou`; beside each, as `…_chance`, the same
+    with the truth of half the clip later, from its end on with its beginning: the right person in another pose."""
+    ours, theirs = label_parts(made, colours, wall), label_parts(truth, colours, wall)
+    found = {}
+    for part in ("skin", "person"):
+        found[f"{part}_iou"] = iou(ours[part], theirs[part])
+        found[f"{part}_iou_chance"] = iou(ours[part], np.roll(theirs[part], len(truth) // 2, axis=0))
+    return found
+
+
+def image_features(
+    image_encoder: Model[ImageEncoder], frames: UInt8[np.ndarray, "f h w 3"]
+) -> Float32[np.ndarray, "f d"]:
+    """CLIP's embeddings of whole frames."""
+    return np.asarray(_embed(image_encoder, frames))
+
+
+@jax.jit
+def _embed(image_encoder: Model[ImageEncoder], frames: jax.Array) -> jax.Array:
+    return image_encoder.module()(clip_pixels(pixels(frames))).astype(jnp.float32)
+
+
+def frechet_distance(
+    mean_a: Float[np.ndarray, "*n d"],
+    covariance_a: Float[np.ndarray, "*n d d"],
+    mean_b: Float[np.ndarray, "*n d"],
+    covariance_b: Float[np.ndarray, "*n d d"],
+) -> Float[np.ndarray, "*n"]:
+    """The squared Fréchet distance of two Gaussians (Dowson and Landau 1982), as FID has it.
+
+    The trace of the root of AB is that of the root of L'BL with LL' = A, which is symmetric: real eigenvalues alone,
+    for many pairs of matrices at once, are far cheaper than general matrices' roots.
+    """
+    dim = mean_a.shape[-1]
+    traces = [np.trace(covariance, axis1=-2, axis2=-1) for covariance in (covariance_a, covariance_b)]
+    # Fewer frames than dimensions leave directions without any spread; a trace of one, or there is no factor.
+    little = 1e-10 * traces[0] / dim + 1e-30
+    factor = np.linalg.cholesky(covariance_a + little[..., None, None] * np.eye(dim))
+    between = np.linalg.eigvalsh(np.swapaxes(factor, -1, -2) @ covariance_b @ factor)
+    return np.square(mean_a - mean_b).sum(axis=-1) + sum(traces) - 2 * np.sqrt(np.maximum(between, 0)).sum(axis=-1)

@@ -1,1 +1,0 @@
-"""A small world of drawn people, in which all of the package's trainable weights are trained (docs/drawn_world.md)."""
