@@ -193,7 +193,7 @@ def row(animator: Animator, problem: Problem, outcome: Outcome, published: Outco
 def main(argv: Sequence[str]) -> None:
     options = parse_flags(argv, Options(), prog="hjb_options.py", description=(__doc__ or "").splitlines()[0])
     problem = load_example(options)
-    animator = Animator.load(options.checkpoint, dtype=options.dtype, arcface=True)
+    animator = Animator.from_pretrained(options.checkpoint, dtype=options.dtype, arcface=True)
     # What they were trained for: the weights in the package clips of 8 frames, and faces cropped by their boxes.
     own = options.checkpoint == EMBEDDED
     window = max(2, min(8 if own else 16, options.frames))

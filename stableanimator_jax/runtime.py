@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from stableanimator_jax.errors import InputError
 
 Device = Literal["auto", "cpu", "gpu", "tpu"]
+Dtype = Literal["float32", "bfloat16"]
 
 # The CPU stays beside an accelerator: weights are read there.
 _PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
@@ -38,6 +40,26 @@ def choose_device(device: Device) -> str:
         )
     devices = jax.devices()
     return f"{len(devices)} x {devices[0].device_kind} ({found})"
+
+
+def compute_dtype(dtype: Any) -> Dtype:
+    """The name of what to compute in: "auto" is float32 on a CPU, and bfloat16 elsewhere.
+
+    Args:
+        dtype: "auto", or float32 or bfloat16, by name or as NumPy and JAX have them.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if isinstance(dtype, str) and dtype == "auto":
+        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    try:
+        name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+    except TypeError:
+        name = repr(dtype)
+    if name not in ("float32", "bfloat16"):
+        raise InputError(f"dtype must be auto, bfloat16 or float32, got {name}")
+    return name
 
 
 def keep_compiled_programs() -> Path | None:

@@ -163,7 +163,8 @@ class _OneAnimator:
     def __call__(self, checkpoint: str) -> Animator:
         if self.animator is None or self.checkpoint != checkpoint:
             self.animator = None  # freed before the next one is loaded
-            self.animator, self.checkpoint = Animator.load(checkpoint, dtype="float32", arcface=True), checkpoint
+            self.animator = Animator.from_pretrained(checkpoint, dtype="float32", arcface=True)
+            self.checkpoint = checkpoint
         return self.animator
 
 

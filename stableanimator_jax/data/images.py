@@ -22,6 +22,8 @@ FitMode = Literal["crop", "pad"]
 Filter = Literal["lanczos", "bicubic"]
 Colour = tuple[int, int, int]
 ImageArray = UInt8[np.ndarray, "h w 3"]
+ImageLike = ImageArray | Image.Image | Path | str
+"""An image as people have it: an array, Pillow's, or a file."""
 
 WHITE: Colour = (255, 255, 255)
 BLACK: Colour = (0, 0, 0)
@@ -59,6 +61,24 @@ def load_image(path: Path | str, *, what: str = "image", background: Colour = WH
         return _to_rgb(ImageOps.exif_transpose(image), background, f"{what} {path}")
 
 
+def as_image(image: ImageLike, *, what: str = "image", background: Colour = WHITE) -> UInt8[np.ndarray, "h w 3"]:
+    """What `load_image` makes of a file or of an image of Pillow's; an array is taken as it is.
+
+    Raises:
+        InputError: as `load_image`; an array that is not uint8 RGB, or something else altogether.
+    """
+    if isinstance(image, str | Path):
+        return load_image(image, what=what, background=background)
+    if isinstance(image, Image.Image):
+        with _explained(what):
+            return _to_rgb(ImageOps.exif_transpose(image), background, what)
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
+        got = f"{array.dtype} {list(array.shape)}" if array.ndim else type(image).__name__
+        raise InputError(f"{what} must be uint8 RGB [height, width, 3], not empty; got {got}")
+    return array
+
+
 def image_size(path: Path, *, what: str = "image") -> tuple[int, int]:
     """Width and height of what `load_image` reads, from the file's header alone. Raises `InputError` as it does."""
     with _opened(path, what) as image:
@@ -73,22 +93,28 @@ def _opened(path: Path, what: str) -> Iterator[Image.Image]:
     # A large photo is welcome; from twice as large on, Pillow raises an error.
     quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
     heic = _is_heic(path)
-    try:
+    with _explained(f"{what} {path}", unknown="it may be damaged" if heic else "or of a kind that Pillow cannot read"):
         if heic:
             _register_heic()
         with quiet, Image.open(path) as image:
             yield image
+
+
+@contextmanager
+def _explained(label: str, unknown: str = "it may be damaged") -> Iterator[None]:
+    """What goes wrong with an image in the block is an `InputError` that names it."""
+    try:
+        yield
     except Image.UnidentifiedImageError:
-        damaged = "it may be damaged" if heic else "or of a kind that Pillow cannot read"
-        raise InputError(f"{what} {path} is not an image, {damaged}") from None
+        raise InputError(f"{label} is not an image, {unknown}") from None
     except Image.DecompressionBombError:
-        raise InputError(f"{what} {path} is far too large for a photo; scale it down first") from None
+        raise InputError(f"{label} is far too large for a photo; scale it down first") from None
     except InputError as e:
-        raise InputError(f"{what} {path}: {e}") from None
+        raise InputError(f"{label}: {e}") from None
     except MemoryError as e:
-        raise InputError(f"not enough memory for {what} {path}; scale it down first") from e
+        raise InputError(f"not enough memory for {label}; scale it down first") from e
     except Exception as e:  # Pillow's decoders raise all kinds of exceptions for damaged files
-        raise InputError(f"cannot read {what} {path}, it may be damaged: {e}") from e
+        raise InputError(f"cannot read {label}, it may be damaged: {e}") from e
 
 
 def _is_heic(path: Path) -> bool:

@@ -1,13 +1,13 @@
 """Pose sequences: a directory of numbered skeleton images, or a video of skeletons, at the size of the output."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from stableanimator_jax.data.images import BLACK, FitMode, fit, image_size, load_image
+from stableanimator_jax.data.images import BLACK, FitMode, ImageLike, as_image, fit, image_size, load_image
 from stableanimator_jax.data.numbered import numbered_frames
 from stableanimator_jax.data.pose_checks import watched
 from stableanimator_jax.data.resampling import read_driving
@@ -16,7 +16,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import is_directory, require_file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Poses:
     """A pose sequence in memory, 8 bits a channel: 0.75 MB a frame at 512x512."""
 
@@ -26,6 +26,42 @@ class Poses:
     """Frames a second of the video they came from; None for a directory, which has no speed."""
     fps_note: str | None = None
     """What is to be said of `fps` where the video does not state it: "states no frame rate: …"."""
+
+
+PosesLike = Poses | Sequence[ImageLike] | UInt8[np.ndarray, "f h w 3"] | Path | str
+"""Poses as people have them: loaded, an array, images, or a directory or video for `load_poses`."""
+
+
+def as_poses(
+    poses: PosesLike, width: int | None = None, height: int | None = None, mode: FitMode = "crop"
+) -> UInt8[np.ndarray, "f height width 3"]:
+    """Skeletons at a size, by default their own; fitted as `load_poses` does.
+
+    Raises:
+        InputError: as `load_poses`; one of `width` and `height` without the other, an array that is not uint8 RGB, or
+            images of different sizes.
+    """
+    if (width is None) != (height is None):
+        raise InputError("give both width and height, or neither")
+    if isinstance(poses, str | Path):
+        if width is None or height is None:
+            width, height = pose_size(Path(poses))
+        return load_poses(poses, width, height, mode).frames
+    if isinstance(poses, Poses):
+        frames = poses.frames
+    elif isinstance(poses, Sequence):
+        images = [as_image(pose, what=f"pose {i}", background=BLACK) for i, pose in enumerate(poses)]
+        if len({image.shape for image in images}) > 1:
+            raise InputError("the poses are images of different sizes")
+        frames = np.array(images, np.uint8)
+    else:
+        frames = np.asarray(poses)
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        got = f"{frames.dtype} {list(frames.shape)}" if frames.ndim else type(poses).__name__
+        raise InputError(f"poses must be uint8 RGB [frames, height, width, 3], not empty; got {got}")
+    if width is None or height is None or frames.shape[1:3] == (height, width):
+        return frames
+    return _fill(iter(frames), width, height, mode, len(frames))
 
 
 def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop", *, limit: int | None = None) -> Poses:

@@ -1,6 +1,6 @@
 """Which module each model of a checkpoint is, and the precision that its parameters are stored in."""
 
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -13,8 +13,7 @@ from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
-
-Dtype = Literal["float32", "bfloat16"]
+from stableanimator_jax.runtime import Dtype
 
 _KINDS: dict[str, Any] = {
     "unet": UNet,

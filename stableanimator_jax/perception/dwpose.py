@@ -88,14 +88,14 @@ class PoseEstimator:
         )
 
     @classmethod
-    def from_folder(cls, folder: Path, *, providers: Sequence[str] | None = None) -> Self:
+    def from_folder(cls, folder: Path | str, *, providers: Sequence[str] | None = None) -> Self:
         """Load the models from a folder that has them by their published names, as `model_files` says.
 
         Raises:
             InputError: as `model_files` and `PoseEstimator`.
         """
         require_opencv()
-        return cls(*model_files(folder), providers=providers)
+        return cls(*model_files(Path(folder)), providers=providers)
 
     def people(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[People]:
         """Find the people in each RGB image; where there is nobody, the arrays have no rows.

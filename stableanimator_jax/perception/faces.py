@@ -48,7 +48,7 @@ class FaceAnalyser:
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         name: str = "antelopev2",
         *,
         det_sizes: Sequence[int] = DETECTION_SIZES,
@@ -68,7 +68,7 @@ class FaceAnalyser:
             InputError: no models where they are looked for, or they do not load.
         """
         require_opencv()
-        folder = model_folder(root, name)
+        folder = model_folder(Path(root), name)
         for file in sorted(folder.glob("*.onnx")):
             require_file(file, "InsightFace model")
         with _quiet():

@@ -44,7 +44,7 @@ from stableanimator_jax.models.pixels import pixels
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.preparation.config import EncodeConfig
 from stableanimator_jax.provenance import versions
-from stableanimator_jax.runtime import choose_device, keep_compiled_programs, out_of_memory_explained
+from stableanimator_jax.runtime import choose_device, compute_dtype, keep_compiled_programs, out_of_memory_explained
 from stableanimator_jax.weights.fingerprint import fingerprint
 from stableanimator_jax.weights.opening import open_checkpoint
 
@@ -110,7 +110,7 @@ def encode(config: EncodeConfig) -> EncodeResult:
     device = choose_device(config.device)
     if config.compilation_cache:
         keep_compiled_programs()
-    dtype = config.dtype if config.dtype != "auto" else "float32" if device.endswith("(cpu)") else "bfloat16"
+    dtype = compute_dtype(config.dtype)
     encoding = Encoding(
         vae=fingerprint(config.checkpoint, "vae"),
         image_encoder=fingerprint(config.checkpoint, "image_encoder"),

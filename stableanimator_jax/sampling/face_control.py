@@ -40,7 +40,7 @@ class StepReport:
     """Frames with a face."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FaceOptimisation:
     """What a video's faces shall become, and where they are."""
 

@@ -1,8 +1,9 @@
 """The whole sampler as one object: a checkpoint in, videos out."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,32 +12,35 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, UInt8
 
 from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.data.images import FitMode, ImageLike, as_image, fit_aspect
+from stableanimator_jax.data.poses import PosesLike, as_poses
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.face_encoder import FaceEncoder
-from stableanimator_jax.models.functional import Blueprint, Model
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
-from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
+from stableanimator_jax.runtime import compute_dtype
 from stableanimator_jax.sampling.conditions import encode_condition
 from stableanimator_jax.sampling.config import Crop, SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.denoise import Progress, denoise
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
-from stableanimator_jax.sampling.samplers import Hook
+from stableanimator_jax.sampling.samplers import Hook, OnStep
 from stableanimator_jax.shipped import EMBEDDED
+from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint
 from stableanimator_jax.weights.opening import open_checkpoint
 
-Dtype = Literal["bfloat16", "float32"]
 PUBLISHED = SamplingConfig()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Animator:
-    """The models that sampling needs, loaded. Make one with `Animator.load`."""
+    """The models that sampling needs, loaded. Make one with `Animator.from_pretrained`."""
 
     config: StableAnimatorConfig
     unet: Model[UNet]
@@ -48,53 +52,86 @@ class Animator:
     arcface: Model[ArcFace] | None = None
     """Loaded for the face optimisation only."""
     mesh: Mesh | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """Where the weights came from, as their checkpoint says."""
 
     @classmethod
-    def load(
+    def from_pretrained(
         cls,
-        checkpoint: str = EMBEDDED,
+        checkpoint: str | Path = EMBEDDED,
         *,
-        dtype: Dtype = "bfloat16",
+        dtype: Any = "auto",
         arcface: bool = False,
         mesh: Mesh | None = None,
     ) -> "Animator":
         """Load a checkpoint.
 
         Args:
-            checkpoint: a checkpoint directory, a training run's folder (its last weights), or "embedded" for the
+            checkpoint: a checkpoint directory, a training run's folder (its last weights), `hf://OWNER/REPOSITORY` on
+                the Hugging Face hub (a checkpoint's files as they are; `@REVISION` may follow), or "embedded" for the
                 small one in this package.
-            dtype: what UNet, PoseNet, Face Encoder and CLIP compute in. VAE and ArcFace are float32, as SVD asks.
-            arcface: load ArcFace too, which the face optimisation needs.
+            dtype: what UNet, PoseNet, Face Encoder and CLIP compute in: float32 or bfloat16, or "auto": float32 on a
+                CPU, bfloat16 elsewhere. VAE and ArcFace are float32 always, as SVD asks.
+            arcface: load ArcFace too, which `embed_face` and the face optimisation need.
             mesh: devices to spread the denoiser's rows over; parameters are copied to each.
 
         Raises:
-            InputError: no such checkpoint, or one that does not hold these models.
+            InputError: no such checkpoint or dtype, or a checkpoint that does not hold these models.
         """
-        source = open_checkpoint(checkpoint)
-        config = source.config
-        reduced = Precision(jnp.dtype(dtype), jnp.dtype(dtype))
-        full = Precision(jnp.dtype("float32"), jnp.dtype("float32"))
+        computed = compute_dtype(dtype)
+        opened = open_checkpoint(str(checkpoint))
+        config = opened.config
+
+        def load(model: str) -> Model[Any]:
+            return opened.load(model, blueprint(config, model, computed), mesh)
+
         return cls(
             config=config,
-            unet=source.load("unet", Blueprint(UNet, config.unet, reduced), mesh),
-            pose_net=source.load("pose_net", Blueprint(PoseNet, config.pose_net, reduced), mesh),
-            vae=source.load("vae", Blueprint(VAE, config.vae, full), mesh),
-            image_encoder=source.load("image_encoder", Blueprint(ImageEncoder, config.image_encoder, reduced), mesh),
-            face_encoder=source.load("face_encoder", Blueprint(FaceEncoder, config.face_encoder, reduced), mesh)
-            if config.unet.takes_faces
-            else None,
-            arcface=source.load("arcface", Blueprint(ArcFace, config.arcface, full), mesh) if arcface else None,
+            unet=load("unet"),
+            pose_net=load("pose_net"),
+            vae=load("vae"),
+            image_encoder=load("image_encoder"),
+            face_encoder=load("face_encoder") if config.unet.takes_faces else None,
+            arcface=load("arcface") if arcface else None,
             mesh=mesh,
+            source=describe(opened.path).source,
         )
+
+    def save_pretrained(self, directory: str | Path, *, overwrite: bool = False) -> None:
+        """Write the models as a checkpoint that `from_pretrained` and every script take, all or nothing.
+
+        Parameters are written as they are held: loaded in bfloat16, they are saved in bfloat16.
+
+        Args:
+            directory: the checkpoint to make.
+            overwrite: replace a checkpoint that is there; nothing else is ever replaced.
+
+        Raises:
+            InputError: something is there already, or it cannot be written.
+        """
+        params = {name: model.params for name, model in self._models().items()}
+        save_checkpoint(directory, self.config, params, self.source, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        models = self._models()
+        count = sum(leaf.size for model in models.values() for leaf in jax.tree.leaves(model.params))
+        compute = jnp.dtype(self.unet.blueprint.precision.compute).name
+        return f"Animator({', '.join(models)}: {count / 1e6:,.1f} million parameters, computing in {compute})"
 
     def animate(
         self,
-        reference: UInt8[np.ndarray, "H0 W0 3"],
-        poses: UInt8[np.ndarray, "f H W 3"],
+        reference: ImageLike,
+        poses: PosesLike,
         *,
+        width: int | None = None,
+        height: int | None = None,
+        fit: FitMode = "crop",
         id_embedding: Float[np.ndarray, "512"] | None = None,
         sampling: SamplingConfig = PUBLISHED,
+        key: Array | None = None,
+        noise: Float[Array, "w h w2 c"] | None = None,
         hjb: FaceOptimisation | None = None,
+        on_step: OnStep | None = None,
         on_denoise: Progress | None = None,
         on_optimise: Progress | None = None,
         on_optimised: Callable[[StepReport], None] | None = None,
@@ -104,9 +141,15 @@ class Animator:
         chunks = self.stream(
             reference,
             poses,
+            width=width,
+            height=height,
+            fit=fit,
             id_embedding=id_embedding,
             sampling=sampling,
+            key=key,
+            noise=noise,
             hjb=hjb,
+            on_step=on_step,
             on_denoise=on_denoise,
             on_optimise=on_optimise,
             on_optimised=on_optimised,
@@ -116,12 +159,18 @@ class Animator:
 
     def stream(
         self,
-        reference: UInt8[np.ndarray, "H0 W0 3"],
-        poses: UInt8[np.ndarray, "f H W 3"],
+        reference: ImageLike,
+        poses: PosesLike,
         *,
+        width: int | None = None,
+        height: int | None = None,
+        fit: FitMode = "crop",
         id_embedding: Float[np.ndarray, "512"] | None = None,
         sampling: SamplingConfig = PUBLISHED,
+        key: Array | None = None,
+        noise: Float[Array, "w h w2 c"] | None = None,
         hjb: FaceOptimisation | None = None,
+        on_step: OnStep | None = None,
         on_denoise: Progress | None = None,
         on_optimise: Progress | None = None,
         on_optimised: Callable[[StepReport], None] | None = None,
@@ -129,45 +178,51 @@ class Animator:
     ) -> Iterator[UInt8[np.ndarray, "n H W 3"]]:
         """Animate a person along poses, chunk of frames by chunk.
 
+        Inputs are read and checked at once; the work begins when the first chunk is asked for.
+
         Args:
-            reference: RGB photo of the person. It is resized to the poses' size; crop it to their aspect first
-                (`stableanimator_jax.data.images.fit_aspect`), or it is stretched.
-            poses: RGB skeleton images in DWPose's style, one a frame; their size is the output's, both sides
-                multiples of `config.size_multiple` pixels.
+            reference: photo of the person: a file, an image of Pillow's, or an RGB array. It is brought to the
+                output's aspect as `fit` says.
+            poses: skeletons in DWPose's style, one a frame: `Poses`, a directory or video of them, an RGB array, or
+                images.
+            width, height: of the output, multiples of `config.size_multiple` pixels; by default the poses' own.
+            fit: "crop" reference and poses to the output's aspect, or "pad" them to it with black.
             id_embedding: the person's raw ArcFace embedding; None leaves the face to the reference alone, and so do
                 weights without an ID adapter, as SVD's own.
             sampling: settings.
-            hjb: optimise the face while denoising (paper section 3.4); needs `Animator.load(..., arcface=True)`.
+            key: one of `jax.random`'s, instead of that of `sampling.seed`.
+            noise: unit Gaussian noise to start one window of frames from, `[window, height / 8, width / 8, 4]` for the
+                published models, instead of the key's.
+            hjb: optimise the face while denoising (paper section 3.4); needs `from_pretrained(..., arcface=True)`.
+            on_step: called after every denoising step with its number, from 0, and the latents.
             on_denoise, on_decode: called with (done, total) as the work goes on.
             on_optimise: called with the frames optimised so far at a denoising step, and all of them.
             on_optimised: called with what the face optimisation did at a denoising step.
 
         Raises:
-            InputError: sizes or types that do not fit; `SamplingError`: latents that are no longer finite.
+            InputError: files that cannot be read, sizes or types that do not fit; `SamplingError`: latents that are no
+                longer finite.
         """
-        self._check(reference, poses)
-        embedding = np.zeros(self.config.face_encoder.id_embedding_dim, np.float32)
-        if id_embedding is not None:
-            embedding = np.asarray(id_embedding, np.float32)
-            if embedding.shape != (self.config.face_encoder.id_embedding_dim,):
-                raise InputError(
-                    f"the face embedding has shape {list(embedding.shape)}, "
-                    f"must be [{self.config.face_encoder.id_embedding_dim}]"
-                )
-            if not np.isfinite(embedding).all():
-                raise InputError("the face embedding holds NaN or infinite values")
-        hook = None
-        if hjb is not None:
-            hook = self._face_control(hjb, sampling, on_optimise, on_optimised)
-        height, width = poses.shape[1:3]
-        augmentation_key, noise_key = jax.random.split(jax.random.key(sampling.seed))
-        augmentation = jax.random.normal(augmentation_key, (height, width, 3))
-        condition = self.encode(reference, embedding, augmentation, sampling)
+        skeletons = as_poses(poses, width, height, fit)
+        _, rows, columns, _ = skeletons.shape
+        check_size(self.config, width=columns, height=rows)
+        person = fit_aspect(as_image(reference, what="reference"), columns, rows, fit)
+        embedding = self._embedding(id_embedding)
+        hook = None if hjb is None else self._face_control(hjb, sampling, on_optimise, on_optimised)
+        augmentation_key, noise_key = jax.random.split(_random_key(key, sampling.seed))
         scale = self.config.vae.downscale
-        noise_shape = (sampling.window, height // scale, width // scale, self.config.vae.latent_channels)
-        noise = jax.random.normal(noise_key, noise_shape)
-        latents = self.denoise(condition, poses, noise, sampling, on_denoise, hook=hook)
-        yield from decode_frames(self.vae, latents, sampling.decode_chunk, on_decode)
+        noise_shape = (sampling.window, rows // scale, columns // scale, self.config.vae.latent_channels)
+        if noise is not None and np.shape(noise) != noise_shape:
+            raise InputError(f"noise has shape {list(np.shape(noise))}, must be {list(noise_shape)}")
+
+        def chunks() -> Iterator[UInt8[np.ndarray, "n H W 3"]]:
+            augmentation = jax.random.normal(augmentation_key, (rows, columns, 3))
+            condition = self.encode(person, embedding, augmentation, sampling)
+            start = jax.random.normal(noise_key, noise_shape) if noise is None else jnp.asarray(noise, jnp.float32)
+            latents = self.denoise(condition, skeletons, start, sampling, on_denoise, hook=hook, on_step=on_step)
+            yield from decode_frames(self.vae, latents, sampling.decode_chunk, on_decode)
+
+        return chunks()
 
     def encode(
         self,
@@ -196,6 +251,7 @@ class Animator:
         on_progress: Progress | None = None,
         *,
         hook: Hook | None = None,
+        on_step: OnStep | None = None,
     ) -> Float[Array, "f h w2 c"]:
         """The latents of a video; see `sampling.denoise.denoise`."""
         return denoise(
@@ -207,6 +263,7 @@ class Animator:
             sampling,
             hook=hook,
             mesh=self.mesh,
+            on_step=on_step,
             on_progress=on_progress,
         )
 
@@ -242,12 +299,30 @@ class Animator:
             on_step=on_step,
         )
 
-    def _check(self, reference: np.ndarray, poses: np.ndarray) -> None:
-        for name, array, ndim in (("reference", reference, 3), ("poses", poses, 4)):
-            if array.dtype != np.uint8 or array.ndim != ndim or array.shape[-1] != 3 or 0 in array.shape:
-                wanted = "[height, width, 3]" if ndim == 3 else "[frames, height, width, 3]"
-                raise InputError(f"{name} must be uint8 RGB {wanted}, not empty; got {array.dtype} {list(array.shape)}")
-        check_size(self.config, width=poses.shape[2], height=poses.shape[1])
+    def _models(self) -> dict[str, Model[Any]]:
+        """Those that are loaded, by name."""
+        return {name: model for name in MODELS if (model := getattr(self, name)) is not None}
+
+    def _embedding(self, given: Float[np.ndarray, "512"] | None) -> Float32[np.ndarray, "512"]:
+        """Zeros where none is given."""
+        size = self.config.face_encoder.id_embedding_dim
+        embedding = np.zeros(size, np.float32) if given is None else np.asarray(given, np.float32)
+        if embedding.shape != (size,):
+            raise InputError(f"the face embedding has shape {list(embedding.shape)}, must be [{size}]")
+        if not np.isfinite(embedding).all():
+            raise InputError("the face embedding holds NaN or infinite values")
+        return embedding
+
+
+def _random_key(key: Array | None, seed: int) -> Array:
+    if key is None:
+        return jax.random.key(seed)
+    if isinstance(key, jax.Array):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+            return key
+        if key.dtype == np.uint32 and key.shape == (2,):  # of jax.random.PRNGKey
+            return jax.random.wrap_key_data(key)
+    raise InputError("key must be one key of jax.random's, such as jax.random.key(0)")
 
 
 def check_size(config: StableAnimatorConfig, *, width: int, height: int) -> None:

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from stableanimator_jax.config import FaceEncoderConfig, PoseNetConfig, StableAnimatorConfig
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.models.catalogue import Dtype, blueprint
+from stableanimator_jax.models.catalogue import blueprint
+from stableanimator_jax.runtime import Dtype
 from stableanimator_jax.weights.checkpoint import MODELS, require_replaceable, save_checkpoint
 from stableanimator_jax.weights.onnx_arcface import infer_arcface_config, read_onnx_arcface
 from stableanimator_jax.weights.published_files import NetworkFiles, SvdFiles, find_arcface, find_networks, find_svd

@@ -1,4 +1,4 @@
-"""Checkpoints by name: a directory, or the word `embedded` for the small one that ships in this package."""
+"""Checkpoints by name: a directory, one on the Hugging Face hub, or `embedded`, the small one in this package."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,12 @@ from jax.sharding import Mesh
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.parallel import replicated
-from stableanimator_jax.weights.checkpoint import load_config, load_params
+from stableanimator_jax.weights.checkpoint import MODELS, load_config, load_params
+from stableanimator_jax.weights.hub import is_on_hub, local_directory
 from stableanimator_jax.weights.run_folder import checkpoint_path
 
 M = TypeVar("M", bound=nnx.Module)
+_FILES = ("config.json", *(f"{model}/*" for model in MODELS))
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,11 @@ def open_checkpoint(name: str) -> CheckpointSource:
     """Find a checkpoint and read its configuration; weights are not touched.
 
     Args:
-        name: a checkpoint directory, or "embedded".
+        name: a checkpoint directory, a training run's folder (its last weights), "embedded", or
+            `hf://OWNER/REPOSITORY[@REVISION]`, whose files are a checkpoint's and are downloaded first.
 
     Raises:
-        InputError: there is no such directory, or it is not a checkpoint.
+        InputError: there is no such directory or repository, or it is not a checkpoint.
     """
-    path = checkpoint_path(name)
+    path = local_directory(name, _FILES) if is_on_hub(name) else checkpoint_path(name)
     return CheckpointSource(load_config(path), path)

@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def animator(checkpoint):
-    return Animator.load(checkpoint, dtype="float32", arcface=True)
+    return Animator.from_pretrained(checkpoint, dtype="float32", arcface=True)
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +244,6 @@ def test_in_the_sampler(animator, photo, reference):
 
 def test_the_sampler_without_arcface(photo, reference, checkpoint):
     poses = np.zeros((FRAMES, 64, 64, 3), np.uint8)
-    animator = Animator.load(checkpoint, dtype="float32")
+    animator = Animator.from_pretrained(checkpoint, dtype="float32")
     with pytest.raises(InputError, match="arcface=True"):
         animator.animate(photo, poses, hjb=FaceOptimisation(HJBConfig(iterations=1), reference, ALL))

@@ -170,7 +170,7 @@ def test_a_gif_that_is_too_fast_is_told_before_anything_is_computed(inputs, tmp_
     assert capsys.readouterr().err.count(warning) == 1
     with Image.open(tmp_path / "a.gif") as animation:
         assert (animation.n_frames, animation.info["duration"]) == (3, 20)  # of 5 frames
-    monkeypatch.setattr(Animator, "load", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(Animator, "from_pretrained", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call(*fast, "--overwrite")
     assert warning in capsys.readouterr().err

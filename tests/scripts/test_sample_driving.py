@@ -13,7 +13,7 @@ from PIL import Image
 
 from stableanimator_jax.data.keypoints import Keypoints, load_keypoints
 from stableanimator_jax.data.video import read_frames
-from stableanimator_jax.scripts.sample.driving import drawn
+from stableanimator_jax.perception.driving_poses import drawn
 from tests.data.clips import encode
 from tests.perception.standin_models import CELL
 from tests.perception.standin_models import write_models as write_face_models

@@ -175,7 +175,7 @@ def test_a_video_can_be_made_from_the_weights(tmp_path: Path):
     item.models.update(models)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, train_state(1), b"", item)
-    animator = Animator.load(str(tmp_path / "checkpoints/1/weights"), dtype="float32")
+    animator = Animator.from_pretrained(str(tmp_path / "checkpoints/1/weights"), dtype="float32")
     assert animator.config == CONFIG
     require_equal(animator.unet.params, models["unet"])
 

@@ -30,7 +30,7 @@ def test_loading_leaves_the_package_as_it_is():
         return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in (WEIGHTS, *WEIGHTS.rglob("*"))}
 
     before = state()
-    animator = Animator.load(dtype="float32", arcface=True)
+    animator = Animator.from_pretrained(dtype="float32", arcface=True)
     assert all(np.asarray(leaf).dtype == np.float32 for leaf in jax.tree.leaves(animator.unet.params))
     assert state() == before
 

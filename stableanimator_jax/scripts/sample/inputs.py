@@ -13,15 +13,10 @@ from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import is_directory
 from stableanimator_jax.perception.boxes import centres
+from stableanimator_jax.perception.driving_poses import find_reference_person
 from stableanimator_jax.perception.faces import Detection, FaceAnalyser, load_face_embedding
 from stableanimator_jax.provenance import sha256_of
-from stableanimator_jax.scripts.sample.driving import (
-    driving_fps,
-    extract_poses,
-    find_reference_person,
-    open_estimator,
-    save_poses,
-)
+from stableanimator_jax.scripts.sample.driving import driven_poses, driving_fps, open_estimator, save_poses
 from stableanimator_jax.scripts.sample.faces import (
     FaceInputs,
     KnownFace,
@@ -111,7 +106,7 @@ def read_inputs(config: SampleConfig) -> Inputs:
     driven = None
     if estimator is not None:
         fps = output_fps(config, driving_fps(config), width, height)
-        driven = extract_poses(config, estimator, standing, width, height)
+        driven = driven_poses(config, estimator, standing, width, height)
         poses = driven.poses
     else:
         assert poses_path is not None  # or there is a driving video

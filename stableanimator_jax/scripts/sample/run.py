@@ -66,6 +66,7 @@ def run(config: SampleConfig) -> Record:
 
     from stableanimator_jax.runtime import (  # imports JAX, slow to start
         choose_device,
+        compute_dtype,
         keep_compiled_programs,
         out_of_memory_explained,
     )
@@ -74,10 +75,10 @@ def run(config: SampleConfig) -> Record:
     device = choose_device(config.device)
     if config.compilation_cache:
         keep_compiled_programs()
-    dtype = config.dtype if config.dtype != "auto" else "float32" if device.endswith("(cpu)") else "bfloat16"
+    dtype = compute_dtype(config.dtype)
     print(f"device: {device}, computing in {dtype}", flush=True)
     arcface = inputs.face is not None or isinstance(inputs.identity.embedding, Portrait)
-    animator = Animator.load(config.checkpoint, dtype=dtype, arcface=arcface)
+    animator = Animator.from_pretrained(config.checkpoint, dtype=dtype, arcface=arcface)
     watch.lap("load")
 
     frames, height, width = inputs.poses.shape[:3]
