@@ -29,7 +29,7 @@ from stableanimator_jax.opencv import cv2
 _WHITE = 128  # masks are black and white, but for the edges that a resize has softened
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FaceTrack:
     """One face through a video."""
 
