@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from _device import machine, matmul_rate, peak_memory, random_model, versions
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.limits import AtLeast, check_limits
 from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.flops import matmul_flops
@@ -56,7 +57,7 @@ class Options:
     """Output width in pixels; 512 by default."""
     height: int | None = None
     """Output height in pixels; 512 by default."""
-    frames: int = 16
+    frames: Annotated[int, AtLeast(1)] = 16
     """Frames of the video."""
     window: int = 16
     """Frames that the UNet sees at once."""
@@ -64,7 +65,7 @@ class Options:
     """(window, guidance branch) rows in one call of the UNet."""
     decode_chunk: int = 4
     """Frames decoded at once."""
-    steps: int = 10
+    steps: Annotated[int, AtLeast(1)] = 10
     """Steps to time; the median counts."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """What every model but the VAE computes in. The VAE is float32, as SVD asks."""
@@ -72,9 +73,7 @@ class Options:
     """Also time diffusers' UNet in torch (needs the [parity] extra)."""
 
     def __post_init__(self):
-        for name in ("frames", "steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_limits(self)
         self.sampling(1)  # which checks the rest
 
     def sampling(self, steps: int) -> SamplingConfig:

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from _device import NOISE, difference, machine, matmul_rate, peak_memory, random
 
 from stableanimator_jax.config import ArcFaceConfig, VAEConfig
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.limits import Above, AtLeast, Between, check_limits
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.flops import matmul_flops
 from stableanimator_jax.models.functional import Blueprint, Model
@@ -55,35 +56,29 @@ class Options:
     """Output width in pixels; 512 by default."""
     height: int | None = None
     """Output height in pixels; 512 by default."""
-    frames: int = 16
+    frames: Annotated[int, AtLeast(1)] = 16
     """Frames of the video."""
-    iterations: int = 3
+    iterations: Annotated[int, AtLeast(2)] = 3
     """Adam's iterations in one step, at least 2: an iteration's time is what they add to a step of one. With more of
     them it is less lost in noise."""
-    chunk: int = 4
+    chunk: Annotated[int, AtLeast(1)] = 4
     """Frames decoded at once."""
     dtype: Literal["bfloat16", "float32"] = "float32"
     """What the decoder and ArcFace compute in; their parameters, norms and Adam are float32 always."""
-    margin: float | None = None
+    margin: Annotated[float | None, Between(0, 10)] = None
     """Also time the region mode, with this margin around the faces, in lengths of their longer side."""
-    face_share: float = 0.1
+    face_share: Annotated[float, Above(0, 1)] = 0.1
     """The face's share of a frame's area."""
-    repeat: int = 3
+    repeat: Annotated[int, AtLeast(2)] = 3
     """Steps of each kind to time, at least 2: the median counts, and how far they are apart says how exact it is."""
     against: Literal["none", "torch"] = "none"
     """Also time the same in torch (needs the [parity] extra)."""
 
     def __post_init__(self):
-        for name, least in (("frames", 1), ("iterations", 2), ("chunk", 1), ("repeat", 2)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_limits(self)
         (height, width), multiple = self.size, self.vae.downscale
         if height % multiple or width % multiple or min(height, width) < multiple:
             raise InputError(f"the size {width}x{height} does not work: the decoder makes multiples of {multiple}")
-        if not 0 < self.face_share <= 1:
-            raise InputError(f"face-share must be above 0 and at most 1, got {self.face_share}")
-        if self.margin is not None and not 0 <= self.margin <= 10:
-            raise InputError(f"margin must be from 0 to 10, got {self.margin}")
 
     @property
     def vae(self) -> VAEConfig:

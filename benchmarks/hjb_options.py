@@ -11,7 +11,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from _device import machine, versions
@@ -20,6 +20,7 @@ from stableanimator_jax.data.face_track import FaceTrack, load_face_boxes
 from stableanimator_jax.data.images import fit_aspect, load_image
 from stableanimator_jax.data.poses import load_poses
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.limits import Between, check_limits
 from stableanimator_jax.sampling.config import Crop, HJBConfig, SamplingConfig
 from stableanimator_jax.sampling.face_control import FaceOptimisation, StepReport
 from stableanimator_jax.sampling.pipeline import Animator
@@ -63,9 +64,9 @@ class Options:
     """A checkpoint directory with ArcFace in it, or the small weights in the package."""
     size: int = 64
     """Width and height in pixels."""
-    frames: int = 16
+    frames: Annotated[int, Between(1, EXAMPLE_FRAMES)] = 16
     """Frames of the example's 32."""
-    steps: int = 25
+    steps: Annotated[int, Between(1, 1000)] = 25
     """Denoising steps."""
     dtype: Literal["bfloat16", "float32"] = "float32"
     """What the denoiser computes in."""
@@ -73,9 +74,7 @@ class Options:
     """Settings to compare with the published one; by default all of them."""
 
     def __post_init__(self):
-        if not 1 <= self.frames <= EXAMPLE_FRAMES:
-            raise InputError(f"frames must be from 1 to {EXAMPLE_FRAMES}, got {self.frames}")
-        SamplingConfig(steps=self.steps)  # which checks it
+        check_limits(self)
         if unknown := set(self.only) - set(SETTINGS):
             raise InputError(f"there is no setting {min(unknown)}; there are {', '.join(SETTINGS)}")
         for name in self.chosen:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from _device import machine, versions
@@ -40,6 +40,7 @@ from stableanimator_jax.data.loader import LoaderConfig, make_loader
 from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClips
 from stableanimator_jax.data.published_layout import PublishedLayout
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.limits import AtLeast, Between, check_limits
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.skeleton import draw_skeletons
 from stableanimator_jax.preparation.staging import StagedClip, write_clip
@@ -54,26 +55,25 @@ class Options:
     """How the data is kept: the dataset that `prepare_data.py` makes, or folders of PNG images as published."""
     encoded: bool = False
     """Read latents and embeddings that were computed ahead (here, noise), and no pixels but the skeletons'."""
-    side: int = 512
+    side: Annotated[int, Between(64, 2048)] = 512
     """Width and height of the clips."""
     stored_side: int | None = None
     """Width and height of the images in published folders, which are resized when read; by default the clips' own."""
-    length: int = 80
+    length: Annotated[int, AtLeast(17)] = 80
     """Frames of each video."""
-    videos: int = 4
+    videos: Annotated[int, AtLeast(1)] = 4
     """How many different videos there are."""
-    clips: int = 16
+    clips: Annotated[int, AtLeast(1)] = 16
     """Clips to time."""
-    batch_size: int = 2
+    batch_size: Annotated[int, AtLeast(1)] = 2
     """Clips a batch."""
-    workers: tuple[int, ...] = (1, 2)
+    workers: Annotated[tuple[int, ...], AtLeast(1)] = (1, 2)
     """Numbers of worker processes to time."""
 
     def __post_init__(self):
-        if min(self.videos, self.clips, self.batch_size, *self.workers) < 1 or self.length < 17:
-            raise InputError("videos, clips, batch-size and workers must be at least 1, and length at least 17")
-        if self.side % 64 or not 64 <= self.side <= 2048:
-            raise InputError(f"side must be a multiple of 64 from 64 to 2048, got {self.side}")
+        check_limits(self)
+        if self.side % 64:
+            raise InputError(f"side must be a multiple of 64, got {self.side}")
 
 
 def write_published(directory: Path, options: Options) -> PixelClips:

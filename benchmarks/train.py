@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ from jax.sharding import Mesh
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.device_batches import AnyDeviceBatch, DeviceBatch, DeviceEncodedBatch
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.limits import AtLeast, check_limits
 from stableanimator_jax.parallel import batch_sharding, fsdp_shardings, make_mesh
 from stableanimator_jax.sampling.pipeline import check_size
 from stableanimator_jax.scripts.cli import parse_flags, run_script
@@ -59,9 +60,9 @@ class Options:
     """Width of the clips in pixels; 512 by default."""
     height: int | None = None
     """Height of the clips in pixels; 512 by default."""
-    frames: int = 16
+    frames: Annotated[int, AtLeast(1)] = 16
     """Frames of a clip."""
-    batch: int = 1
+    batch: Annotated[int, AtLeast(1)] = 1
     """Clips in a batch."""
     trainable: Trainable = "attentions"
     """Which parameters of the UNet are trained, as --trainable.unet of train.py."""
@@ -69,7 +70,7 @@ class Options:
     """Train on clips that were encoded ahead."""
     remat: bool = True
     """Compute the UNet's blocks once more in the backward pass rather than keep what is inside them."""
-    steps: int = 10
+    steps: Annotated[int, AtLeast(1)] = 10
     """Steps to time; the median counts."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """What the models compute in and hold frozen parameters in. The VAE is float32, as are trained parameters."""
@@ -77,9 +78,7 @@ class Options:
     """Also time diffusers' UNet in torch (needs the [parity] extra)."""
 
     def __post_init__(self):
-        for name in ("frames", "batch", "steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_limits(self)
         if self.against == "torch" and self.trainable not in TORCH_NAMES:
             raise InputError(f"--against torch goes with --trainable {' or '.join(TORCH_NAMES)}")
         check_size(self.model, width=self.size[1], height=self.size[0])

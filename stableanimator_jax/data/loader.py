@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import grain
 import numpy as np
@@ -29,6 +29,7 @@ from stableanimator_jax.data.clip_sampling import sample_frames
 from stableanimator_jax.data.clip_source import ClipSource
 from stableanimator_jax.data.encoded import EncodedClips
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.limits import Above, AtLeast, Between, check_limits
 
 _SHARED_MEMORY = "/dev/shm"
 
@@ -37,39 +38,30 @@ _SHARED_MEMORY = "/dev/shm"
 class LoaderConfig:
     """How training batches are made."""
 
-    seed: int = 0
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     """Decides the order of the clips and the frames taken from each."""
-    batch_size: int = 1
+    batch_size: Annotated[int, AtLeast(1)] = 1
     """Clips a step, over all hosts together."""
-    frames: int = 16
+    frames: Annotated[int, AtLeast(1)] = 16
     """Frames of a clip."""
-    stride: int = 4
+    stride: Annotated[int, AtLeast(1)] = 4
     """Frames of the video from one to the next."""
     horizontal_flip: bool = False
     """Mirror every second clip, at random. Skeletons are mirrored as images: the colours of the left arm and leg are
     then on the right ones, which the model is never shown when it is used, and the face embedding stays that of the
     face as it was. Faces are not symmetric: leave it off unless there is very little data."""
-    proportions: tuple[float, ...] | None = None
+    proportions: Annotated[tuple[float, ...] | None, Above(0)] = None
     """How often each bucket comes, relative to one another; None: by the number of clips in it."""
-    workers: int = 0
+    workers: Annotated[int, AtLeast(0)] = 0
     """Processes that read and decode. 0: threads of this process do."""
-    batches_ahead: int = 2
+    batches_ahead: Annotated[int, AtLeast(1)] = 2
     """Batches that each worker, or this process where there are none, holds ready. Takes memory, not time."""
-    damaged: float = 0.01
+    damaged: Annotated[float, Between(0, 1)] = 0.01
     """Share of the clips that may turn out to be damaged: each is left out, and another one taken in its place. One
     may be in any case, unless this is 0."""
 
     def __post_init__(self):
-        least = {"seed": 0, "batch_size": 1, "frames": 1, "stride": 1, "workers": 0, "batches_ahead": 1, "damaged": 0}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise InputError(f"loader: {name} must be at least {low}, got {getattr(self, name)}")
-        if self.seed >= 2**32:
-            raise InputError(f"loader: seed must be below 2**32, got {self.seed}")
-        if not self.damaged <= 1:
-            raise InputError(f"loader: damaged must be at most 1, got {self.damaged}")
-        if self.proportions is not None and not all(0 < p < float("inf") for p in self.proportions):
-            raise InputError(f"loader: proportions must be numbers above 0, got {self.proportions}")
+        check_limits(self, "data")
 
 
 class Row(NamedTuple):

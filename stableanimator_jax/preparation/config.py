@@ -10,6 +10,7 @@ import tyro
 from stableanimator_jax.data.clip_format import bucket_size
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.limits import Above, AtLeast, Between, check_limits
 from stableanimator_jax.preparation.filters import FilterConfig
 
 SHORTEST_CLIP = 17
@@ -35,33 +36,26 @@ class ClipConfig:
     buckets: tuple[str, ...] = ("512x512", "576x1024")
     """Sizes of the clips, WIDTHxHEIGHT in multiples of 64. A video goes to the one nearest to it in aspect, and is
     cropped to it around its centre."""
-    fps: float | None = None
+    fps: Annotated[float | None, Between(1, 240)] = None
     """Bring videos to this many frames a second. By default they stay at their own average rate."""
     max_frames: int = 300
     """Longest clip; longer shots are split. A training step reads a clip's whole record to take 17 frames of it."""
-    min_frames: int = 61
+    min_frames: Annotated[int, AtLeast(SHORTEST_CLIP)] = 61
     """Shortest clip: 61 frames hold 16 at stride 4. Down to 17 the loader takes 16 at a smaller stride."""
-    cut: float = 25.0
+    cut: Annotated[float, Above(0, 255)] = 25.0
     """A scene cut is where a frame differs from the one before by so many grey levels (of 255) on average, and three
     times as much as usual in the shot. 255 turns this off."""
 
     def __post_init__(self):
+        check_limits(self)
         if not self.buckets or len(set(self.buckets)) < len(self.buckets):
             raise InputError("buckets must be one or more different sizes, such as 512x512 576x1024")
         for bucket in self.buckets:
             bucket_size(bucket)
-        if self.fps is not None and not 1 <= self.fps <= 240:
-            raise InputError(f"fps must be from 1 to 240, got {self.fps}")
-        if self.min_frames < SHORTEST_CLIP:
-            raise InputError(
-                f"min-frames must be at least {SHORTEST_CLIP} (16 frames and a reference), got {self.min_frames}"
-            )
         if not 2 * self.min_frames <= self.max_frames <= 10000:
             raise InputError(
                 f"max-frames must be from twice min-frames ({2 * self.min_frames}) to 10000, got {self.max_frames}"
             )
-        if not 0 < self.cut <= 255:
-            raise InputError(f"cut must be above 0 and at most 255, got {self.cut}")
 
 
 @dataclass(frozen=True)
@@ -90,9 +84,9 @@ class VideosConfig:
     work: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where each video's clips are kept until all are done, by content and settings: give it to keep them, so that
     another run with more videos need not repeat these. By default ROOT/.work, removed at the end."""
-    workers: int | None = None
+    workers: Annotated[int | None, Between(1, 1024)] = None
     """Processes that prepare videos. By default one for every 4 cores, and no more than videos."""
-    validation: float = 0.05
+    validation: Annotated[float, AtLeast(0, below=1)] = 0.05
     """Share of the videos for validation, chosen by a hash of their names."""
     clips: Annotated[ClipConfig, tyro.conf.arg(name="")] = field(default_factory=ClipConfig)
     filters: FilterConfig = field(default_factory=FilterConfig)
@@ -100,10 +94,7 @@ class VideosConfig:
     beam: BeamConfig = field(default_factory=BeamConfig)
 
     def __post_init__(self):
-        if self.workers is not None and not 1 <= self.workers <= 1024:
-            raise InputError(f"workers must be from 1 to 1024, got {self.workers}")
-        if not 0 <= self.validation < 1:
-            raise InputError(f"validation must be at least 0 and below 1, got {self.validation}")
+        check_limits(self)
 
     def settings(self) -> dict[str, Any]:
         """What decides which clips a video gives, as plain data for JSON; where files lie does not."""
@@ -136,11 +127,11 @@ class EncodeConfig:
     """For a list: the size to train in, as for training."""
     fit: FitMode | None = None
     """For a list: how frames are brought to that aspect, as for training. By default they are cropped."""
-    batch: int = 8
+    batch: Annotated[int, Between(1, 4096)] = 8
     """Frames to encode at a time. At 512x512 each takes about half a GB of the device's memory."""
-    noise_augmentation: float = 0.02
+    noise_augmentation: Annotated[float, Between(0, 10)] = 0.02
     """How much noise the VAE's copy of a reference has, as for training."""
-    seed: int = 0
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     """Of that noise."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """What CLIP computes in (the VAE in float32 always). auto: bfloat16, but float32 on a CPU."""
@@ -150,14 +141,9 @@ class EncodeConfig:
     """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""
 
     def __post_init__(self):
+        check_limits(self)
         if self.size is not None:
             bucket_size(self.size)
-        if not 1 <= self.batch <= 4096:
-            raise InputError(f"batch must be from 1 to 4096, got {self.batch}")
-        if not 0 <= self.noise_augmentation <= 10:
-            raise InputError(f"noise-augmentation must be from 0 to 10, got {self.noise_augmentation}")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed must be from 0 to {2**32 - 1}, got {self.seed}")
 
 
 def nearest_bucket(width: int, height: int, buckets: tuple[str, ...]) -> str:

@@ -1,11 +1,12 @@
 """Which clips are fit for training: each check with its measure, its limit and its reason."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.limits import Between, check_limits
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.scenes import THUMBNAIL
 from stableanimator_jax.perception.skeleton import BODY
@@ -28,28 +29,24 @@ _LEAST_BACKGROUND = 0.05  # of the frame: less says nothing about the rest
 class FilterConfig:
     """Limits of the quality filters; a clip that fails any is left out, and all its reasons are reported."""
 
-    person: float = 0.9
+    person: Annotated[float, Between(0, 1)] = 0.9
     """Least share of frames in which the person is found, or is filled in over a short gap. 0 turns this off."""
-    face: float = 0.5
+    face: Annotated[float, Between(0, 1)] = 0.5
     """Least share of frames with a face."""
-    others: float = 0.1
+    others: Annotated[float, Between(0, 1)] = 0.1
     """Most share of frames with more than one person or face. 1 turns this off."""
-    motion: float = 0.01
+    motion: Annotated[float, Between(0, 10)] = 0.01
     """Least motion: how far body joints stray from their mean place (root mean square), as a share of the person's
     height. 0 turns this off."""
-    sharpness: float = 15.0
+    sharpness: Annotated[float, Between(0, 1_000_000)] = 15.0
     """Least sharpness: the variance of the Laplacian of the luma (grey levels squared) of the clip's median frame, at
     the bucket's size. 0 turns this off."""
-    background: float = 8.0
+    background: Annotated[float, Between(0, 255)] = 8.0
     """Most change of the background: mean difference (grey levels of 255) to the clip's middle frame, of the small
     image outside of all people, of the median frame. 255 turns this off."""
 
     def __post_init__(self):
-        limits = {"person": 1, "face": 1, "others": 1, "motion": 10, "sharpness": 1e6, "background": 255}
-        for name, most in limits.items():
-            value = getattr(self, name)
-            if not 0 <= value <= most:  # which NaN is not
-                raise InputError(f"filters.{name} must be from 0 to {most:g}, got {value}")
+        check_limits(self, "filters")
 
 
 @dataclass(frozen=True)

@@ -1,62 +1,45 @@
 """What a sampling run can be told, with the published defaults."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.limits import Between, check_limits
 
 Crop = Literal["box", "aligned"]
 HJB_PRESETS = {"published": 3, "paper": 10}
-
-
-def _require_range(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:  # which NaN is not
-        raise InputError(f"{name.replace('_', '-')} must be from {least} to {most}, got {value}")
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """Settings of the denoising loop and the decoder. Defaults are the published ones."""
 
-    steps: int = 25
+    steps: Annotated[int, Between(1, 1000)] = 25
     """Denoising steps."""
-    guidance_min: float = 3.0
+    guidance_min: Annotated[float, Between(0, 1000)] = 3.0
     """Classifier-free guidance of the video's first frame; it rises evenly to guidance-max at the last. 1 is none."""
-    guidance_max: float = 3.0
+    guidance_max: Annotated[float, Between(0, 1000)] = 3.0
     """Classifier-free guidance of the video's last frame."""
-    window: int = 16
+    window: Annotated[int, Between(2, 1024)] = 16
     """Frames that the UNet sees at once (the published tile size)."""
-    overlap: int = 4
+    overlap: Annotated[int, Between(1, 1023)] = 4
     """Frames by which a window begins before the last one ends, at least 1, because every window's first place is
     taken by the video's first frame."""
-    rows_at_once: int = 2
+    rows_at_once: Annotated[int, Between(1, 1024)] = 2
     """(window, guidance branch) rows in one call of the UNet: 1 takes the least memory, 2 is one guided window."""
-    decode_chunk: int = 4
+    decode_chunk: Annotated[int, Between(1, 1024)] = 4
     """Frames decoded at once. Fewer takes less memory; flicker can show between chunks of 1 or 2."""
-    noise_augmentation: float = 0.02
+    noise_augmentation: Annotated[float, Between(0, 1000)] = 0.02
     """Strength of the noise added to the reference image before it is encoded."""
-    fps: int = 7
+    fps: Annotated[int, Between(1, 1000)] = 7
     """Frames a second that the model is told (it is conditioned on fps - 1)."""
-    motion_bucket: int = 127
+    motion_bucket: Annotated[int, Between(0, 1023)] = 127
     """SVD's motion bucket id: it was trained with 1 (still) to 255."""
-    seed: int = 0
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     """Same seed, same inputs, same device: same video."""
 
     def __post_init__(self):
-        for name, least, most in (
-            ("steps", 1, 1000),
-            ("window", 2, 1024),
-            ("overlap", 1, 1023),
-            ("rows_at_once", 1, 1024),
-            ("decode_chunk", 1, 1024),
-            ("fps", 1, 1000),
-            ("motion_bucket", 0, 1023),
-            ("seed", 0, 2**32 - 1),
-            ("guidance_min", 0, 1000),
-            ("guidance_max", 0, 1000),
-            ("noise_augmentation", 0, 1000),
-        ):
-            _require_range(name, getattr(self, name), least, most)
+        check_limits(self)
         if self.overlap > self.window - 1:
             raise InputError(
                 f"overlap must be smaller than the window ({self.window} frames, the first of them always "
@@ -78,38 +61,31 @@ class SamplingConfig:
 class HJBConfig:
     """The HJB-based face optimisation inside denoising (paper section 3.4); docs/hjb.md derives and compares it."""
 
-    iterations: int | Literal["published", "paper"] = 0
+    iterations: Annotated[int | Literal["published", "paper"], Between(0, 1000)] = 0
     """Adam iterations at every optimised step; 0 turns the face optimisation off. The published script has 3, the
     paper 10."""
-    start: int = 0
+    start: Annotated[int, Between(0, 999)] = 0
     """First denoising step that is optimised, counted from 0."""
     end: int | None = None
     """Last denoising step that is optimised. By default 20 of 25 as published, and as far into any other number."""
-    every: int = 1
+    every: Annotated[int, Between(1, 1000)] = 1
     """Optimise every n-th step only, from the first one on."""
-    learning_rate: float = 0.1
+    learning_rate: Annotated[float, Between(0, 100)] = 0.1
     """Adam's at step 0; it falls evenly to nothing at the end of denoising."""
-    chunk: int = 4
+    chunk: Annotated[int, Between(1, 1024)] = 4
     """Frames optimised at once. Fewer takes less memory."""
     crop: Crop = "box"
     """What ArcFace sees: the face's box as published, or the face aligned by its landmarks as ArcFace was trained."""
-    margin: float | None = None
+    margin: Annotated[float | None, Between(0, 100)] = None
     """Decode only the faces' surroundings: a margin on each side, as a share of their size (such as 0.25). Faster,
     approximate, and leaves the background alone. By default whole frames are decoded, as published."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What VAE decoder and ArcFace compute in here; norms and Adam are float32 always."""
 
     def __post_init__(self):
-        if self.iterations not in HJB_PRESETS:
-            if not isinstance(self.iterations, int):
-                raise InputError(f"hjb.iterations must be a number, published or paper, got {self.iterations!r}")
-            _require_range("hjb.iterations", self.iterations, 0, 1000)
-        _require_range("hjb.start", self.start, 0, 999)
-        _require_range("hjb.every", self.every, 1, 1000)
-        _require_range("hjb.learning_rate", self.learning_rate, 0, 100)
-        _require_range("hjb.chunk", self.chunk, 1, 1024)
-        if self.margin is not None:
-            _require_range("hjb.margin", self.margin, 0, 100)
+        if self.iterations not in HJB_PRESETS and not isinstance(self.iterations, int):
+            raise InputError(f"hjb.iterations must be a number, published or paper, got {self.iterations!r}")
+        check_limits(self, "hjb")
         if self.end is not None and self.end < self.start:
             raise InputError(f"hjb.end ({self.end}) is before hjb.start ({self.start}): no step would be optimised")
 

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -25,6 +25,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSt
 
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import require_utf8, url_scheme
+from stableanimator_jax.limits import AtLeast, check_limits
 from stableanimator_jax.weights.checkpoint import require_same_parameters
 from stableanimator_jax.weights.checkpoint_item import ModelsHandler, SaveModels
 from stableanimator_jax.weights.storage import damage, file_sizes, first_line, orbax_silenced
@@ -41,19 +42,17 @@ The largest single array must be smaller."""
 class CheckpointConfig:
     """When a training run saves its state, and what is kept."""
 
-    every: int = 1000
+    every: Annotated[int, AtLeast(1)] = 1000
     """Steps from one checkpoint to the next."""
-    keep: int = 2
+    keep: Annotated[int, AtLeast(1)] = 2
     """How many of the newest checkpoints are kept. While one is written there is one more."""
-    keep_every: int = 0
+    keep_every: Annotated[int, AtLeast(0)] = 0
     """Checkpoints whose step is a multiple of this are kept for good; 0: none is."""
     asynchronous: bool = True
     """Write in the background while training goes on, from a copy in the host's memory."""
 
     def __post_init__(self):
-        for name, low in {"every": 1, "keep": 1, "keep_every": 0}.items():
-            if getattr(self, name) < low:
-                raise InputError(f"checkpoints: {name} must be at least {low}, got {getattr(self, name)}")
+        check_limits(self, "checkpoints")
 
 
 class Checkpoints:

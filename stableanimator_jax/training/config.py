@@ -1,7 +1,6 @@
 """What a training run can be told. The defaults are the published training's, on one device."""
 
 import dataclasses
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,18 +13,13 @@ from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.data.loader import LoaderConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import absolute_path, url_scheme
+from stableanimator_jax.limits import AtLeast, Between, check_limits
 from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.training.checkpoints import CheckpointConfig
 from stableanimator_jax.training.metrics import WandbConfig
 from stableanimator_jax.weights.run_folder import checkpoint_path
 
 Trainable = Literal["attentions", "all", "adapters", "lora"]
-
-
-def _require_at_least(part: str, config: Any, **least: float) -> None:
-    for name, low in least.items():
-        if not low <= getattr(config, name) < math.inf:  # which NaN is not
-            raise InputError(f"--{part}.{name.replace('_', '-')} must be at least {low}, got {getattr(config, name)}")
 
 
 @dataclass(frozen=True)
@@ -73,36 +67,34 @@ class TrainableConfig:
     unet: Trainable = "attentions"
     """Of the UNet: its attention layers (published code), everything (the paper), the ID adapters only, or the ID
     adapters and low-rank changes of the attention layers."""
-    lora_rank: int = 32
+    lora_rank: Annotated[int, Between(1, 2**12)] = 32
     """Rank of those changes."""
-    lora_alpha: float = 32.0
+    lora_alpha: Annotated[float, AtLeast(0)] = 32.0
     """They are multiplied by this over the rank."""
 
     def __post_init__(self):
-        _require_at_least("trainable", self, lora_rank=1, lora_alpha=0)
-        if self.lora_rank > 2**12:
-            raise InputError(f"--trainable.lora-rank must be at most {2**12}, got {self.lora_rank}")
+        check_limits(self, "trainable")
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """The loss and what goes into it."""
 
-    face_weight: float = 1.0
+    face_weight: Annotated[float, AtLeast(0)] = 1.0
     """How much more the error inside the face boxes counts; 0 is the ablation without face masks."""
-    dropout: float = 0.1
+    dropout: Annotated[float, AtLeast(0)] = 0.1
     """Probability that a clip goes without the image embedding, the reference's latents, or both: each."""
-    noise_augmentation: float = 0.02
+    noise_augmentation: Annotated[float, AtLeast(0)] = 0.02
     """Strength of the noise on the reference before it is encoded."""
-    fps: int = 7
+    fps: Annotated[int, AtLeast(1)] = 7
     """Frames a second that the model is told (it is conditioned on fps - 1)."""
-    motion_bucket: int = 127
+    motion_bucket: Annotated[int, AtLeast(0)] = 127
     """SVD's motion bucket id."""
 
     def __post_init__(self):
-        _require_at_least("objective", self, face_weight=0, dropout=0, noise_augmentation=0, fps=1, motion_bucket=0)
+        check_limits(self, "objective")
         if self.dropout > 1 / 3:
-            raise InputError(f"--objective.dropout must be at most 1/3: three cases take it each; got {self.dropout}")
+            raise InputError(f"objective.dropout must be at most 1/3: three cases take it each; got {self.dropout}")
 
     @property
     def added_time_ids(self) -> tuple[float, float, float]:
@@ -117,50 +109,44 @@ class OptimizerConfig:
     kind: Literal["adamw", "muon"] = "adamw"
     """AdamW, as published; or Muon, whose steps are orthogonal matrices, with Adam for norms and biases: a model that
     begins from nothing learns in fewer steps."""
-    learning_rate: float = 1e-5
+    learning_rate: Annotated[float, AtLeast(0)] = 1e-5
     """After the warm-up."""
     schedule: Literal["constant", "cosine"] = "constant"
     """After the warm-up: as it is, or down to 0 at the last step along half a cosine."""
-    warmup_steps: int = 500
+    warmup_steps: Annotated[int, AtLeast(0)] = 500
     """Steps in which the learning rate rises evenly from 0."""
-    beta1: float = 0.9
+    beta1: Annotated[float, AtLeast(0, below=1)] = 0.9
     """Adam's decay of the gradients' mean."""
-    beta2: float = 0.999
+    beta2: Annotated[float, AtLeast(0, below=1)] = 0.999
     """Adam's decay of the gradients' mean square."""
-    eps: float = 1e-8
+    eps: Annotated[float, AtLeast(0)] = 1e-8
     """Adam's, added to the root of the mean square."""
-    weight_decay: float = 1e-2
+    weight_decay: Annotated[float, AtLeast(0)] = 1e-2
     """Decoupled, times the learning rate."""
-    clip_norm: float = 1.0
+    clip_norm: Annotated[float, AtLeast(0)] = 1.0
     """Gradients of a larger norm, over all parameters together, are scaled down to it; 0: never."""
-    accumulate: int = 1
+    accumulate: Annotated[int, AtLeast(1)] = 1
     """Parts that a batch is cut into, one after the other in a device's memory: a batch so many times as large."""
-    ema_decay: float = 0.0
+    ema_decay: Annotated[float, AtLeast(0, below=1)] = 0.0
     """Of the running mean of the parameters that is then validated and exported, such as 0.9999; 0: there is none."""
 
     def __post_init__(self):
-        least = {"learning_rate": 0, "warmup_steps": 0, "beta1": 0, "beta2": 0, "eps": 0, "weight_decay": 0}
-        _require_at_least("optimizer", self, **least, clip_norm=0, accumulate=1, ema_decay=0)
-        for name in ("beta1", "beta2", "ema_decay"):
-            if getattr(self, name) >= 1:
-                raise InputError(f"--optimizer.{name.replace('_', '-')} must be below 1, got {getattr(self, name)}")
+        check_limits(self, "optimizer")
 
 
 @dataclass(frozen=True)
 class MeshConfig:
     """How the devices share the work. The product of the three is their number."""
 
-    data: int | None = None
+    data: Annotated[int | None, AtLeast(1)] = None
     """Groups of devices with a copy of the parameters each; by default as many as there are devices for."""
-    fsdp: int = 1
+    fsdp: Annotated[int, AtLeast(1)] = 1
     """Devices that share one copy of the parameters and the optimiser's state."""
-    frame: int = 1
+    frame: Annotated[int, AtLeast(1)] = 1
     """Devices that share the frames of a clip."""
 
     def __post_init__(self):
-        _require_at_least("mesh", self, fsdp=1, frame=1)
-        if self.data is not None:
-            _require_at_least("mesh", self, data=1)
+        check_limits(self, "mesh")
 
 
 @dataclass(frozen=True)
@@ -176,11 +162,11 @@ class DistributedConfig:
     """How many there are."""
     process: int | None = None
     """Which one this is, from 0."""
-    wait: int = 300
+    wait: Annotated[int, AtLeast(1)] = 300
     """Seconds to wait for the others."""
 
     def __post_init__(self):
-        _require_at_least("distributed", self, wait=1)
+        check_limits(self, "distributed")
         explicit = (self.coordinator, self.processes, self.process)
         if self.start == "explicit" and None in explicit:
             raise InputError(
@@ -190,30 +176,30 @@ class DistributedConfig:
         if self.start != "explicit" and explicit != (None, None, None):
             raise InputError("the addresses of processes are given, but not --distributed.start explicit")
         if self.processes is not None and self.process is not None and not 0 <= self.process < self.processes:
-            raise InputError(f"--distributed.process must be from 0 to {self.processes - 1}, got {self.process}")
+            raise InputError(f"distributed.process must be from 0 to {self.processes - 1}, got {self.process}")
 
 
 @dataclass(frozen=True)
 class ValidationConfig:
     """Loss on clips that are not trained on, at noise that is always the same, and videos of them."""
 
-    every: int = 1000
+    every: Annotated[int, AtLeast(0)] = 1000
     """Steps from one validation to the next; 0: none, and --data needs no clips for it."""
     lists: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.txt ...")] = ()
     """With --data.lists: the same for validation. A dataset has a split for it."""
-    clips: int = 8
+    clips: Annotated[int, AtLeast(1)] = 8
     """How many of them, always the same; rounded up to a multiple of the devices that have rows of their own."""
-    levels: int = 4
+    levels: Annotated[int, AtLeast(1)] = 4
     """Noise levels that each is denoised from, spread evenly over those of training."""
-    videos: int = 1
+    videos: Annotated[int, AtLeast(0)] = 1
     """How many of them to make videos of; 0: none."""
-    steps: int = 25
+    steps: Annotated[int, AtLeast(1)] = 25
     """Denoising steps of a video."""
-    guidance: float = 3.0
+    guidance: Annotated[float, AtLeast(0)] = 3.0
     """Classifier-free guidance of a video."""
 
     def __post_init__(self):
-        _require_at_least("validation", self, every=0, clips=1, levels=1, videos=0, steps=1, guidance=0)
+        check_limits(self, "validation")
 
 
 @dataclass(frozen=True)
@@ -231,16 +217,16 @@ class TrainConfig:
     init_from: Annotated[str, tyro.conf.arg(metavar="DIR|embedded")] = EMBEDDED
     """The weights to begin from: a checkpoint directory, of StableAnimator or of Stable Video Diffusion alone (PoseNet
     and Face Encoder then begin anew); a training run's folder (its last weights); or the small one in this package."""
-    steps: int = 100_000
+    steps: Annotated[int, AtLeast(1)] = 100_000
     """Steps of the whole run, those before it was resumed too."""
-    seed: int = 0
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     """Of everything random but the data's order, which has its own."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """What the models compute in (the VAE, norms, loss and optimiser in float32 always), and what frozen parameters
     are held in. auto: bfloat16, but float32 on a CPU."""
     remat: bool = True
     """Compute the UNet's blocks once more in the backward pass rather than keep what is inside them."""
-    log_every: int = 10
+    log_every: Annotated[int, AtLeast(1)] = 10
     """Steps between points of the curves; each is a mean over them."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to compute. auto: an accelerator where JAX finds one."""
@@ -258,16 +244,12 @@ class TrainConfig:
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self):
-        for name, low in {"steps": 1, "seed": 0, "log_every": 1}.items():
-            if getattr(self, name) < low:
-                raise InputError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(self, name)}")
+        check_limits(self)
         if url_scheme(self.output) is not None:
             raise InputError(
                 "--output must be a folder of this machine, or mounted on it, not a URL; checkpoints alone can go to a "
                 "bucket: --checkpoint-directory gs://BUCKET/RUN"
             )
-        if self.seed >= 2**32:
-            raise InputError(f"--seed must be below 2**32, got {self.seed}")
         if self.data.dataset is not None and self.validation.lists:
             raise InputError("--validation.lists goes with --data.lists; a dataset has a validation split of its own")
         if self.validation.lists and len(self.validation.lists) != len(self.data.lists):

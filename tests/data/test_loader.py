@@ -251,7 +251,7 @@ def test_what_cannot_be_loaded_is_refused_at_once(buckets, changes, hosts, messa
     ],
 )
 def test_settings_have_bounds(changes):
-    with pytest.raises(InputError, match=f"loader: {next(iter(changes))} must be"):
+    with pytest.raises(InputError, match=f"data.{next(iter(changes)).replace('_', '-')} must be"):
         LoaderConfig(**changes)
 
 

@@ -169,7 +169,7 @@ BAD = {
     "window": (lambda: ["--window", 1], r"window must be from 2 to 1024"),
     "overlap": (lambda: ["--overlap", 4], r"overlap must be smaller than the window"),
     "guidance": (lambda: ["--guidance-max", "nan"], r"guidance-max must be from 0 to 1000, got nan"),
-    "output fps": (lambda: ["--output-fps", "0"], r"output-fps must lie between"),
+    "output fps": (lambda: ["--output-fps", "0"], r"output-fps must be from 0.01 to 1000, got 0.0"),
     "record missing": (lambda: ["--from-json", "run.json"], r"cannot read run.json"),
     "record no JSON": (lambda: ["--from-json", bytes_file("run.json", b"{")], r"run.json is not a JSON file"),
     "record nested too deep": (

@@ -12,6 +12,7 @@ from stableanimator_jax.config import from_dict
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import absolute_path
+from stableanimator_jax.limits import Between, check_limits
 from stableanimator_jax.perception.person_choice import parse_choice
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
 from stableanimator_jax.shipped import EMBEDDED
@@ -89,7 +90,7 @@ class SampleConfig:
     frames as they are predicted."""
     face_masks: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """As --face-boxes for the frames, from frame_0.png, frame_1.png, … of the poses' size, white where the face is."""
-    output_fps: Annotated[float | None, tyro.conf.arg(metavar="FPS")] = None
+    output_fps: Annotated[float | None, Between(0.01, 1000), tyro.conf.arg(metavar="FPS")] = None
     """Frames a second that the output plays at. By default the poses' own where they are a video, else --fps."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """What the models compute in (the VAE in float32 always). auto: bfloat16, but float32 on a CPU."""
@@ -101,14 +102,13 @@ class SampleConfig:
     hjb: HJBConfig = field(default_factory=HJBConfig)
 
     def __post_init__(self):
+        check_limits(self)
         if (self.width is None) != (self.height is None):
             raise InputError("give both --width and --height, or neither")
         if max(self.width or 0, self.height or 0) > _LARGEST_SIDE:
             raise InputError(
                 f"width and height must be at most {_LARGEST_SIDE} pixels, got {self.width} and {self.height}"
             )
-        if self.output_fps is not None and not 0.01 <= self.output_fps <= 1000:
-            raise InputError(f"output-fps must lie between 0.01 and 1000, got {self.output_fps}")
         if self.insightface_root is not None and self.face_embedding is not None and not self.optimises_faces:
             raise InputError("give --insightface-root or --face-embedding, not both: each is the identity")
         if self.driving is not None and self.poses is not None:
