@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import LFS_POINTER, is_lfs_pointer
 
 T = TypeVar("T")
@@ -340,7 +340,7 @@ def read_json(path: Path) -> Any:
             raise InputError(f"{path} is {LFS_POINTER}")
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
-        raise InputError(f"cannot read {path}: {e.strerror}") from e
+        raise InputError(f"cannot read {path}: {reason_of(e)}") from e
     except InputError:
         raise
     except (ValueError, RecursionError) as e:  # also nested too deep, or with thousands of digits

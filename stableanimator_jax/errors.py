@@ -1,4 +1,4 @@
-"""The one exception for bad input: the scripts print it as one line and exit with status 2."""
+"""The one exception for bad input, which the scripts print as one line and exit with status 2, and its words."""
 
 
 class InputError(ValueError):
@@ -21,3 +21,10 @@ def printable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # surrogates that stand for no byte, as JSON may have them
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+def reason_of(error: BaseException) -> str:
+    """Why, in one line, for a message that names the file itself: what the system says, as "No space left on device",
+    else the first line of the error's own words, else its kind."""
+    lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

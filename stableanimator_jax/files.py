@@ -2,13 +2,14 @@
 
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stableanimator_jax.errors import InputError, printable
+from stableanimator_jax.errors import InputError, printable, reason_of
 
 if TYPE_CHECKING:
     from etils import epath
@@ -32,7 +33,7 @@ def require_file(path: Path, what: str) -> None:
     except FileNotFoundError:
         raise InputError(f"{what} {path} does not exist") from None
     except OSError as e:
-        raise InputError(f"cannot read {what} {path}: {e.strerror}") from e
+        raise InputError(f"cannot read {what} {path}: {reason_of(e)}") from e
     if size == 0:
         raise InputError(f"{what} {path} is empty (0 bytes)")
     if pointer:
@@ -69,6 +70,11 @@ def ffmpeg_name(path: Path) -> str:
     return f"file:{path}"
 
 
+def neighbour(path: Path) -> Path:
+    """A place beside `path` that nothing else takes, for what is to be put into `path` when it is whole."""
+    return path.with_name(f".{path.name[:60]}-{uuid.uuid4().hex[:8]}.tmp")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary neighbour of `path`, to be written in the `with` block, that takes its name when the block ends well.
@@ -76,14 +82,49 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name[:60]}-{uuid.uuid4().hex[:8]}.tmp")
+    temporary = neighbour(path)
     try:
         yield temporary
         temporary.replace(path)
     except OSError as e:
-        raise InputError(f"cannot write {path}: {e.strerror or e}") from e
+        raise InputError(f"cannot write {path}: {reason_of(e)}") from e
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_directory(place: Path, *, overwrite: bool = False, label: str | None = None) -> Iterator[Path]:
+    """As `replacing` a directory, which is made and to be filled; of one that is there what is in it is not kept.
+
+    The neighbour is always `unfinished_directory(place)`: what a run that was killed left there is removed.
+
+    Args:
+        place: where it is to be.
+        overwrite: whether it may take the place of a directory with something in it.
+        label: what an error calls it; by default its path.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    unfinished, replaced = unfinished_directory(place), place.with_name(f".{place.name}.replaced")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if overwrite and place.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            place.rename(replaced)
+        unfinished.rename(place)  # an empty directory gives way, another one is an error
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as e:
+        raise InputError(f"cannot write {label or place}: {reason_of(e)}") from e
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def unfinished_directory(place: Path) -> Path:
+    """Where a directory is while it is written."""
+    return place.with_name(f".{place.name}.unfinished")
 
 
 def url_scheme(path: str | os.PathLike[str]) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def alone_in(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         file = (directory / ".lock").open("a+", encoding="utf-8")
     except OSError as e:
-        raise InputError(f"cannot write to {directory}: {e.strerror}; name another directory") from e
+        raise InputError(f"cannot write to {directory}: {reason_of(e)}; name another directory") from e
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

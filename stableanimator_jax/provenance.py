@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 
 _PACKAGES = (
     "stableanimator-jax",
@@ -37,7 +37,7 @@ def sha256_of(files: Sequence[Path], directory: Path | None = None) -> str:
     try:
         digests = [file_sha256(file) for file in files]
     except OSError as e:
-        raise InputError(f"cannot read {e.filename}: {e.strerror}") from e
+        raise InputError(f"cannot read {e.filename}: {reason_of(e)}") from e
     if directory is None:
         (digest,) = digests
         return digest

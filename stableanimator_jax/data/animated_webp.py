@@ -11,7 +11,7 @@ import numpy as np
 from av.error import FFmpegError
 from PIL import Image, ImageSequence
 
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import ffmpeg_name
 
 _MILLISECONDS = Fraction(1, 1000)
@@ -43,7 +43,7 @@ def as_video(path: Path, label: str) -> Iterator[Path | None]:
             try:
                 _convert(animation, video)
             except FFmpegError as e:
-                raise InputError(f"no room for the frames of {label} in {folder}: {e.strerror}") from e
+                raise InputError(f"no room for the frames of {label} in {folder}: {reason_of(e)}") from e
             except Exception as e:  # whatever Pillow's decoder thinks of it
                 raise InputError(f"{label} is damaged or cut short: {e}") from e
             yield video

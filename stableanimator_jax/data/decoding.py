@@ -20,7 +20,7 @@ from PIL import Image
 from stableanimator_jax.data.animated_webp import as_video
 from stableanimator_jax.data.frame_rate import measured_rate
 from stableanimator_jax.data.images import WHITE, Colour
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import ffmpeg_name, require_file
 
 Frame = UInt8[np.ndarray, "h w 3"]
@@ -203,7 +203,7 @@ def decode(video: OpenVideo, *, sought: bool = False) -> Iterator[tuple[float | 
             yield time, frame
             count += 1
     except FFmpegError as e:
-        raise InputError(f"{video.label} is damaged or cut short {place()}: {e.strerror}") from e
+        raise InputError(f"{video.label} is damaged or cut short {place()}: {reason_of(e)}") from e
 
 
 def _decoded(video: OpenVideo) -> Iterator[av.VideoFrame]:

@@ -20,7 +20,7 @@ from stableanimator_jax.config import from_dict, read_json
 from stableanimator_jax.data.batches import PIXELS_PER_LATENT, EncodedClipBatch, at_latents
 from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClip, PreparedClips
 from stableanimator_jax.data.published_layout import PublishedClip, PublishedLayout, file_sizes
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import is_directory
 
 ENCODED_FILE = "encoded.json"
@@ -133,9 +133,8 @@ class EncodedClip:
         try:
             frames = np.load(self.file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as e:
-            reason = getattr(e, "strerror", None) or str(e).partition("\n")[0]
             raise InputError(
-                f"encoded clip {self.name}: cannot read {self.file}: {reason}; remove that file and {_AGAIN}"
+                f"encoded clip {self.name}: cannot read {self.file}: {reason_of(e)}; remove that file and {_AGAIN}"
             ) from e
         wanted = self.encoding.record(self.size), (self.length,)
         if (frames.dtype, frames.shape) != wanted:
@@ -232,14 +231,14 @@ def _sizes(files: dict[int, Path]) -> list[tuple[str, int]]:
     try:
         return file_sizes(list(files.values()))
     except OSError as e:
-        raise InputError(f"cannot read frame {e.filename}: {e.strerror}") from e
+        raise InputError(f"cannot read frame {e.filename}: {reason_of(e)}") from e
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as e:
-        raise InputError(f"cannot read {path}: {e.strerror}") from e
+        raise InputError(f"cannot read {path}: {reason_of(e)}") from e
 
 
 def present_files(folder: Path) -> set[str]:
@@ -247,7 +246,7 @@ def present_files(folder: Path) -> set[str]:
     try:
         return {path.name for path in folder.iterdir() if path.suffix == ".npy"}
     except OSError as e:
-        raise InputError(f"cannot read encoded clips {folder}: {e.strerror}") from e
+        raise InputError(f"cannot read encoded clips {folder}: {reason_of(e)}") from e
 
 
 def damaged_files(folder: Path) -> dict[str, str]:

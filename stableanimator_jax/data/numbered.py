@@ -5,7 +5,7 @@ from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -48,7 +48,7 @@ def numbered_images(directory: Path, what: str) -> dict[int, Path]:
     try:
         paths = sorted(directory.iterdir())
     except OSError as e:
-        raise InputError(f"cannot read {what} {directory}: {e.strerror}") from e
+        raise InputError(f"cannot read {what} {directory}: {reason_of(e)}") from e
     alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)  # by the words between their numbers
     for path in paths:
         words = re.split(r"\d+", path.stem.lower())

@@ -15,7 +15,7 @@ from jaxtyping import Bool, UInt8
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, from_example
 from stableanimator_jax.data.clip_source import Annotations, ClipFrames
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import LFS_POINTER, is_lfs_pointer, require_utf8
 from stableanimator_jax.opencv import require_opencv
 
@@ -67,8 +67,9 @@ class PreparedClips:
         try:
             record = from_example(self._records[index])
         except Exception as e:  # ArrayRecord and protobuf have exceptions of their own
-            reason = str(e).strip().partition("\n")[0]
-            raise InputError(f"dataset {self.directory / self.bucket}: clip {index} cannot be read: {reason}") from e
+            raise InputError(
+                f"dataset {self.directory / self.bucket}: clip {index} cannot be read: {reason_of(e)}"
+            ) from e
         return PreparedClip(record, self.size)
 
     def contents(self) -> dict[str, str]:
@@ -86,7 +87,7 @@ class PreparedClips:
         try:
             yield sorted(path for path in folder.iterdir() if f"-{self.split}." in path.name)
         except OSError as e:
-            raise InputError(f"cannot read dataset {folder}: {e.strerror}") from e
+            raise InputError(f"cannot read dataset {folder}: {reason_of(e)}") from e
 
     @functools.cached_property
     def _records(self) -> "_Records":

@@ -20,7 +20,7 @@ from stableanimator_jax.data.clip_sampling import shortest_length
 from stableanimator_jax.data.clip_source import Annotations, ClipFrames
 from stableanimator_jax.data.images import BLACK, Filter, FitMode, fit, fit_aspect, image_size, load_image
 from stableanimator_jax.data.numbered import numbered_frames, numbered_images
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import is_directory, require_file
 
 _WHITE = 128  # masks are black and white, but for the edges that a resize has softened
@@ -275,7 +275,7 @@ def _content(folder: Path) -> str:
         parts = {part: folder / part for part in ("images", "poses", "faces")}
         files = {n: file_sizes(sorted(part.iterdir())) for n, part in parts.items() if is_directory(part)}
     except OSError as e:
-        raise InputError(f"cannot read {e.filename}: {e.strerror}") from e
+        raise InputError(f"cannot read {e.filename}: {reason_of(e)}") from e
     listed = json.dumps([files, hashlib.sha256(embeddings).hexdigest()])
     return hashlib.sha256(listed.encode()).hexdigest()[:16]
 

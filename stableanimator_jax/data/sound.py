@@ -16,7 +16,7 @@ from av.packet import Packet
 from av.stream import Discard, Stream
 
 from stableanimator_jax.data.decoding import seconds
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import ffmpeg_name, replacing, require_file
 
 # What an MP4 holds and players play there; anything else becomes AAC.
@@ -83,7 +83,7 @@ def copy_sound(source: Path, video: Path | str, start: float = 0.0, end: float |
     except _NoSound:
         return False
     except FFmpegError as e:
-        raise InputError(f"cannot carry the sound of {source} over to {video}: {e.strerror}") from e
+        raise InputError(f"cannot carry the sound of {source} over to {video}: {reason_of(e)}") from e
     return True
 
 
@@ -95,7 +95,7 @@ def _open(path: Path) -> InputContainer:
     try:
         return av.open(ffmpeg_name(path))
     except (FFmpegError, OSError) as e:
-        raise InputError(f"cannot read sound or pictures from {path}: {e.strerror}") from e
+        raise InputError(f"cannot read sound or pictures from {path}: {reason_of(e)}") from e
 
 
 def _mux(output: Path, pictures: InputContainer, sound: InputContainer, start: float, end: float | None) -> bool:

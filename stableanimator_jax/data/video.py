@@ -7,7 +7,6 @@ the library keeps all frames until the end, compressed, and joins equal ones int
 import os
 import shutil
 import tempfile
-import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -27,8 +26,8 @@ from PIL import Image
 
 from stableanimator_jax.data.decoding import Frame, decode, open_video, to_image
 from stableanimator_jax.data.frame_rate import exact_rate
-from stableanimator_jax.errors import InputError
-from stableanimator_jax.files import ffmpeg_name, real_path
+from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.files import ffmpeg_name, neighbour, real_path
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # and none, for a directory
 LOWEST_FPS, HIGHEST_FPS = 0.01, 1000
@@ -136,7 +135,7 @@ def check_writable(output: Path | str, inputs: Iterable[Path] = ()) -> None:
     except InputError:
         raise
     except (OSError, ValueError) as e:  # a ValueError: a name with a null character
-        raise InputError(f"cannot write {output}: {getattr(e, 'strerror', None) or e}") from e
+        raise InputError(f"cannot write {output}: {reason_of(e)}") from e
 
 
 @contextmanager
@@ -178,7 +177,7 @@ def open_writer(
     held = held_fps(output, width, height, fps)
     if held < fps:
         warnings.warn(FramesLeftOut(frames_left_out(output, held, fps)), stacklevel=3)
-    temporary = output.with_name(f".{output.stem[:60]}-{uuid.uuid4().hex[:8]}.tmp")
+    temporary = neighbour(output)
     made = [p for p in output.absolute().parents if not p.exists()]
     try:
         with _as_input_errors(output):
@@ -377,7 +376,7 @@ def _as_input_errors(output: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, FFmpegError) as e:
-        raise InputError(f"cannot write {output}: {e.strerror or e}") from e
+        raise InputError(f"cannot write {output}: {reason_of(e)}") from e
 
 
 def _remove(path: Path) -> None:

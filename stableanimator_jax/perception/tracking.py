@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 from scipy.optimize import linear_sum_assignment
 
+from stableanimator_jax.data.keypoints import POINTS
 from stableanimator_jax.perception.boxes import centres, overlaps
 from stableanimator_jax.perception.dwpose import People
 from stableanimator_jax.perception.person_choice import largest
@@ -25,7 +26,6 @@ _STANDING_STILL = 0.1  # heights: what it costs to have stopped, so that two who
 _MEMORY = 2.0  # seconds after which others who are not seen are forgotten
 _SAME_PLACE = 0.5  # overlap with somebody's last box by which what looks like a scene cut is none
 _USUAL = 0.25  # heights: farther apart than this, it hardly matters how far
-_POINTS = 134
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def follow(
     """
     chosen, starts, scenes = _choose(people, fps, choose, cuts)
     found = chosen >= 0
-    points = np.zeros((len(people), _POINTS, 2), np.float32)
-    scores = np.zeros((len(people), _POINTS), np.float32)
+    points = np.zeros((len(people), POINTS, 2), np.float32)
+    scores = np.zeros((len(people), POINTS), np.float32)
     for i in np.flatnonzero(found).tolist():
         points[i], scores[i] = people[i].keypoints[chosen[i]], people[i].scores[chosen[i]]
 

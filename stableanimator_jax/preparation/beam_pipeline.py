@@ -5,13 +5,13 @@ dataset from what is staged.
 """
 
 import json
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stableanimator_jax.data.clip_format import to_example
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import neighbour
 from stableanimator_jax.preparation.config import BeamConfig, ModelFiles
 from stableanimator_jax.preparation.sources import Source
 from stableanimator_jax.preparation.staging import StagedClip, Staging, read_clip, read_staged
@@ -41,7 +41,7 @@ def stage_by_beam(sources: Sequence[Source], staging: Staging, models: ModelFile
     """
     import apache_beam as beam  # pyright: ignore[reportMissingImports]  # an extra
 
-    answers = staging.folder / f"outcomes-{uuid.uuid4().hex[:8]}.tmp"
+    answers = neighbour(staging.folder / "outcomes")
     answers.mkdir(parents=True)
     try:
         with beam.Pipeline(runner=config.runner, options=beam_options(config)) as pipeline:

@@ -17,7 +17,7 @@ from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
 from stableanimator_jax.data.clip_format import bucket_size, features, to_example
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.preparation.config import BeamConfig
 from stableanimator_jax.preparation.staging import StagedClip, read_clip
 
@@ -66,7 +66,7 @@ def write_dataset(
         # TFDS wants NAME/CONFIG/VERSION folders; here the bucket's folder says it all.
         Path(builder.data_dir).rename(folder)
     except OSError as e:
-        raise InputError(f"cannot write the dataset {folder}: {e.strerror or e}") from e
+        raise InputError(f"cannot write the dataset {folder}: {reason_of(e)}") from e
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

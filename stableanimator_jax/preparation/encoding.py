@@ -33,7 +33,7 @@ from stableanimator_jax.data.encoded import (
 )
 from stableanimator_jax.data.prepared import PreparedClip, PreparedClips, read_dataset_file
 from stableanimator_jax.data.published_layout import PublishedClip, PublishedLayout
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import is_directory, replacing, require_file
 from stableanimator_jax.interrupts import check_interrupted
 from stableanimator_jax.models.clip_input import clip_pixels
@@ -192,7 +192,7 @@ def _claim(folder: Path, encoding: Encoding) -> None:
         for path in left:
             path.unlink(missing_ok=True)
     except OSError as e:
-        raise InputError(f"cannot write {folder}: {e.strerror or e}") from e
+        raise InputError(f"cannot write {folder}: {reason_of(e)}") from e
 
 
 def _encode_clips(

@@ -1,9 +1,8 @@
 """Face masks and embeddings for folders of frames, as the published training data has them."""
 
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.data.images import load_image
 from stableanimator_jax.data.numbered import numbered_frames
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.files import is_directory, replacing
+from stableanimator_jax.files import is_directory, replacing, replacing_directory
 from stableanimator_jax.perception.faces import Detection, FaceAnalyser
 from stableanimator_jax.preparation.config import FacesConfig
 
@@ -94,24 +93,16 @@ def _mask_folder(folder: Path, images: Path, analyser: FaceAnalyser, overwrite: 
     if not wanted:
         return MaskedFolder(folder, len(files), 0, [])
     rows = np.zeros((len(files), EMBEDDING_DIM), np.float32)
-    temporary = folder / f".{MASKS}-{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        temporary.mkdir()
+    label = f"into {folder}"
+    with replacing_directory(masks, overwrite=overwrite, label=label) if MASKS in wanted else nullcontext() as made:
         for i, path in enumerate(tqdm(files, desc=folder.name, unit="frame", leave=False)):
             frame = load_image(path, what="frame")
             found = analyser.detections(frame)
-            Image.fromarray(mask(found, frame.shape[1], frame.shape[0])).save(temporary / f"{path.stem}.png")
+            if made is not None:
+                Image.fromarray(mask(found, frame.shape[1], frame.shape[0])).save(made / f"{path.stem}.png")
             if found:
                 rows[i] = analyser.identify(frame, found[0]).embedding
         if EMBEDDINGS in wanted:
             with replacing(embeddings) as file, file.open("wb") as stream:
                 np.save(stream, rows)
-        if MASKS in wanted:
-            if masks.exists():
-                shutil.rmtree(masks)
-            temporary.rename(masks)
-    except OSError as e:
-        raise InputError(f"cannot write into {folder}: {e.strerror or e}") from e
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return MaskedFolder(folder, len(files), int(rows.any(axis=1).sum()), wanted)

@@ -16,8 +16,8 @@ from typing import Any
 
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.prepared import DATASET_FILE
-from stableanimator_jax.errors import InputError
-from stableanimator_jax.files import require_utf8
+from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.files import replacing, require_utf8
 from stableanimator_jax.opencv import require_opencv
 from stableanimator_jax.preparation.config import VideosConfig
 from stableanimator_jax.preparation.dataset_writer import TRAIN, VALIDATION, split_of, write_dataset
@@ -73,7 +73,7 @@ def run(config: VideosConfig) -> RunResult:
         Perception(config.models)  # a wrong model is told before any work, and once
         return _make(root, _claim(root, settings), settings, sources, config)
     except OSError as e:
-        raise InputError(f"cannot write {root}: {e.strerror or e}") from e
+        raise InputError(f"cannot write {root}: {reason_of(e)}") from e
 
 
 def _make(
@@ -118,9 +118,8 @@ def _claim(root: Path, settings: dict[str, Any]) -> Path:
     if root.exists() and any(path.name != _WORK for path in root.iterdir()):
         raise InputError(f"cannot write {root}: it is not empty and holds no dataset of ours; name a new folder")
     work.mkdir(parents=True, exist_ok=True)
-    temporary = work / f"{_RUN_FILE}.tmp"
-    temporary.write_text(json.dumps(settings, indent=1, sort_keys=True), encoding="utf-8")
-    temporary.replace(work / _RUN_FILE)
+    with replacing(work / _RUN_FILE) as temporary:
+        temporary.write_text(json.dumps(settings, indent=1, sort_keys=True), encoding="utf-8")
     return work
 
 

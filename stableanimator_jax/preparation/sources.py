@@ -16,7 +16,7 @@ from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.images import BLACK, load_image
 from stableanimator_jax.data.numbered import IMAGE_SUFFIXES, numbered_frames, numbered_images
 from stableanimator_jax.data.resampling import read_driving
-from stableanimator_jax.errors import InputError, printable
+from stableanimator_jax.errors import InputError, printable, reason_of
 from stableanimator_jax.files import is_directory
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.provenance import file_sha256
@@ -77,7 +77,7 @@ def find_sources(folder: Path) -> list[Source]:
             raise InputError(f"input {folder} is not a folder" if folder.exists() else f"input {folder} does not exist")
         list(folder.iterdir())  # os.walk passes over what it cannot read
     except OSError as e:
-        raise InputError(f"cannot read input {folder}: {e.strerror}") from e
+        raise InputError(f"cannot read input {folder}: {reason_of(e)}") from e
     found = []
     for place, folders, files in os.walk(folder):
         here = Path(place)
@@ -114,7 +114,7 @@ def content_hash(source: Source) -> str:
             listing.update(os.fsencode(f"{file.relative_to(source.path).as_posix()}\n{file_sha256(file)}\n"))
         return listing.hexdigest()
     except OSError as e:
-        raise InputError(f"cannot read {source.path}: {e.strerror}") from e
+        raise InputError(f"cannot read {source.path}: {reason_of(e)}") from e
 
 
 @contextlib.contextmanager
@@ -201,7 +201,7 @@ def load_embeddings(path: Path, frames: int) -> Float32[np.ndarray, "f 512"]:
         with path.open("rb") as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as e:
-        raise InputError(f"embeddings {path} cannot be read as a plain .npy file: {str(e).splitlines()[0]}") from e
+        raise InputError(f"embeddings {path} cannot be read as a plain .npy file: {reason_of(e)}") from e
     if array.shape != (frames, EMBEDDING_DIM) or array.dtype.kind != "f" or not np.isfinite(array).all():
         raise InputError(
             f"embeddings {path} must be [{frames}, {EMBEDDING_DIM}] finite numbers, not {array.dtype}"

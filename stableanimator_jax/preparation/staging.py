@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ import numpy as np
 
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.clip_format import FIELDS, ClipRecord
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.files import neighbour
 from stableanimator_jax.preparation.config import ClipConfig
 from stableanimator_jax.preparation.filters import FilterConfig
 from stableanimator_jax.preparation.perceiving import Perceive
@@ -102,14 +102,14 @@ class Staging:
         key = hashlib.sha256(f"{self.settings_hash()}\n{source.name}\n{content}".encode()).hexdigest()[:32]
         place = self.folder / key
         if not place.exists():
-            temporary = self.folder / f"{key}-{uuid.uuid4().hex[:8]}.tmp"
+            temporary = neighbour(place)
             try:
                 temporary.mkdir(parents=True)
                 result = self._prepare(source, content, perceive, temporary)
                 (temporary / "result.json").write_text(json.dumps(result, indent=1, sort_keys=True), encoding="utf-8")
                 _put_in_place(temporary, place)
             except OSError as e:
-                raise StagingError(f"cannot write work folder {self.folder}: {e.strerror or e}") from e
+                raise StagingError(f"cannot write work folder {self.folder}: {reason_of(e)}") from e
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return read_staged(place)

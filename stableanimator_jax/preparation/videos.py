@@ -15,6 +15,7 @@ from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, encode_jpeg, encode_png
 from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.images import fit
+from stableanimator_jax.data.keypoints import POINTS
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.faces import Detection, Face
 from stableanimator_jax.perception.person_choice import face_of
@@ -35,7 +36,6 @@ from stableanimator_jax.preparation.perceiving import Perceive, Seen
 from stableanimator_jax.preparation.sources import OpenSource, Source, SourceFrame, open_source
 
 _BATCH = 16  # frames that are held as pixels and looked at together
-_POINTS = 134
 _USUAL_FPS = 25.0  # of folders of frames, which do not tell theirs
 _BLUE, _GREEN = (0, 0, 255), (0, 255, 0)
 
@@ -205,8 +205,8 @@ class _ClipMaker:
 
     def record(self) -> ClipRecord:
         count, first = len(self._frames), self._frames[0].number
-        points = np.zeros((count, _POINTS, 2), np.float32)
-        scores = np.zeros((count, _POINTS), np.float32)
+        points = np.zeros((count, POINTS, 2), np.float32)
+        scores = np.zeros((count, POINTS), np.float32)
         poses = [frame.pose for frame in self._frames if frame.pose is not None]
         if self._person is not None:
             points, scores = self._person.points, self._person.scores

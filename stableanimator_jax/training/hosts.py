@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 from tqdm import tqdm
 
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.training.config import DistributedConfig
 
 _LONGEST = 6 * 3600  # seconds
@@ -66,8 +66,7 @@ def start_distributed(config: DistributedConfig) -> None:
     for problem in problems:
         if not isinstance(problem, RuntimeError | ValueError):
             raise problem
-        reason = str(problem).partition("\n")[0]
-        raise InputError(f"--distributed.start {config.start} does not work here: {reason}") from problem
+        raise InputError(f"--distributed.start {config.start} does not work here: {reason_of(problem)}") from problem
 
 
 def wait_for_all() -> None:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from stableanimator_jax.errors import InputError, printable
+from stableanimator_jax.errors import InputError, printable, reason_of
 from stableanimator_jax.files import replacing
 
 TENSORBOARD = "tensorboard"
@@ -259,4 +259,4 @@ def _as_input_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise InputError(f"cannot write {path}: {e.strerror or e}") from e
+        raise InputError(f"cannot write {path}: {reason_of(e)}") from e

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from stableanimator_jax.config import StableAnimatorConfig, read_json
-from stableanimator_jax.errors import InputError
-from stableanimator_jax.files import require_local, require_utf8
+from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.files import replacing_directory, require_local, require_utf8, unfinished_directory
 from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
 from stableanimator_jax.weights.run_folder import find_weights
-from stableanimator_jax.weights.storage import damage, file_sizes, first_line, forget_place, orbax_silenced
+from stableanimator_jax.weights.storage import damage, file_sizes, forget_place, orbax_silenced
 
 MODELS = tuple(f.name for f in fields(StableAnimatorConfig))
 _FORMAT = "stableanimator-jax"
@@ -83,38 +83,26 @@ def save_checkpoint(
     require_replaceable(place, overwrite=overwrite)
     description = make_description(config, source)
 
-    # Fixed names, because every process must know them.
-    unfinished = place.with_name(f".{place.name}.unfinished")
-    replaced = place.with_name(f".{place.name}.replaced")
-    first = jax.process_index() == 0
+    unfinished, first = unfinished_directory(place), jax.process_index() == 0
+    label = f"the checkpoint {place}"
     try:
-        if first:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-        _wait_for_all("checkpoint begun")
-        with orbax_silenced(), _removed_on_failure(unfinished), ocp.StandardCheckpointer() as checkpointer:
-            for model, parameters in params.items():
-                for name, part in cut(parameters):
-                    checkpointer.save(unfinished / model / name, part)
-                    # Else the next part would be made while this one is still in memory.
-                    checkpointer.wait_until_finished()
-        _wait_for_all("checkpoint written")
-        if first:
-            forget_place(unfinished)
-            write_description(unfinished, description)
-            if place.exists():
-                shutil.rmtree(replaced, ignore_errors=True)
-                place.rename(replaced)
-            unfinished.rename(place)
-            shutil.rmtree(replaced, ignore_errors=True)
+        with replacing_directory(place, overwrite=overwrite, label=label) if first else nullcontext():
+            _wait_for_all("checkpoint begun")
+            with orbax_silenced(), _removed_on_failure(unfinished), ocp.StandardCheckpointer() as checkpointer:
+                for model, parameters in params.items():
+                    for name, part in cut(parameters):
+                        checkpointer.save(unfinished / model / name, part)
+                        # Else the next part would be made while this one is still in memory.
+                        checkpointer.wait_until_finished()
+            _wait_for_all("checkpoint written")
+            if first:
+                forget_place(unfinished)
+                write_description(unfinished, description)
         _wait_for_all("checkpoint in place")
     except InputError:
         raise
     except (OSError, ValueError) as e:  # TensorStore's failure to write is a ValueError
-        raise InputError(f"cannot write the checkpoint {place}: {first_line(e)}") from e
-    finally:
-        if first:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        raise InputError(f"cannot write {label}: {reason_of(e)}") from e
 
 
 def make_description(config: StableAnimatorConfig, source: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -170,7 +158,7 @@ def _described(path: Path | str, find: Callable[[Path | str], Path]) -> Descript
         raise
     # A name too long, or a loop of symbolic links (a RuntimeError up to Python 3.12).
     except (OSError, RuntimeError, ValueError) as e:
-        raise InputError(f"cannot read checkpoint {path}: {getattr(e, 'strerror', None) or e}") from e
+        raise InputError(f"cannot read checkpoint {path}: {reason_of(e)}") from e
 
 
 def _describe(place: Path) -> Description:
@@ -324,7 +312,7 @@ def _reading(place: Path, model: str) -> Iterator[list[tuple[Path, dict[str, jax
         except (InputError, jax.errors.JaxRuntimeError):
             raise
         except Exception as e:  # Orbax raises plain Exceptions where a file cannot be read
-            raise InputError(f"cannot read {model} of checkpoint {place}: {first_line(e)}") from e
+            raise InputError(f"cannot read {model} of checkpoint {place}: {reason_of(e)}") from e
 
 
 def require_same_parameters(where: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

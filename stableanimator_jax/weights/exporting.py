@@ -5,10 +5,8 @@ OUTPUT/Animation/       unet, pose_net, face_encoder and glintr100_torch, and th
 """
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +16,7 @@ from tqdm import tqdm
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import replacing_directory
 from stableanimator_jax.weights.checkpoint import models_in, stored_params, stream_params
 from stableanimator_jax.weights.opening import CheckpointSource, open_checkpoint
 from stableanimator_jax.weights.room import require_room
@@ -86,7 +85,11 @@ def export_weights(
     exports = {model: _Export.plan(source, model, "float32" if model == "arcface" else dtype) for model in models}
     variant = ".fp16" if dtype == "float16" else ""
     require_room(output, sum(e.bytes * ((m in _SVD_FILES) + (m in _NETWORK_FILES)) for m, e in exports.items()))
-    with _whole_directory(output) as directory:
+    with replacing_directory(output.resolve(), label=str(output)) as directory:
+        if output.exists() and not output.is_dir():
+            raise InputError(f"cannot export to {output}: it is a file; name a directory")
+        if output.exists() and any(output.iterdir()):
+            raise InputError(f"will not export into {output}, which is not empty; choose another --output")
         for model, stem in _SVD_FILES.items():
             if model in models:
                 place = _made(directory / f"{stem}{variant}.safetensors")
@@ -166,25 +169,3 @@ def _write_json(path: Path, content: object) -> None:
 def _made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-@contextmanager
-def _whole_directory(output: Path) -> Iterator[Path]:
-    """A directory beside `output` that becomes it when the block ends well, and is removed otherwise."""
-    place = output.resolve()
-    unfinished = place.with_name(f".{place.name}.unfinished")
-    try:
-        if place.exists() and not place.is_dir():
-            raise InputError(f"cannot export to {output}: it is a file; name a directory")
-        if place.exists() and any(place.iterdir()):
-            raise InputError(f"will not export into {output}, which is not empty; choose another --output")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        if place.exists():
-            place.rmdir()
-        unfinished.rename(place)
-    except OSError as e:
-        raise InputError(f"cannot write {output}: {e.strerror or e}") from e
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stableanimator_jax.config import ArcFaceConfig
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import require_file
 from stableanimator_jax.weights.rules import Shape
 
@@ -33,8 +33,9 @@ def read_onnx_arcface(path: Path) -> dict[str, np.ndarray]:
     try:
         graph = onnx.load(str(path)).graph
     except Exception as e:  # protobuf's DecodeError, onnx's own on missing external data, ...
-        reason = (str(e) or type(e).__name__).splitlines()[0]
-        raise InputError(f"{path} is not an ONNX file, or is damaged ({reason}): copy or download it again") from e
+        raise InputError(
+            f"{path} is not an ONNX file, or is damaged ({reason_of(e)}): copy or download it again"
+        ) from e
     try:
         return _IResNetWalk(graph).state_dict()
     except InputError as e:

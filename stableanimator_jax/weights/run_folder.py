@@ -5,7 +5,7 @@ RUN/checkpoints/STEP/weights is a checkpoint; RUN, RUN/checkpoints and RUN/check
 
 from pathlib import Path
 
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import require_local
 from stableanimator_jax.shipped import EMBEDDED, EMBEDDED_WEIGHTS
 
@@ -45,4 +45,4 @@ def checkpoint_path(name: str) -> Path:
     try:
         return find_weights(Path(name))
     except OSError as e:
-        raise InputError(f"cannot read checkpoint {name}: {e.strerror}") from e
+        raise InputError(f"cannot read checkpoint {name}: {reason_of(e)}") from e

@@ -102,8 +102,3 @@ def orbax_silenced() -> Iterator[None]:
     finally:
         sys.unraisablehook = report
         logger.removeFilter(quiet)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message; Orbax's go on for many."""
-    return (str(error) or type(error).__name__).splitlines()[0]

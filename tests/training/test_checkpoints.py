@@ -87,9 +87,9 @@ def test_checkpoints_are_due_every_so_many_steps(tmp_path: Path):
 
 
 def test_settings_are_checked():
-    with pytest.raises(InputError, match="checkpoints.every must be at least 1, got 0"):
+    with pytest.raises(InputError, match=r"checkpoints\.every must be at least 1, got 0"):
         CheckpointConfig(every=0)
-    with pytest.raises(InputError, match="checkpoints.keep must be at least 1, got 0"):
+    with pytest.raises(InputError, match=r"checkpoints\.keep must be at least 1, got 0"):
         CheckpointConfig(keep=0)
 
 

@@ -1,7 +1,5 @@
 """The driving video of a run: whether it can be used, its poses, and what is kept of them."""
 
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from stableanimator_jax.data.keypoints import Keypoints, save_keypoints
 from stableanimator_jax.data.resampling import read_driving
 from stableanimator_jax.data.sound import check_sound
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import replacing_directory
 from stableanimator_jax.perception.driving_poses import DrivenPoses, extract_poses, skeletons
 from stableanimator_jax.perception.dwpose import PoseEstimator
 from stableanimator_jax.perception.preview import write_preview
@@ -91,20 +90,11 @@ def save_poses(place: Path, config: SampleConfig, reference: UInt8[np.ndarray, "
         InputError: it cannot be written.
     """
     keypoints, poses = driven.keypoints, driven.poses.frames
-    temporary = place.with_name(f".{place.name[:60]}-{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with replacing_directory(place) as temporary:
         for i, pose in enumerate(poses):
             Image.fromarray(pose).save(temporary / f"frame_{i}.png")
         save_keypoints(temporary / "keypoints.json", keypoints)
         shown = fit(reference, keypoints.width, keypoints.height, config.fit, filter="lanczos")
         with _open(config) as (info, frames):
             write_preview(temporary / "preview.mp4", frames, skeletons(driven.found), shown, iter(poses), info.fps)
-        if place.is_dir():
-            place.rmdir()  # empty, as was checked before
-        temporary.rename(place)
-    except OSError as e:
-        raise InputError(f"cannot write {place}: {e.strerror or e}") from e
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     print(f"wrote {place} (skeletons, keypoints.json, preview.mp4)")

@@ -10,7 +10,7 @@ from stableanimator_jax.data.video import (
     held_fps,
     output_suffix,
 )
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import real_path
 from stableanimator_jax.provenance import sha256_of
 from stableanimator_jax.scripts.sample.record import written_files
@@ -42,7 +42,7 @@ def check_outputs(config: SampleConfig) -> None:
         try:
             taken = path.is_dir()
         except OSError as e:
-            raise InputError(f"cannot write {path}: {e.strerror}") from e
+            raise InputError(f"cannot write {path}: {reason_of(e)}") from e
         if taken or real_path(path) in read:
             raise InputError(f"cannot write {path}: it is {'a directory' if taken else 'an input too'}")
     if real_path(config.output).is_relative_to(real_path(checkpoint_path(config.checkpoint))):

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from stableanimator_jax.config import read_json
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import replacing
 from stableanimator_jax.provenance import versions
 from stableanimator_jax.training.checkpoints import Checkpoints
@@ -96,4 +96,4 @@ def keep_settings(config: TrainConfig, frozen: str) -> None:
             with replacing(config.output / SETTINGS) as unfinished:
                 Path(unfinished).write_text(text + "\n", encoding="utf-8")
         except OSError as e:
-            raise InputError(f"cannot write to --output {config.output}: {e.strerror}") from e
+            raise InputError(f"cannot write to --output {config.output}: {reason_of(e)}") from e
