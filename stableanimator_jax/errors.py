@@ -23,8 +23,11 @@ def printable(text: str) -> str:
         return text.encode("utf-8", "backslashreplace").decode()
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, for a message of one line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def reason_of(error: BaseException) -> str:
-    """Why, in one line, for a message that names the file itself: what the system says, as "No space left on device",
-    else the first line of the error's own words, else its kind."""
-    lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """As `first_line`, but of the system's errors without number and file, for a message that names the file itself."""
+    return getattr(error, "strerror", None) or first_line(error)

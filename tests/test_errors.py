@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from stableanimator_jax.errors import reason_of
+from stableanimator_jax.errors import first_line, reason_of
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,7 @@ from stableanimator_jax.errors import reason_of
 )
 def test_a_reason_is_one_line_without_the_file(error, reason):
     assert reason_of(error) == reason
+
+
+def test_a_first_line_keeps_the_file():
+    assert first_line(OSError(2, "No such file", "/a/b")) == "[Errno 2] No such file: '/a/b'"

@@ -15,8 +15,8 @@ from jaxtyping import Bool, UInt8
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, from_example
 from stableanimator_jax.data.clip_source import Annotations, ClipFrames
-from stableanimator_jax.errors import InputError, reason_of
-from stableanimator_jax.files import LFS_POINTER, is_lfs_pointer, require_utf8
+from stableanimator_jax.errors import InputError, first_line, reason_of
+from stableanimator_jax.files import LFS_POINTER, require_utf8
 from stableanimator_jax.opencv import require_opencv
 
 DATASET_FILE = "dataset.json"
@@ -68,7 +68,7 @@ class PreparedClips:
             record = from_example(self._records[index])
         except Exception as e:  # ArrayRecord and protobuf have exceptions of their own
             raise InputError(
-                f"dataset {self.directory / self.bucket}: clip {index} cannot be read: {reason_of(e)}"
+                f"dataset {self.directory / self.bucket}: clip {index} cannot be read: {first_line(e)}"
             ) from e
         return PreparedClip(record, self.size)
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.config import EMBEDDING_DIM
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, first_line
 from stableanimator_jax.files import require_file
 from stableanimator_jax.opencv import cv2, require_opencv
 
@@ -78,7 +78,7 @@ class FaceAnalyser:
                 app = FaceAnalysis(str(folder), allowed_modules=["detection", "recognition"], providers=providers)
                 app.prepare(ctx_id=0, det_size=(det_sizes[0], det_sizes[0]))
             except Exception as e:  # ONNX Runtime has exceptions of its own, and InsightFace asserts
-                reason = reason_of(e) if str(e) else "there is no face detector among them"
+                reason = first_line(e) if str(e) else "there is no face detector among them"
                 raise InputError(f"cannot load the InsightFace models in {folder}: {reason}") from e
         if "recognition" not in app.models:
             raise InputError(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, first_line
 from stableanimator_jax.files import require_file
 
 _BATCH = 16  # images at once, where the model leaves it open
@@ -50,7 +50,7 @@ class OnnxModel:
         try:
             self._session = onnxruntime.InferenceSession(str(path), providers=chosen)
         except Exception as e:  # ONNX Runtime has exceptions of its own
-            raise InputError(f"{self._what} does not load as an ONNX model ({reason_of(e)}); {source}") from e
+            raise InputError(f"{self._what} does not load as an ONNX model ({first_line(e)}); {source}") from e
         inputs = self._session.get_inputs()
         given = [node.shape for node in self._session.get_outputs()]
         self._check(len(inputs) == 1 and _fits(inputs[0].shape, image), "input", [i.shape for i in inputs], [image])

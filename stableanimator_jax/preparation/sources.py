@@ -16,7 +16,7 @@ from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.images import BLACK, load_image
 from stableanimator_jax.data.numbered import IMAGE_SUFFIXES, numbered_frames, numbered_images
 from stableanimator_jax.data.resampling import read_driving
-from stableanimator_jax.errors import InputError, printable, reason_of
+from stableanimator_jax.errors import InputError, first_line, printable, reason_of
 from stableanimator_jax.files import is_directory
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.provenance import file_sha256
@@ -201,7 +201,7 @@ def load_embeddings(path: Path, frames: int) -> Float32[np.ndarray, "f 512"]:
         with path.open("rb") as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as e:
-        raise InputError(f"embeddings {path} cannot be read as a plain .npy file: {reason_of(e)}") from e
+        raise InputError(f"embeddings {path} cannot be read as a plain .npy file: {first_line(e)}") from e
     if array.shape != (frames, EMBEDDING_DIM) or array.dtype.kind != "f" or not np.isfinite(array).all():
         raise InputError(
             f"embeddings {path} must be [{frames}, {EMBEDDING_DIM}] finite numbers, not {array.dtype}"

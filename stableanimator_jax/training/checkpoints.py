@@ -23,7 +23,7 @@ from etils import epath
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN, PreservationPolicy
 
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, first_line, reason_of
 from stableanimator_jax.files import require_utf8, url_scheme
 from stableanimator_jax.limits import AtLeast, check_limits
 from stableanimator_jax.weights.checkpoint import require_same_parameters
@@ -235,7 +235,7 @@ class Checkpoints:
         except (OSError, ValueError) as e:  # TensorStore's failure to write is a ValueError
             step, self._under_way = self._under_way, None
             self._unsound = True
-            raise InputError(f"cannot write the checkpoint {self.directory / str(step)}: {reason_of(e)}") from e
+            raise InputError(f"cannot write the checkpoint {self.directory / str(step)}: {first_line(e)}") from e
 
     @contextmanager
     def _reading(self, step: int, steps: list[int]) -> Iterator[None]:
@@ -247,7 +247,7 @@ class Checkpoints:
             others = [s for s in steps if s != step]
             instead = f"go on from another with --resume-step ({_listed(others)}), or " if others else ""
             delete = f"delete {self.directory / str(step)}"
-            raise InputError(f"cannot read the checkpoint of step {step}: {reason_of(e)}; {instead}{delete}") from e
+            raise InputError(f"cannot read the checkpoint of step {step}: {first_line(e)}; {instead}{delete}") from e
 
 
 class _StateHandler(ocp.StandardCheckpointHandler):
@@ -304,7 +304,7 @@ def require_writable(output: str | os.PathLike[str]) -> epath.Path:
             probe.write_text("")
             probe.unlink()
     except ImportError as e:
-        raise InputError(f"cannot write to {directory}: {reason_of(e)}: pip install '{_BUCKETS[scheme or '']}'") from e
+        raise InputError(f"cannot write to {directory}: {first_line(e)}: pip install '{_BUCKETS[scheme or '']}'") from e
     except Exception as e:  # a bucket's library has errors of its own; ValueError: a name that no file can have
         if scheme:
             advice = "is the bucket's name right, and may this machine write to it?"

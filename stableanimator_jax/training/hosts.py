@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 from tqdm import tqdm
 
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, first_line
 from stableanimator_jax.training.config import DistributedConfig
 
 _LONGEST = 6 * 3600  # seconds
@@ -66,7 +66,7 @@ def start_distributed(config: DistributedConfig) -> None:
     for problem in problems:
         if not isinstance(problem, RuntimeError | ValueError):
             raise problem
-        raise InputError(f"--distributed.start {config.start} does not work here: {reason_of(problem)}") from problem
+        raise InputError(f"--distributed.start {config.start} does not work here: {first_line(problem)}") from problem
 
 
 def wait_for_all() -> None:

@@ -26,7 +26,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from stableanimator_jax.config import StableAnimatorConfig, read_json
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, first_line, reason_of
 from stableanimator_jax.files import replacing_directory, require_local, require_utf8, unfinished_directory
 from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
@@ -102,7 +102,7 @@ def save_checkpoint(
     except InputError:
         raise
     except (OSError, ValueError) as e:  # TensorStore's failure to write is a ValueError
-        raise InputError(f"cannot write {label}: {reason_of(e)}") from e
+        raise InputError(f"cannot write {label}: {first_line(e)}") from e
 
 
 def make_description(config: StableAnimatorConfig, source: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -312,7 +312,7 @@ def _reading(place: Path, model: str) -> Iterator[list[tuple[Path, dict[str, jax
         except (InputError, jax.errors.JaxRuntimeError):
             raise
         except Exception as e:  # Orbax raises plain Exceptions where a file cannot be read
-            raise InputError(f"cannot read {model} of checkpoint {place}: {reason_of(e)}") from e
+            raise InputError(f"cannot read {model} of checkpoint {place}: {first_line(e)}") from e
 
 
 def require_same_parameters(where: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stableanimator_jax.config import ArcFaceConfig
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, first_line
 from stableanimator_jax.files import require_file
 from stableanimator_jax.weights.rules import Shape
 
@@ -34,7 +34,7 @@ def read_onnx_arcface(path: Path) -> dict[str, np.ndarray]:
         graph = onnx.load(str(path)).graph
     except Exception as e:  # protobuf's DecodeError, onnx's own on missing external data, ...
         raise InputError(
-            f"{path} is not an ONNX file, or is damaged ({reason_of(e)}): copy or download it again"
+            f"{path} is not an ONNX file, or is damaged ({first_line(e)}): copy or download it again"
         ) from e
     try:
         return _IResNetWalk(graph).state_dict()

@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from stableanimator_jax.config import read_json
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, first_line
 from stableanimator_jax.files import require_file
 from stableanimator_jax.weights.rules import Shape
 
@@ -191,7 +191,7 @@ def _torch_load(path: Path) -> Any:
             ) from e
         raise InputError(f"{path} is not a file that torch.save wrote, or is damaged: copy it again") from e
     except Exception as e:  # torch raises RuntimeError, EOFError, KeyError, AssertionError ... on damaged files
-        raise InputError(f"{path} is not a file that torch.save wrote, or is damaged ({reason_of(e)})") from e
+        raise InputError(f"{path} is not a file that torch.save wrote, or is damaged ({first_line(e)})") from e
 
 
 def _state_dict(data: Any, where: str, model: str | None) -> dict[str, Any]:
@@ -231,5 +231,5 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except (SafetensorError, OSError, ValueError, TypeError) as e:
         raise InputError(
-            f"{path} is not a safetensors file, or is damaged ({reason_of(e)}): copy or download it again"
+            f"{path} is not a safetensors file, or is damaged ({first_line(e)}): copy or download it again"
         ) from e

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, first_line
 from stableanimator_jax.weights.rules import Shape
 
 FileFormat = Literal["pth", "safetensors"]
@@ -69,4 +69,4 @@ def write_pth(path: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
     try:
         torch.save(state_dict, path)
     except RuntimeError as e:  # torch's own writer reports a full disk so
-        raise OSError(0, reason_of(e)) from e
+        raise OSError(0, first_line(e)) from e

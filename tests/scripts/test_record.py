@@ -7,14 +7,13 @@ import pytest
 
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing
+from stableanimator_jax.provenance import sha256_of, versions
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.scripts.sample.record import (
     InputFile,
     Record,
     read_record,
-    sha256_of,
     version_changes,
-    versions,
     write_record,
 )
 from stableanimator_jax.scripts.sample.settings import SampleConfig
