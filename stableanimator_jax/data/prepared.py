@@ -16,7 +16,7 @@ from stableanimator_jax.config import read_json
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, from_example
 from stableanimator_jax.data.clip_source import Annotations, ClipFrames
 from stableanimator_jax.errors import InputError, first_line, reason_of
-from stableanimator_jax.files import LFS_POINTER, require_utf8
+from stableanimator_jax.files import LFS_POINTER, is_lfs_pointer, require_utf8
 from stableanimator_jax.opencv import require_opencv
 
 DATASET_FILE = "dataset.json"
