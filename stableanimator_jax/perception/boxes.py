@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from stableanimator_jax.opencv import cv2
+
 
 def areas(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
     """In square pixels; 0 for a box that is turned inside out."""
@@ -28,16 +30,12 @@ def best_of_each(
     """Non-maximum suppression: the indices of the boxes that no better one overlaps by more than `threshold`.
 
     Args:
-        boxes: any number, also none.
-        scores: the higher, the better.
+        boxes: any number, also none, each with some area.
+        scores: above 0; the higher, the better.
         threshold: intersection over union.
 
     Returns:
         indices, the best first.
     """
-    kept: list[int] = []
-    order = np.argsort(-scores, kind="stable")
-    while order.size:
-        kept.append(int(order[0]))
-        order = order[1:][overlaps(boxes[order[0]], boxes[order[1:]]) <= threshold]
-    return np.asarray(kept, np.int64)
+    corner_and_size = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return np.asarray(cv2.dnn.NMSBoxes(corner_and_size.tolist(), scores.tolist(), 0, threshold), np.int64)
