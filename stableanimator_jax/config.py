@@ -13,7 +13,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import LFS_POINTER, is_lfs_pointer
@@ -240,7 +240,7 @@ class StableAnimatorConfig:
         return self.vae.downscale * self.unet.downscale
 
     @classmethod
-    def tiny(cls) -> Self:
+    def tiny(cls) -> "StableAnimatorConfig":
         """A few million parameters in all: runs on a laptop CPU in seconds."""
         return cls(
             unet=UNetConfig(
@@ -265,7 +265,7 @@ class StableAnimatorConfig:
         )
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: dict[str, Any]) -> "StableAnimatorConfig":
         """The inverse of `to_dict`. Raises `InputError` for an unknown, missing-typed or ill-fitting field."""
         return from_dict(cls, data)
 

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Self
 
 from tqdm import tqdm
 
@@ -23,7 +22,7 @@ class ProgressBars:
         self._bar: tqdm | None = None
         self._step = self._note = ""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ProgressBars":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,7 @@
 """What the loader reads training videos from: the interface of every kind of data set."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float32, UInt8
 from stableanimator_jax.data.batches import AnyBatch, Batch, at_latents
 
 
+@runtime_checkable
 class ChosenClip(Protocol):
     """What was read of a clip for one training sample: the frames to denoise and, as the last one, the reference."""
 
@@ -57,6 +58,7 @@ class ClipFrames(NamedTuple):
         )
 
 
+@runtime_checkable
 class Clip(Protocol):
     """One video of one person, without cuts."""
 
@@ -89,6 +91,7 @@ class Clip(Protocol):
         ...
 
 
+@runtime_checkable
 class ClipSource(Protocol):
     """The clips of one bucket: all of one size. Picklable and cheap to pickle, because it goes to worker processes."""
 

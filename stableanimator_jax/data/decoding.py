@@ -231,7 +231,7 @@ def to_image(video: OpenVideo, frame: av.VideoFrame) -> Frame:
     return np.ascontiguousarray(_as_displayed(image, frame))
 
 
-def _as_displayed(image: Frame, frame: av.VideoFrame) -> Frame:
+def _as_displayed(image: Frame, frame: av.VideoFrame) -> UInt8[np.ndarray, "shown_h shown_w 3"]:
     # PyAV's `frame.rotation` leaves out whether the matrix mirrors. It takes (x, y) to (a x + c y, b x + d y).
     found = cast(Iterable[SideData], frame.side_data)  # PyAV's own types are of another time
     matrix = next((data for data in found if data.type is Type.DISPLAYMATRIX), None)

@@ -233,7 +233,9 @@ def fit(
     return resize(fit_aspect(image, width, height, mode, fill=fill), width, height, filter)
 
 
-def fit_aspect(image: ImageArray, width: int, height: int, mode: FitMode, *, fill: Colour = BLACK) -> ImageArray:
+def fit_aspect(
+    image: ImageArray, width: int, height: int, mode: FitMode, *, fill: Colour = BLACK
+) -> UInt8[np.ndarray, "fitted_h fitted_w 3"]:
     """Give an image the aspect width:height (to the nearest pixel) at its own resolution.
 
     "crop" cuts the centre out; "pad" centres the image between bars of the RGB colour `fill`. An image that has the

@@ -67,10 +67,10 @@ def read_numbers(value: Any, shape: tuple[int, ...], where: str) -> Float32[np.n
     return np.array(value, np.float32)
 
 
-def plain_numbers(array: np.ndarray) -> Any:
+def plain_numbers(array: np.ndarray | np.floating) -> Any:
     """An array of float32 as nested lists for JSON: the shortest digits that give the same float32 again."""
     if array.ndim:
-        return [plain_numbers(part) for part in array]
+        return [plain_numbers(part) for part in np.asarray(array)]
     number = float(str(np.float32(array)))
     return int(number) if number.is_integer() else number
 

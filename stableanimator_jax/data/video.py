@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import av
 import numpy as np
@@ -224,6 +224,7 @@ class VideoWriter:
         self.count += 1
 
 
+@runtime_checkable
 class _Encoder(Protocol):
     """Writes numbered frames to one path."""
 

@@ -7,7 +7,6 @@ the processing before and after the networks that its authors published.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -88,7 +87,7 @@ class PoseEstimator:
         )
 
     @classmethod
-    def from_folder(cls, folder: Path | str, *, providers: Sequence[str] | None = None) -> Self:
+    def from_folder(cls, folder: Path | str, *, providers: Sequence[str] | None = None) -> "PoseEstimator":
         """Load the models from a folder that has them by their published names, as `model_files` says.
 
         Raises:
@@ -97,7 +96,7 @@ class PoseEstimator:
         require_opencv()
         return cls(*model_files(Path(folder)), providers=providers)
 
-    def people(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[People]:
+    def people(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[People]:
         """Find the people in each RGB image; where there is nobody, the arrays have no rows.
 
         The published detector falls back to the whole image where it sees nobody, and so sees somebody in every
@@ -116,7 +115,7 @@ class PoseEstimator:
             for found, end in zip(boxes, ends, strict=True)
         ]
 
-    def boxes(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float32[np.ndarray, "n 4"]]:
+    def boxes(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Float32[np.ndarray, "_ 4"]]:
         """The boxes of the people in each RGB image, the surest first."""
         results = self._detector(map(_detector_input, images))
         return [

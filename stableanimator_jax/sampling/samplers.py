@@ -6,7 +6,7 @@ with to the hook first, and goes on with what the hook makes of it.
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ OnStep = Callable[[int, Float[Array, "f h w c"]], None]
 """Called after a step with its number, from 0, and the latents as they are now."""
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """What `denoise` takes: `euler` and its kind."""
 

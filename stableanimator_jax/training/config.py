@@ -4,7 +4,7 @@ import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -257,7 +257,7 @@ class TrainConfig:
         if self.data.lists and self.validation.every and not self.validation.lists:
             raise InputError("give --validation.lists for --data.lists, or turn validation off: --validation.every 0")
 
-    def absolute(self) -> Self:
+    def absolute(self) -> "TrainConfig":
         """With every path absolute, so that it means the same from another directory."""
         data = dataclasses.replace(
             self.data,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -74,7 +74,7 @@ class MetricsWriter:
                 made.callback(log.close)
             made.pop_all()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,6 +112,7 @@ class MetricsWriter:
                 closing.callback(self._logs.pop().close)
 
 
+@runtime_checkable
 class _Log(Protocol):
     """One place that metrics go to."""
 

@@ -3,7 +3,7 @@
 import signal
 import sys
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -27,7 +27,7 @@ class Stopping:
         self._alone = jax.process_count() == 1
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Stopping":
         if self._alone:
             try:
                 self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -40,6 +40,7 @@ from stableanimator_jax.weights.tables import add_id_adapter, tables
 _SHOWN = 20
 
 
+@runtime_checkable
 class Weights(Protocol):
     """What one model of the new checkpoint is made from."""
 

@@ -49,6 +49,7 @@ def test_a_frame_without_the_person_is_null(tmp_path):
     assert [frame is None for frame in json.loads((tmp_path / "a.json").read_text())["frames"]] == [False, True, False]
 
 
+@pytest.mark.mistyped
 def test_what_cannot_be_kept_is_not_written(tmp_path):
     nan, few = keypoints(), keypoints(points=np.zeros((3, 133, 2), np.float32), scores=np.zeros((3, 133), np.float32))
     nan.points[0, 0, 0] = np.nan

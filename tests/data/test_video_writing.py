@@ -267,6 +267,7 @@ def test_an_exception_keeps_what_was_there(tmp_path, suffix):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.mistyped
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp", ""])
 def test_no_frames_or_wrong_ones(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"

@@ -18,6 +18,7 @@ def test_seen_over_everything():
         np.testing.assert_array_equal(result[untouched], frame[untouched])
 
 
+@pytest.mark.mistyped
 def test_sizes_must_agree():
     with pytest.raises(ValueError, match=r"\(4, 6, 3\) does not fit a frame of shape \(6, 4, 3\)"):
         overlay(np.zeros((6, 4, 3), np.uint8), np.zeros((4, 6, 3), np.uint8))

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -168,7 +168,7 @@ class SampleConfig:
     def record_path(self) -> Path:
         return self.output.parent / f"{self.output.name}.json"
 
-    def absolute(self) -> Self:
+    def absolute(self) -> "SampleConfig":
         """With every path absolute, so that it means the same from another directory.
 
         Of the output's path `..` is worked out too, because its last part names the files beside it.
@@ -184,7 +184,7 @@ class SampleConfig:
         return dataclasses.replace(self, **paths)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: dict[str, Any]) -> "SampleConfig":
         """The inverse of `to_dict`. Raises `InputError` for an unknown field or a value of another type."""
         return from_dict(cls, data)
 

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import jax
 from tqdm import tqdm
@@ -67,7 +67,7 @@ class TrainProgress:
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "TrainProgress":
         return self
 
     def __exit__(self, *_: object) -> None:
