@@ -12,7 +12,7 @@ import sample
 from stableanimator_jax.scripts.cli import run_script
 from stableanimator_jax.shipped import EXAMPLE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # One shape for every test that computes, so that the models are compiled once.
 QUICK = [

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from stableanimator_jax.weights.checkpoint import describe
 from tests.make_stand_ins import make_stand_ins
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
 
 

@@ -20,7 +20,7 @@ from stableanimator_jax.preparation.workers import stage_one
 from stableanimator_jax.scripts.cli import run_script
 from tests.preparation.training_videos import FLAGS, SIZE, flags, models, scene, tree_bytes, write_frames, write_video
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.sampling import inputs, run
 from stableanimator_jax.sampling.pipeline import Animator
+from stableanimator_jax.scripts.sample import inputs, run
 from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint
 from tests.data.clips import clip, encode
 from tests.scripts.sample_script import QUICK, ROOT, call, photo, poses, start, tree
