@@ -3,13 +3,15 @@
 Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition" (CVPR 2019).
 """
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from stableanimator_jax.config import ArcFaceConfig
-from stableanimator_jax.models.layers import Conv, Precision, linear
+from stableanimator_jax.models.layers import Conv, LayerKwargs, Precision, linear
 
 FACE_SIZE = 112
 
@@ -20,8 +22,7 @@ class ArcFace(nnx.Module):
     Batch norms use their running statistics unless `train()` is called on the model.
     """
 
-    def __init__(self, config: ArcFaceConfig, *, precision: Precision, rngs: nnx.Rngs):
-        kw = {"precision": precision, "rngs": rngs}
+    def __init__(self, config: ArcFaceConfig, **kw: Unpack[LayerKwargs]):
         first, *_, last = config.widths
         side = FACE_SIZE // 2**4
         self.conv1 = Conv(3, first, 3, bias=False, **kw)
@@ -44,20 +45,14 @@ class ArcFace(nnx.Module):
         return self.features(self.fc(x.reshape(x.shape[0], -1)))
 
 
-def _stage(width_in: int, width: int, blocks: int, *, precision: Precision, rngs: nnx.Rngs) -> nnx.List:
-    return nnx.List(
-        [
-            Block(width if i else width_in, width, stride=1 if i else 2, precision=precision, rngs=rngs)
-            for i in range(blocks)
-        ]
-    )
+def _stage(width_in: int, width: int, blocks: int, **kw: Unpack[LayerKwargs]) -> nnx.List:
+    return nnx.List(Block(width if i else width_in, width, stride=1 if i else 2, **kw) for i in range(blocks))
 
 
 class Block(nnx.Module):
     """IResNet's residual block. The stride sits in the second convolution; nothing follows the sum."""
 
-    def __init__(self, width_in: int, width: int, *, stride: int, precision: Precision, rngs: nnx.Rngs):
-        kw = {"precision": precision, "rngs": rngs}
+    def __init__(self, width_in: int, width: int, *, stride: int, **kw: Unpack[LayerKwargs]):
         self.bn1 = BatchNorm(width_in, **kw)
         self.conv1 = Conv(width_in, width, 3, bias=False, **kw)
         self.bn2 = BatchNorm(width, **kw)
@@ -76,9 +71,9 @@ class Block(nnx.Module):
 class Shortcut(nnx.Module):
     """The residual path of a block that changes shape."""
 
-    def __init__(self, width_in: int, width: int, *, stride: int, precision: Precision, rngs: nnx.Rngs):
-        self.conv = Conv(width_in, width, 1, stride=stride, bias=False, precision=precision, rngs=rngs)
-        self.bn = BatchNorm(width, precision=precision, rngs=rngs)
+    def __init__(self, width_in: int, width: int, *, stride: int, **kw: Unpack[LayerKwargs]):
+        self.conv = Conv(width_in, width, 1, stride=stride, bias=False, **kw)
+        self.bn = BatchNorm(width, **kw)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         return self.bn(self.conv(x))

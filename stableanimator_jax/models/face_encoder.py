@@ -1,5 +1,7 @@
 """StableAnimator's global content-aware Face Encoder: an ArcFace embedding to face tokens (paper section 3.2)."""
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,7 +9,7 @@ from jaxtyping import Array, Float
 
 from stableanimator_jax.config import FaceEncoderConfig
 from stableanimator_jax.models.attention import attention
-from stableanimator_jax.models.layers import LayerNorm, Precision, linear
+from stableanimator_jax.models.layers import LayerKwargs, LayerNorm, linear
 
 
 class FaceEncoder(nnx.Module):
@@ -16,9 +18,8 @@ class FaceEncoder(nnx.Module):
     Without `config.refine` (the paper's ablation) the projected tokens are the output and `fusion` is None.
     """
 
-    def __init__(self, config: FaceEncoderConfig, *, precision: Precision, rngs: nnx.Rngs):
+    def __init__(self, config: FaceEncoderConfig, **kw: Unpack[LayerKwargs]):
         dim, hidden = config.cross_attention_dim, 2 * config.id_embedding_dim
-        kw = {"precision": precision, "rngs": rngs}
         self.num_tokens = config.num_tokens
         self.proj_in = linear(config.id_embedding_dim, hidden, **kw)
         self.proj_out = linear(hidden, config.num_tokens * dim, **kw)
@@ -39,11 +40,10 @@ class FaceEncoder(nnx.Module):
 class ImageFusion(nnx.Module):
     """Perceiver layers in which the face tokens attend to the image tokens and to themselves."""
 
-    def __init__(self, config: FaceEncoderConfig, *, precision: Precision, rngs: nnx.Rngs):
+    def __init__(self, config: FaceEncoderConfig, **kw: Unpack[LayerKwargs]):
         dim = config.cross_attention_dim
-        kw = {"precision": precision, "rngs": rngs}
         self.proj_in = linear(config.image_embedding_dim, dim, **kw)
-        self.layers = nnx.List([PerceiverLayer(dim, config.head_dim, **kw) for _ in range(config.depth)])
+        self.layers = nnx.List(PerceiverLayer(dim, config.head_dim, **kw) for _ in range(config.depth))
         self.proj_out = linear(dim, dim, **kw)
         self.proj_out.kernel[...] = jnp.zeros_like(self.proj_out.kernel[...])
         self.norm_out = LayerNorm(dim, **kw)
@@ -58,9 +58,9 @@ class ImageFusion(nnx.Module):
 class PerceiverLayer(nnx.Module):
     """Attention, then a feed-forward network, each added to its input."""
 
-    def __init__(self, dim: int, head_dim: int, *, precision: Precision, rngs: nnx.Rngs):
-        self.attention = PerceiverAttention(dim, head_dim, precision=precision, rngs=rngs)
-        self.feed_forward = FeedForward(dim, precision=precision, rngs=rngs)
+    def __init__(self, dim: int, head_dim: int, **kw: Unpack[LayerKwargs]):
+        self.attention = PerceiverAttention(dim, head_dim, **kw)
+        self.feed_forward = FeedForward(dim, **kw)
 
     def __call__(self, tokens: Float[Array, "b n d"], image: Float[Array, "b m d"]) -> Float[Array, "b n d"]:
         tokens = tokens + self.attention(tokens, image)
@@ -70,8 +70,7 @@ class PerceiverLayer(nnx.Module):
 class PerceiverAttention(nnx.Module):
     """Queries from the face tokens; keys and values from the image tokens followed by the face tokens."""
 
-    def __init__(self, dim: int, head_dim: int, *, precision: Precision, rngs: nnx.Rngs):
-        kw = {"precision": precision, "rngs": rngs}
+    def __init__(self, dim: int, head_dim: int, **kw: Unpack[LayerKwargs]):
         self.head_dim = head_dim
         self.norm1 = LayerNorm(dim, **kw)
         self.norm2 = LayerNorm(dim, **kw)
@@ -92,8 +91,7 @@ class PerceiverAttention(nnx.Module):
 class FeedForward(nnx.Module):
     """LayerNorm, four times wider, exact GELU, back; no biases."""
 
-    def __init__(self, dim: int, *, precision: Precision, rngs: nnx.Rngs):
-        kw = {"precision": precision, "rngs": rngs}
+    def __init__(self, dim: int, **kw: Unpack[LayerKwargs]):
         self.norm = LayerNorm(dim, **kw)
         self.linear_1 = linear(dim, 4 * dim, bias=False, **kw)
         self.linear_2 = linear(4 * dim, dim, bias=False, **kw)

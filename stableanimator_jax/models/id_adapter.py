@@ -1,5 +1,7 @@
 """The distribution-aware ID adapter: how face tokens enter SVD's spatial cross-attention (paper section 3.3)."""
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,7 +9,7 @@ from jaxtyping import Array, Float
 
 from stableanimator_jax.config import IdInjection
 from stableanimator_jax.models.attention import attention
-from stableanimator_jax.models.layers import LayerKwargs, Precision, linear
+from stableanimator_jax.models.layers import LayerKwargs, linear
 
 
 class IdCrossAttention(nnx.Module):
@@ -18,18 +20,10 @@ class IdCrossAttention(nnx.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        context_dim: int,
-        heads: int,
-        *,
-        id_injection: IdInjection,
-        precision: Precision,
-        rngs: nnx.Rngs,
+        self, channels: int, context_dim: int, heads: int, *, id_injection: IdInjection, **kw: Unpack[LayerKwargs]
     ):
         self.heads = heads
         self.id_injection = id_injection
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
         self.to_q = linear(channels, channels, bias=False, **kw)
         self.to_k = linear(context_dim, channels, bias=False, **kw)
         self.to_v = linear(context_dim, channels, bias=False, **kw)

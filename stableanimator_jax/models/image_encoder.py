@@ -1,6 +1,6 @@
 """CLIP's vision tower with projection (ViT-H/14 in Stable Video Diffusion): an image to one embedding."""
 
-from collections.abc import Callable
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -9,20 +9,13 @@ from jaxtyping import Array, Float
 
 from stableanimator_jax.config import ImageEncoderConfig
 from stableanimator_jax.models.attention import attention
-from stableanimator_jax.models.layers import Conv, LayerNorm, Precision, linear
-
-
-def _activation(name: str) -> Callable[[jax.Array], jax.Array]:
-    if name == "quick_gelu":
-        return lambda x: x * jax.nn.sigmoid(1.702 * x)
-    return lambda x: jax.nn.gelu(x, approximate=False)
+from stableanimator_jax.models.layers import Conv, LayerKwargs, LayerNorm, Precision, linear
 
 
 class ImageEncoder(nnx.Module):
     """The class token's last state, normalised and projected."""
 
-    def __init__(self, config: ImageEncoderConfig, *, precision: Precision, rngs: nnx.Rngs):
-        kw = {"precision": precision, "rngs": rngs}
+    def __init__(self, config: ImageEncoderConfig, **kw: Unpack[LayerKwargs]):
         eps = config.layer_norm_eps
         self.embeddings = Embeddings(config, **kw)
         self.pre_layernorm = LayerNorm(config.hidden_size, eps=eps, **kw)
@@ -61,10 +54,8 @@ class Embeddings(nnx.Module):
 class Encoder(nnx.Module):
     """The transformer's layers."""
 
-    def __init__(self, config: ImageEncoderConfig, *, precision: Precision, rngs: nnx.Rngs):
-        self.layers = nnx.List(
-            [EncoderLayer(config, precision=precision, rngs=rngs) for _ in range(config.num_hidden_layers)]
-        )
+    def __init__(self, config: ImageEncoderConfig, **kw: Unpack[LayerKwargs]):
+        self.layers = nnx.List(EncoderLayer(config, **kw) for _ in range(config.num_hidden_layers))
 
     def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
         for layer in self.layers:
@@ -75,8 +66,7 @@ class Encoder(nnx.Module):
 class EncoderLayer(nnx.Module):
     """Pre-norm self-attention and MLP, each added to its input."""
 
-    def __init__(self, config: ImageEncoderConfig, *, precision: Precision, rngs: nnx.Rngs):
-        kw = {"precision": precision, "rngs": rngs}
+    def __init__(self, config: ImageEncoderConfig, **kw: Unpack[LayerKwargs]):
         self.self_attn = SelfAttention(config.hidden_size, config.num_attention_heads, **kw)
         self.layer_norm1 = LayerNorm(config.hidden_size, eps=config.layer_norm_eps, **kw)
         self.mlp = MLP(config, **kw)
@@ -90,8 +80,7 @@ class EncoderLayer(nnx.Module):
 class SelfAttention(nnx.Module):
     """Multi-head self-attention with biases."""
 
-    def __init__(self, width: int, heads: int, *, precision: Precision, rngs: nnx.Rngs):
-        kw = {"precision": precision, "rngs": rngs}
+    def __init__(self, width: int, heads: int, **kw: Unpack[LayerKwargs]):
         self.heads = heads
         self.q_proj = linear(width, width, **kw)
         self.k_proj = linear(width, width, **kw)
@@ -106,10 +95,11 @@ class SelfAttention(nnx.Module):
 class MLP(nnx.Module):
     """Two linear layers with CLIP's activation between."""
 
-    def __init__(self, config: ImageEncoderConfig, *, precision: Precision, rngs: nnx.Rngs):
-        self.fc1 = linear(config.hidden_size, config.intermediate_size, precision=precision, rngs=rngs)
-        self.fc2 = linear(config.intermediate_size, config.hidden_size, precision=precision, rngs=rngs)
-        self.hidden_act = config.hidden_act
+    def __init__(self, config: ImageEncoderConfig, **kw: Unpack[LayerKwargs]):
+        self.fc1 = linear(config.hidden_size, config.intermediate_size, **kw)
+        self.fc2 = linear(config.intermediate_size, config.hidden_size, **kw)
+        self.quick = config.hidden_act == "quick_gelu"
 
     def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
-        return self.fc2(_activation(self.hidden_act)(self.fc1(x)))
+        x = self.fc1(x)
+        return self.fc2(x * jax.nn.sigmoid(1.702 * x) if self.quick else jax.nn.gelu(x, approximate=False))

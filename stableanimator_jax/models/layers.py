@@ -6,7 +6,7 @@ statistics in float32 whatever it is.
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -205,9 +205,9 @@ def sinusoidal_embedding(t: Float[Array, "*batch"], dim: int) -> Float[Array, "*
 class GEGLU(nnx.Module):
     """diffusers' gated feed-forward: 4x wide, exact GELU on the gate (the second half of the projection)."""
 
-    def __init__(self, features: int, *, precision: Precision, rngs: nnx.Rngs):
-        self.proj = linear(features, 8 * features, precision=precision, rngs=rngs)
-        self.out = linear(4 * features, features, precision=precision, rngs=rngs)
+    def __init__(self, features: int, **kw: Unpack[LayerKwargs]):
+        self.proj = linear(features, 8 * features, **kw)
+        self.out = linear(4 * features, features, **kw)
 
     def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
         hidden, gate = jnp.split(self.proj(x).astype(jnp.float32), 2, axis=-1)  # one fusion: no float32 in memory
@@ -217,8 +217,8 @@ class GEGLU(nnx.Module):
 class Downsample(nnx.Module):
     """Stride-2 convolution over height and width. The VAE's encoder pads after only, the UNet on both sides."""
 
-    def __init__(self, channels: int, *, pad: tuple[int, int], precision: Precision, rngs: nnx.Rngs):
-        self.conv = Conv(channels, channels, 3, stride=2, padding=pad, precision=precision, rngs=rngs)
+    def __init__(self, channels: int, *, pad: tuple[int, int], **kw: Unpack[LayerKwargs]):
+        self.conv = Conv(channels, channels, 3, stride=2, padding=pad, **kw)
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 c"]:
         return self.conv(x)
@@ -227,8 +227,8 @@ class Downsample(nnx.Module):
 class Upsample(nnx.Module):
     """Nearest-neighbour doubling of height and width, then a 3x3 convolution."""
 
-    def __init__(self, channels: int, *, precision: Precision, rngs: nnx.Rngs):
-        self.conv = Conv(channels, channels, 3, precision=precision, rngs=rngs)
+    def __init__(self, channels: int, **kw: Unpack[LayerKwargs]):
+        self.conv = Conv(channels, channels, 3, **kw)
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 c"]:
         return self.conv(jnp.repeat(jnp.repeat(x, 2, axis=-3), 2, axis=-2))

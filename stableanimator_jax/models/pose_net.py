@@ -1,12 +1,14 @@
 """PoseNet: skeleton images to features that are added to the output of the UNet's `conv_in`."""
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from stableanimator_jax.config import PoseNetConfig
-from stableanimator_jax.models.layers import Conv, Precision
+from stableanimator_jax.models.layers import Conv, LayerKwargs
 
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -29,13 +31,10 @@ class PoseNet(nnx.Module):
     The projection starts at zero, so that an untrained PoseNet leaves SVD as it is.
     """
 
-    def __init__(self, config: PoseNetConfig, *, precision: Precision, rngs: nnx.Rngs):
-        kw = {"precision": precision, "rngs": rngs}
+    def __init__(self, config: PoseNetConfig, **kw: Unpack[LayerKwargs]):
         self.conv_layers = nnx.List(
-            [
-                Conv(c_in, c_out, k, stride=s, padding=(1, 1), kernel_init=_he_normal, **kw)
-                for c_in, c_out, k, s in _CONVOLUTIONS
-            ]
+            Conv(c_in, c_out, k, stride=s, padding=(1, 1), kernel_init=_he_normal, **kw)
+            for c_in, c_out, k, s in _CONVOLUTIONS
         )
         self.final_proj = Conv(
             _CONVOLUTIONS[-1][1], config.out_channels, 1, kernel_init=nnx.initializers.zeros_init(), **kw

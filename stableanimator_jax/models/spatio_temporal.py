@@ -6,7 +6,7 @@ pixels sharded in the frames' place.
 Hidden states are float32 from layer to layer; convolutions, linear layers and attention run in the compute dtype.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,8 @@ class TemporalConv(nnx.Module):
 class ResBlock(nnx.Module):
     """diffusers' `ResnetBlock2D`, on every frame by itself."""
 
+    over = OVER_SPACE
+
     def __init__(
         self,
         features_in: int,
@@ -78,53 +80,35 @@ class ResBlock(nnx.Module):
         *,
         eps: float,
         groups: int = 32,
-        precision: Precision,
-        rngs: nnx.Rngs,
+        **kw: Unpack[LayerKwargs],
     ):
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
         self.norm1 = GroupNorm(features_in, eps=eps, groups=groups, **kw)
-        self.conv1 = Conv(features_in, features_out, 3, **kw)
+        self.conv1 = self._conv(features_in, features_out, **kw)
         if time_features is not None:
             self.time_emb_proj = linear(time_features, features_out, **kw)
         self.norm2 = GroupNorm(features_out, eps=eps, groups=groups, **kw)
-        self.conv2 = Conv(features_out, features_out, 3, **kw)
+        self.conv2 = self._conv(features_out, features_out, **kw)
         if features_in != features_out:
             self.conv_shortcut = Conv(features_in, features_out, 1, **kw)
 
+    def _conv(self, features_in: int, features_out: int, **kw: Unpack[LayerKwargs]) -> Conv | TemporalConv:
+        return Conv(features_in, features_out, 3, **kw)
+
     def __call__(self, x: Video, time: Float[Array, "b e"] | None = None) -> Float[Array, "b f h w d"]:
-        y = self.conv1(jax.nn.silu(self.norm1(x, OVER_SPACE)))
+        y = self.conv1(jax.nn.silu(self.norm1(x, self.over)))
         if time is not None:
             y = residual(y, self.time_emb_proj(jax.nn.silu(time))[:, None, None, None])
-        y = self.conv2(jax.nn.silu(self.norm2(y, OVER_SPACE)))
+        y = self.conv2(jax.nn.silu(self.norm2(y, self.over)))
         return residual(self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x, y)
 
 
-class TemporalResBlock(nnx.Module):
+class TemporalResBlock(ResBlock):
     """diffusers' `TemporalResnetBlock`: convolutions along the frames, statistics over all of them."""
 
-    def __init__(
-        self,
-        features: int,
-        time_features: int | None,
-        *,
-        eps: float,
-        groups: int = 32,
-        precision: Precision,
-        rngs: nnx.Rngs,
-    ):
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
-        self.norm1 = GroupNorm(features, eps=eps, groups=groups, **kw)
-        self.conv1 = TemporalConv(features, features, **kw)
-        if time_features is not None:
-            self.time_emb_proj = linear(time_features, features, **kw)
-        self.norm2 = GroupNorm(features, eps=eps, groups=groups, **kw)
-        self.conv2 = TemporalConv(features, features, **kw)
+    over = OVER_SPACE_AND_TIME
 
-    def __call__(self, x: Video, time: Float[Array, "b e"] | None = None) -> Video:
-        y = self.conv1(jax.nn.silu(self.norm1(x, OVER_SPACE_AND_TIME)))
-        if time is not None:
-            y = residual(y, self.time_emb_proj(jax.nn.silu(time))[:, None, None, None])
-        return residual(x, self.conv2(jax.nn.silu(self.norm2(y, OVER_SPACE_AND_TIME))))
+    def _conv(self, features_in: int, features_out: int, **kw: Unpack[LayerKwargs]) -> TemporalConv:
+        return TemporalConv(features_in, features_out, **kw)
 
 
 class TimeMixer(nnx.Module):
@@ -154,13 +138,11 @@ class SpatioTemporalResBlock(nnx.Module):
         temporal_eps: float | None = None,
         groups: int = 32,
         decoder: bool = False,
-        precision: Precision,
-        rngs: nnx.Rngs,
+        **kw: Unpack[LayerKwargs],
     ):
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
         self.spatial_res_block = ResBlock(features_in, features_out, time_features, eps=eps, groups=groups, **kw)
         self.temporal_res_block = TemporalResBlock(
-            features_out, time_features, eps=temporal_eps or eps, groups=groups, **kw
+            features_out, features_out, time_features, eps=temporal_eps or eps, groups=groups, **kw
         )
         self.time_mixer = TimeMixer(0.0 if decoder else 0.5)
         self.decoder = decoder
@@ -177,9 +159,8 @@ class SpatioTemporalResBlock(nnx.Module):
 class SelfAttention(nnx.Module):
     """Multi-head self-attention over the second-last axis."""
 
-    def __init__(self, channels: int, heads: int, *, bias: bool = False, precision: Precision, rngs: nnx.Rngs):
+    def __init__(self, channels: int, heads: int, *, bias: bool = False, **kw: Unpack[LayerKwargs]):
         self.heads = heads
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
         self.to_q = linear(channels, channels, bias=bias, **kw)
         self.to_k = linear(channels, channels, bias=bias, **kw)
         self.to_v = linear(channels, channels, bias=bias, **kw)
@@ -196,8 +177,7 @@ class OneTokenCrossAttention(nnx.Module):
     `to_q` and `to_k` are in SVD's checkpoints, so they are kept, and never used.
     """
 
-    def __init__(self, channels: int, context_dim: int, *, precision: Precision, rngs: nnx.Rngs):
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+    def __init__(self, channels: int, context_dim: int, **kw: Unpack[LayerKwargs]):
         self.to_q = linear(channels, channels, bias=False, **kw)
         self.to_k = linear(context_dim, channels, bias=False, **kw)
         self.to_v = linear(context_dim, channels, bias=False, **kw)
@@ -211,16 +191,8 @@ class SpatialTransformerBlock(nnx.Module):
     """Self-attention among the tokens of each frame, ID cross-attention, feed-forward."""
 
     def __init__(
-        self,
-        channels: int,
-        context_dim: int,
-        heads: int,
-        *,
-        id_injection: IdInjection,
-        precision: Precision,
-        rngs: nnx.Rngs,
+        self, channels: int, context_dim: int, heads: int, *, id_injection: IdInjection, **kw: Unpack[LayerKwargs]
     ):
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
         self.norm1 = LayerNorm(channels, **kw)
         self.attn1 = SelfAttention(channels, heads, **kw)
         self.norm2 = LayerNorm(channels, **kw)
@@ -237,8 +209,7 @@ class SpatialTransformerBlock(nnx.Module):
 class TemporalTransformerBlock(nnx.Module):
     """Self-attention among the frames at each position; its cross-attention sees the image token only."""
 
-    def __init__(self, channels: int, context_dim: int, heads: int, *, precision: Precision, rngs: nnx.Rngs):
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+    def __init__(self, channels: int, context_dim: int, heads: int, **kw: Unpack[LayerKwargs]):
         self.norm_in = LayerNorm(channels, **kw)
         self.ff_in = GEGLU(channels, **kw)
         self.norm1 = LayerNorm(channels, **kw)
@@ -259,16 +230,8 @@ class SpatioTemporalTransformer(nnx.Module):
     """diffusers' `TransformerSpatioTemporalModel` with one spatial and one temporal block."""
 
     def __init__(
-        self,
-        channels: int,
-        context_dim: int,
-        heads: int,
-        *,
-        id_injection: IdInjection,
-        precision: Precision,
-        rngs: nnx.Rngs,
+        self, channels: int, context_dim: int, heads: int, *, id_injection: IdInjection, **kw: Unpack[LayerKwargs]
     ):
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
         self.norm = GroupNorm(channels, eps=1e-6, **kw)
         self.proj_in = linear(channels, channels, **kw)
         self.transformer_blocks = nnx.List(

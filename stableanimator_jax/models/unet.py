@@ -1,7 +1,7 @@
 """SVD's spatio-temporal UNet with StableAnimator's pose features and ID adapters (paper section 3)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,6 @@ from stableanimator_jax.models.layers import (
     Downsample,
     GroupNorm,
     LayerKwargs,
-    Precision,
     TimestepEmbedding,
     Upsample,
     residual,
@@ -37,13 +36,12 @@ class UNet(nnx.Module):
     Parameters are stored in `precision.params` (norms and mix factors in float32) and used in `precision.compute`.
     """
 
-    def __init__(self, config: UNetConfig, *, precision: Precision, rngs: nnx.Rngs):
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+    def __init__(self, config: UNetConfig, **kw: Unpack[LayerKwargs]):
         channels = config.block_out_channels
         levels = len(channels)
         time_features = 4 * channels[0]
         self.config = config
-        self.dtype = precision.compute
+        self.dtype = kw["precision"].compute
 
         def transformer(level: int) -> SpatioTemporalTransformer:
             return SpatioTemporalTransformer(
@@ -177,12 +175,7 @@ def _residual_block(
     return _kept(block.over_time, remat)(_kept(over_space, remat)(x, skip, time), time)
 
 
-def _transformer(
-    layer: SpatioTemporalTransformer,
-    x: Video,
-    tokens: Tokens,
-    remat: bool,
-) -> Video:
+def _transformer(layer: SpatioTemporalTransformer, x: Video, tokens: Tokens, remat: bool) -> Video:
     spatial = _kept(layer.over_space, remat)(x, tokens)
     return _kept(layer.over_time, remat)(x, spatial, tokens)
 
@@ -248,14 +241,7 @@ class UpBlock(nnx.Module):
         if upsampler is not None:
             self.upsampler = upsampler
 
-    def __call__(
-        self,
-        x: Video,
-        skips: list[Video],
-        time: jax.Array,
-        tokens: Tokens,
-        remat: bool,
-    ) -> Video:
+    def __call__(self, x: Video, skips: list[Video], time: jax.Array, tokens: Tokens, remat: bool) -> Video:
         for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
             x = _residual_block(resnet, x, time, remat, skip)
             if hasattr(self, "attentions"):

@@ -7,6 +7,7 @@ That takes one more decoding's arithmetic than once over. Without gradients noth
 
 import math
 from collections.abc import Callable
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from stableanimator_jax.config import VAEConfig
-from stableanimator_jax.models.layers import Conv, Downsample, GroupNorm, LayerKwargs, Precision, Upsample, residual
+from stableanimator_jax.models.layers import Conv, Downsample, GroupNorm, LayerKwargs, Upsample, residual
 from stableanimator_jax.models.spatio_temporal import (
     OVER_SPACE,
     ResBlock,
@@ -36,8 +37,7 @@ class VAE(nnx.Module):
     SVD asks for float32 (its `force_upcast`).
     """
 
-    def __init__(self, config: VAEConfig, *, precision: Precision, rngs: nnx.Rngs):
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+    def __init__(self, config: VAEConfig, **kw: Unpack[LayerKwargs]):
         self.config = config
         self.encoder = Encoder(config, **kw)
         self.quant_conv = Conv(2 * config.latent_channels, 2 * config.latent_channels, 1, **kw)
@@ -61,8 +61,7 @@ class VAE(nnx.Module):
 class Encoder(nnx.Module):
     """diffusers' `Encoder`: residual blocks, halving between levels, one attention at the bottom."""
 
-    def __init__(self, config: VAEConfig, *, precision: Precision, rngs: nnx.Rngs):
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+    def __init__(self, config: VAEConfig, **kw: Unpack[LayerKwargs]):
         channels, groups = config.block_out_channels, config.norm_num_groups
         self.conv_in = Conv(config.in_channels, channels[0], 3, **kw)
         down_blocks = []
@@ -104,9 +103,9 @@ class EncoderBlock(nnx.Module):
 class ImageAttention(SelfAttention):
     """Single-head self-attention among the pixels of each image, with a group norm and a residual."""
 
-    def __init__(self, channels: int, *, groups: int, precision: Precision, rngs: nnx.Rngs):
-        super().__init__(channels, 1, bias=True, precision=precision, rngs=rngs)
-        self.group_norm = GroupNorm(channels, eps=EPS, groups=groups, precision=precision, rngs=rngs)
+    def __init__(self, channels: int, *, groups: int, **kw: Unpack[LayerKwargs]):
+        super().__init__(channels, 1, bias=True, **kw)
+        self.group_norm = GroupNorm(channels, eps=EPS, groups=groups, **kw)
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h w c"]:
         tokens = rearrange(self.group_norm(x, OVER_SPACE), "... h w c -> ... (h w) c")
@@ -134,8 +133,7 @@ class MidBlock(nnx.Module):
 class TemporalDecoder(nnx.Module):
     """diffusers' `TemporalDecoder`: spatio-temporal residual blocks, doubling between levels."""
 
-    def __init__(self, config: VAEConfig, *, precision: Precision, rngs: nnx.Rngs):
-        kw: LayerKwargs = {"precision": precision, "rngs": rngs}
+    def __init__(self, config: VAEConfig, **kw: Unpack[LayerKwargs]):
         channels, groups = config.block_out_channels[::-1], config.norm_num_groups
 
         def resnet(features_in: int, features_out: int) -> SpatioTemporalResBlock:
