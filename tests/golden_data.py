@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from stableanimator_jax.weights.rules import Table, convert, plan_export
+from stableanimator_jax.weights.rules import Table, plan_export
 from tests.golden.reference_weights import reference_array
+from tests.weights.state_dicts import convert
 
 TESTS = Path(__file__).parent
 Module = TypeVar("Module", bound=nnx.Module)

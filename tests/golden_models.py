@@ -16,9 +16,10 @@ from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.weights.rules import convert, plan_export
+from stableanimator_jax.weights.rules import plan_export
 from stableanimator_jax.weights.tables import tables
 from tests.golden_data import ReferenceWeights
+from tests.weights.state_dicts import convert
 
 # The golden cases' sizes: those of the tiny configuration, but for an IResNet of full width.
 TINY = replace(StableAnimatorConfig.tiny(), arcface=ArcFaceConfig(layers=(1, 2, 2, 1)))

@@ -20,9 +20,9 @@ from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.scripts.cli import parse_flags, run_script
+from stableanimator_jax.weights.published_configs import svd_configs
 from stableanimator_jax.weights.rules import Shape, plan_export
 from stableanimator_jax.weights.state_dict_writers import FileFormat, require_writer, write_pth, write_safetensors
-from stableanimator_jax.weights.svd_configs import svd_configs
 from stableanimator_jax.weights.tables import is_id_adapter_key, tables
 from tests.golden_data import ReferenceWeights, manifest
 

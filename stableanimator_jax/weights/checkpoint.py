@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -209,18 +209,6 @@ def require_models(path: Path | str, models: Iterable[str]) -> None:
         raise InputError(f"checkpoint {_place(path)} has no {', '.join(missing)}; {has}")
 
 
-def require_config(path: Path | str, config: StableAnimatorConfig) -> None:
-    """Check that a checkpoint is of the configuration wanted.
-
-    Raises:
-        InputError: it is not; the message names the first field that differs. Or as `describe`.
-    """
-    difference = _first_difference(load_config(path), config, "")
-    if difference:
-        field, found, wanted = difference
-        raise InputError(f"checkpoint {path} is of another configuration: its {field} is {found}, not {wanted}")
-
-
 def load_params(path: Path | str, model: str, abstract: Mapping[Any, Any]) -> dict[Any, Any]:
     """Read one model's parameters, straight into the dtype and sharding that `abstract` states for each.
 
@@ -354,16 +342,6 @@ def require_replaceable(path: Path | str, *, overwrite: bool = False) -> None:
             raise InputError(f"there is a checkpoint in {place}: choose another place, or replace it by --overwrite")
     elif place.exists():
         raise InputError(f"cannot write a checkpoint to {place}: it is a file; name a directory")
-
-
-def _first_difference(found: Any, wanted: Any, name: str) -> tuple[str, Any, Any] | None:
-    if is_dataclass(found):
-        inner = (
-            _first_difference(getattr(found, f.name), getattr(wanted, f.name), f"{name}.{f.name}" if name else f.name)
-            for f in fields(found)
-        )
-        return next((difference for difference in inner if difference), None)
-    return None if found == wanted else (name, found, wanted)
 
 
 @contextmanager

@@ -50,9 +50,6 @@ class Transform:
         """This project's layout to PyTorch's."""
         return rearrange(array, f"{self.target} -> {self.source}", **dict(self.sizes))
 
-    def forward_shape(self, shape: Shape) -> Shape:
-        return self.forward(stand_in(shape)).shape
-
     def inverse_shape(self, shape: Shape) -> Shape:
         return self.inverse(stand_in(shape)).shape
 
@@ -319,37 +316,6 @@ def _read(table: Table, a: Assignment, state_dict: Mapping[str, Any]) -> np.ndar
         # Integers in a weight are a quantised checkpoint; cast to floats they would be noise.
         raise WeightsError(table.model, {"wrong dtype": [f"{a.key} is {array.dtype}, not floating point"]})
     return np.array(a.transform.forward(array), dtype=a.dtype, order="C")
-
-
-def convert(table: Table, state_dict: Mapping[str, Any], abstract: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A PyTorch state dict as this project's parameters.
-
-    Args:
-        table: the model's rules.
-        state_dict: arrays by PyTorch key. Each is read twice, for its shape and for its values; where that
-            costs, take `plan_import` and `stream`.
-        abstract: as for `plan_import`.
-
-    Returns:
-        NumPy arrays in the nesting and the dtypes of `abstract`.
-
-    Raises:
-        WeightsError: as for `plan_import` and `stream`.
-    """
-    plan = plan_import(table, {key: np.shape(array) for key, array in state_dict.items()}, abstract)
-    return unflatten(dict(stream(table, plan, state_dict)))
-
-
-def export(table: Table, params: Mapping[Any, Any]) -> dict[str, np.ndarray]:
-    """The inverse of `convert`: parameters as a PyTorch state dict of C-contiguous arrays, each in its own dtype.
-
-    Raises:
-        WeightsError: as for `plan_export`.
-    """
-    leaves = flatten(params)
-    return {
-        a.key: np.array(a.transform.inverse(np.asarray(leaves[a.path])), order="C") for a in plan_export(table, params)
-    }
 
 
 def flatten(tree: Mapping[Any, Any]) -> dict[Path, Any]:

@@ -9,10 +9,11 @@ from flax import nnx
 from stableanimator_jax.config import FaceEncoderConfig
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.weights.rules import convert, plan_export
+from stableanimator_jax.weights.rules import plan_export
 from stableanimator_jax.weights.tables import FACE_ENCODER
 from tests.golden.reference_weights import reference_array
 from tests.golden_data import assert_close
+from tests.weights.state_dicts import convert
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.parity

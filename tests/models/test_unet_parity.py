@@ -11,11 +11,11 @@ from stableanimator_jax.config import UNetConfig
 from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.unet import UNet
-from stableanimator_jax.weights.rules import convert, export
 from stableanimator_jax.weights.tables import UNET, add_id_adapter
 from tests.golden_data import assert_close
 from tests.golden_models import FLOAT32, channels_last
 from tests.models.torch_reference import fill_with_reference_weights
+from tests.weights.state_dicts import convert, export
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

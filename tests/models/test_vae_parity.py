@@ -9,11 +9,11 @@ import pytest
 from stableanimator_jax.config import VAEConfig
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.weights.rules import convert
 from stableanimator_jax.weights.tables import VAE as TABLE
 from tests.golden_data import assert_close
 from tests.golden_models import FLOAT32, channels_last
 from tests.models.torch_reference import fill_with_reference_weights
+from tests.weights.state_dicts import convert
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from stableanimator_jax.weights.rules import Table, convert
+from stableanimator_jax.weights.rules import Table
+from tests.weights.state_dicts import convert
 
 Module = TypeVar("Module", bound=nnx.Module)
 

@@ -9,9 +9,9 @@ from stableanimator_jax.config import ArcFaceConfig, VAEConfig
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.sampling.hjb import Faces, refine
-from stableanimator_jax.weights.rules import convert
 from stableanimator_jax.weights.tables import ARCFACE
 from tests.golden_models import FLOAT32, channels_last
+from tests.weights.state_dicts import convert
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")

@@ -11,9 +11,9 @@ from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.training.objective import Draws, EncodedBatch, denoising_error
-from stableanimator_jax.weights.rules import export
 from stableanimator_jax.weights.tables import tables
 from tests.golden_models import channels_last, reference_model
+from tests.weights.state_dicts import export
 
 MODELS = ("unet", "pose_net", "face_encoder")
 TIME_IDS = (6, 127, 0.02)

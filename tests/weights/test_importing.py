@@ -21,9 +21,10 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.weights import importing
 from stableanimator_jax.weights.checkpoint import describe, load_params, stored_params, stream_params
 from stableanimator_jax.weights.importing import import_weights
-from stableanimator_jax.weights.rules import export, flatten
+from stableanimator_jax.weights.rules import flatten
 from stableanimator_jax.weights.tables import tables
 from tests.make_stand_ins import make_stand_ins
+from tests.weights.state_dicts import export
 
 TINY = StableAnimatorConfig.tiny()
 ALL = ("unet", "vae", "image_encoder", "face_encoder", "pose_net", "arcface")

@@ -20,8 +20,6 @@ from stableanimator_jax.weights.rules import (
     Rule,
     Table,
     WeightsError,
-    convert,
-    export,
     flatten,
     plan_export,
     plan_import,
@@ -29,6 +27,7 @@ from stableanimator_jax.weights.rules import (
     unflatten,
 )
 from stableanimator_jax.weights.tables import FLATTENED_LINEAR
+from tests.weights.state_dicts import convert, export
 
 TABLE = Table(
     "example",
@@ -106,7 +105,7 @@ def test_transforms_are_undone_by_their_inverses_and_know_their_shapes(o: int, i
     ):
         array = np.arange(np.prod(source)).reshape(source)
         there = transform.forward(array)
-        assert there.shape == target == transform.forward_shape(source)
+        assert there.shape == target
         assert transform.inverse_shape(target) == source
         np.testing.assert_array_equal(transform.inverse(there), array)
 

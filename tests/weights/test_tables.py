@@ -28,19 +28,10 @@ from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.weights.rules import (
-    Ignore,
-    Rule,
-    Table,
-    WeightsError,
-    convert,
-    export,
-    flatten,
-    plan_export,
-    plan_import,
-)
+from stableanimator_jax.weights.rules import Ignore, Rule, Table, WeightsError, flatten, plan_export, plan_import
 from stableanimator_jax.weights.tables import add_id_adapter, tables
 from tests.golden_data import manifest
+from tests.weights.state_dicts import convert, export
 
 MODELS = {
     "unet": UNet,
