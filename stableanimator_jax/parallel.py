@@ -71,6 +71,11 @@ def replicated(mesh: Mesh | None) -> NamedSharding | None:
     return None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
 
+def rows_apart(mesh: Mesh) -> int:
+    """Over how many devices, or groups of devices along "frame", the rows of a batch are spread."""
+    return mesh.shape[DATA] * mesh.shape[FSDP]
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows, the first axis, are spread over "data" and "fsdp"; devices along "frame" hold the same rows."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
@@ -104,7 +109,7 @@ def shard_batch(batch: PyTree[jax.Array], mesh: Mesh | None) -> PyTree[jax.Array
     if mesh is None:
         return batch
     for rows in jax.tree.leaves(batch):
-        _require_divisible(len(rows), mesh.shape[DATA] * mesh.shape[FSDP])
+        _require_divisible(len(rows), rows_apart(mesh))
     return jax.device_put(batch, batch_sharding(mesh))
 
 
@@ -118,7 +123,7 @@ def row_share(mesh: Mesh) -> tuple[int, int]:
     """
     blocks = _row_blocks(mesh)
     shares = sorted(set(blocks.values()), key=min)
-    if len(set(map(len, shares))) > 1 or sum(map(len, shares)) != mesh.shape[DATA] * mesh.shape[FSDP]:
+    if len(set(map(len, shares))) > 1 or sum(map(len, shares)) != rows_apart(mesh):
         raise InputError(
             f"a mesh of data {mesh.shape[DATA]} x fsdp {mesh.shape[FSDP]} x frame {mesh.shape[FRAME]} gives its "
             f"{len(blocks)} processes unequal shares of a batch: make frame a divisor or a multiple of the "

@@ -6,15 +6,15 @@ dataset from what is staged.
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stableanimator_jax.data.clip_format import to_example
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import neighbour
 from stableanimator_jax.preparation.config import BeamConfig, ModelFiles
 from stableanimator_jax.preparation.sources import Source
-from stableanimator_jax.preparation.staging import StagedClip, Staging, read_clip, read_staged
+from stableanimator_jax.preparation.staging import Staging, read_staged
 from stableanimator_jax.preparation.workers import FailedVideo, Outcome, stage_one
 
 
@@ -57,24 +57,10 @@ def stage_by_beam(sources: Sequence[Source], staging: Staging, models: ModelFile
 def _stage(numbered: tuple[int, Source], *, staging: Staging, models: ModelFiles, answers: Path) -> None:
     number, source = numbered
     outcome = stage_one(source, staging, models)
-    if isinstance(outcome, FailedVideo):
-        answer = {"name": outcome.name, "why": outcome.why}
-    else:
-        answer = {"place": str(outcome.place)}
+    answer = asdict(outcome) if isinstance(outcome, FailedVideo) else {"place": str(outcome.place)}
     (answers / f"{number}.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
 def _read_answer(file: Path) -> Outcome:
     answer = json.loads(file.read_text(encoding="utf-8"))
     return read_staged(Path(answer["place"])) if "place" in answer else FailedVideo(**answer)
-
-
-def examples_by_beam(clips: Sequence[StagedClip]) -> Any:
-    """What TFDS writes: a transform that reads the staged clips."""
-    import apache_beam as beam  # pyright: ignore[reportMissingImports]  # an extra
-
-    return beam.Create(list(clips)) | beam.Map(_example)
-
-
-def _example(clip: StagedClip) -> tuple[str, dict[str, Any]]:
-    return clip.name, to_example(read_clip(clip.file))

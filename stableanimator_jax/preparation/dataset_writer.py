@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +101,10 @@ class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, clips: Sequence[StagedClip]) -> Any:
         if not self._by_beam:
-            return _examples(clips)
-        from stableanimator_jax.preparation.beam_pipeline import examples_by_beam
+            return map(_example, clips)
+        import apache_beam as beam  # pyright: ignore[reportMissingImports]  # an extra
 
-        return examples_by_beam(clips)
+        return beam.Create(list(clips)) | beam.Map(_example)
 
 
 class _StableWriter(ExampleWriter):
@@ -116,6 +116,5 @@ class _StableWriter(ExampleWriter):
         return super().write(path, ordered)
 
 
-def _examples(clips: Sequence[StagedClip]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for clip in clips:
-        yield clip.name, to_example(read_clip(clip.file))
+def _example(clip: StagedClip) -> tuple[str, dict[str, Any]]:
+    return clip.name, to_example(read_clip(clip.file))

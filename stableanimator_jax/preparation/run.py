@@ -82,7 +82,8 @@ def _make(
     try:
         staged = work / "staged" if config.work is None else config.work.expanduser()
         staging = Staging(staged.absolute(), config.clips, config.filters, settings["models"])
-        _clean(staging)
+        for left in staging.folder.glob("*.tmp"):  # half-done, by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
         outcomes = _stage(sources, staging, config)
         prepared = _sorted_out(outcomes, settings, config)
         if not prepared.splits:
@@ -121,12 +122,6 @@ def _claim(root: Path, settings: dict[str, Any]) -> Path:
     with replacing(work / _RUN_FILE) as temporary:
         temporary.write_text(json.dumps(settings, indent=1, sort_keys=True), encoding="utf-8")
     return work
-
-
-def _clean(staging: Staging) -> None:
-    """Remove what a run that was killed left half-done."""
-    for path in staging.folder.glob("*.tmp"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sorted_out(outcomes: Sequence[Outcome], settings: dict[str, Any], config: VideosConfig) -> Prepared:

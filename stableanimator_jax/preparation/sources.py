@@ -146,7 +146,8 @@ def _open_folder(folder: Path) -> OpenSource:
     poses = None
     if is_directory(folder / "poses"):
         poses = list(numbered_frames(folder / "poses", "poses").values())
-        _require_as_many(len(poses), len(images), f"poses {folder / 'poses'}")
+        if len(poses) != len(images):
+            raise InputError(f"poses {folder / 'poses'}: there are {len(poses)}, but {len(images)} images")
     track = None
     if is_directory(folder / "faces"):
         track = _load_masks(folder / "faces", list(numbered), (width, height))
@@ -208,8 +209,3 @@ def load_embeddings(path: Path, frames: int) -> Float32[np.ndarray, "f 512"]:
             f" {list(array.shape)}; make them anew with prepare_data.py faces --overwrite"
         )
     return array.astype(np.float32)
-
-
-def _require_as_many(count: int, images: int, what: str) -> None:
-    if count != images:
-        raise InputError(f"{what}: there are {count}, but {images} images")

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from stableanimator_jax.preparation.config import ClipConfig
 from stableanimator_jax.preparation.filters import FilterConfig
 from stableanimator_jax.preparation.perceiving import Perceive
 from stableanimator_jax.preparation.sources import Source, content_hash
-from stableanimator_jax.preparation.videos import DroppedClip, KeptClip, Note, prepare_video
+from stableanimator_jax.preparation.videos import KeptClip, Note, prepare_video
 
 _VERSION = 3  # of what is staged; a change in the code that changes clips must raise it
 _IMAGES = ("frames", "poses")
@@ -122,31 +121,14 @@ class Staging:
             if isinstance(clip, Note):
                 notes.append(clip.text)
             elif isinstance(clip, KeptClip):
-                file = f"clip-{len(kept)}.npz"
-                write_clip(folder / file, clip.record)
-                kept.append(
-                    {
-                        "file": file,
-                        "name": clip.record.name,
-                        "bucket": clip.bucket,
-                        "frames": len(clip.record.frames),
-                    }
-                )
+                file, record = f"clip-{len(kept)}.npz", clip.record
+                write_clip(folder / file, record)
+                kept.append({"file": file, "name": record.name, "bucket": clip.bucket, "frames": len(record.frames)})
             else:
                 file = f"dropped-{len(dropped)}.jpg"
                 (folder / file).write_bytes(clip.picture)
-                dropped.append(_drop_entry(file, clip))
+                dropped.append(dataclasses.asdict(clip) | {"picture": file})
         return {"name": source.name, "content": content, "clips": kept, "dropped": dropped, "notes": notes}
-
-
-def _drop_entry(file: str, clip: DroppedClip) -> dict[str, Any]:
-    return {
-        "picture": file,
-        "first_frame": clip.first_frame,
-        "frames": clip.frames,
-        "reasons": clip.reasons,
-        "measures": None if clip.measures is None else dataclasses.asdict(clip.measures),
-    }
 
 
 def _put_in_place(temporary: Path, place: Path) -> None:
@@ -188,13 +170,6 @@ def read_clip(file: Path) -> ClipRecord:
     with np.load(file, allow_pickle=False) as arrays:
         fields: dict[str, Any] = {name: arrays[name] for name in FIELDS}
         for name in _IMAGES:
-            fields[name] = list(_parts(fields[name].tobytes(), arrays[f"{name}_ends"].tolist()))
+            fields[name] = [image.tobytes() for image in np.split(fields[name], arrays[f"{name}_ends"][:-1])]
     plain = {name: fields[name].item() for name in ("name", "source", "first_frame", "fps")}
     return ClipRecord(**{**fields, **plain})
-
-
-def _parts(data: bytes, ends: list[int]) -> Iterator[bytes]:
-    begin = 0
-    for end in ends:
-        yield data[begin:end]
-        begin = end

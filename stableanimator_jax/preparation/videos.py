@@ -46,14 +46,12 @@ class KeptClip:
 
     bucket: str
     record: ClipRecord
-    measures: Measures
 
 
 @dataclass(frozen=True)
 class DroppedClip:
     """A shot, or a part of one, that is left out."""
 
-    source: str
     first_frame: int
     frames: int
     reasons: list[str]
@@ -102,14 +100,14 @@ def prepare_video(
         shots = _shots(_look(opened, size, perceive), clips.cut)
         for frames in _in_lengths(shots, clips.min_frames, clips.max_frames):
             if len(frames) < clips.min_frames:
-                yield _dropped(source, frames, [TOO_SHORT], None)
+                yield _dropped(frames, [TOO_SHORT], None)
                 continue
             maker = _ClipMaker(source, opened, size, track, frames)
             measures = maker.measures()
             if reasons := judge(measures, filters):
-                yield _dropped(source, frames, reasons, measures)
+                yield _dropped(frames, reasons, measures)
             else:
-                yield KeptClip(bucket, maker.record(), measures)
+                yield KeptClip(bucket, maker.record())
 
 
 def _look(opened: OpenSource, size: tuple[int, int], perceive: Perceive) -> Iterator[_Frame]:
@@ -261,11 +259,11 @@ def _embedding(face: Detection | None) -> np.ndarray:
     return face.embedding if isinstance(face, Face) else np.zeros(EMBEDDING_DIM, np.float32)
 
 
-def _dropped(source: Source, frames: Sequence[_Frame], reasons: list[str], measures: Measures | None) -> DroppedClip:
+def _dropped(frames: Sequence[_Frame], reasons: list[str], measures: Measures | None) -> DroppedClip:
     middle = frames[len(frames) // 2]
     picture = decode_images([middle.jpeg])[0]
     people = [] if middle.seen.people is None else middle.seen.people.boxes
     for colour, boxes in ((_BLUE, people), (_GREEN, [face.bbox for face in middle.seen.faces])):
         for left, top, right, bottom in np.asarray(boxes).reshape(-1, 4).round().astype(int).tolist():
             cv2.rectangle(picture, (left, top), (right, bottom), colour, 2)
-    return DroppedClip(source.name, frames[0].number, len(frames), reasons, measures, encode_jpeg(picture))
+    return DroppedClip(frames[0].number, len(frames), reasons, measures, encode_jpeg(picture))

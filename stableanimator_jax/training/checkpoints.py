@@ -64,7 +64,6 @@ class Checkpoints:
     Args:
         directory: the run's output directory, made if need be; a path, or a bucket's URL such as `gs://bucket/run`
             where `etils.epath` can open it (no bucket was at hand to test with).
-        config: settings.
 
     Raises:
         InputError: nothing can be written there.
@@ -102,21 +101,12 @@ class Checkpoints:
         self.wait()
         return sorted(self._manager.all_steps())
 
-    def latest(self) -> int | None:
-        """The last of `steps`, if there are any. Raises `InputError` as `steps` does."""
-        return max(self.steps(), default=None)
-
     def save(self, step: int, state: PyTree[jax.Array], data_state: bytes, weights: SaveModels) -> None:
         """Save a step, once the save before it has ended; returns as soon as the arrays are copied.
 
         The arrays may then be donated or deleted. A step that was saved or restored last is not saved again. Where
         training went on from an earlier checkpoint, later ones are deleted first: they are another course's.
-
-        Args:
-            step: how many steps were trained.
-            state: the train state.
-            data_state: the loader's `state()`.
-            weights: models for inference.
+        `data_state` is the loader's `state()`.
 
         Raises:
             InputError: it cannot be written, or the one before it could not (the message says which); or the run

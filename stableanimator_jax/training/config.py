@@ -1,6 +1,7 @@
 """What a training run can be told. The defaults are the published training's, on one device."""
 
 import dataclasses
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -259,38 +260,25 @@ class TrainConfig:
 
     def absolute(self) -> "TrainConfig":
         """With every path absolute, so that it means the same from another directory."""
-        data = dataclasses.replace(
-            self.data,
-            dataset=None if self.data.dataset is None else _absolute(self.data.dataset),
-            lists=tuple(map(_absolute, self.data.lists)),
-        )
-        validation = dataclasses.replace(self.validation, lists=tuple(map(_absolute, self.validation.lists)))
-        init_from = self.init_from if self.init_from == EMBEDDED else str(_absolute(checkpoint_path(self.init_from)))
-        place = self.checkpoint_directory
+        init_from, place = self.init_from, self.checkpoint_directory
+        if init_from != EMBEDDED:
+            init_from = str(_absolute(checkpoint_path(init_from)))
         if place is not None and url_scheme(place) is None:
             place = str(_absolute(Path(place)))
-        return dataclasses.replace(
-            self,
-            output=_absolute(self.output),
-            checkpoint_directory=place,
-            init_from=init_from,
-            data=data,
-            validation=validation,
-        )
+        return dataclasses.replace(_absolute(self), init_from=init_from, checkpoint_directory=place)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data for JSON."""
-        return _plain(dataclasses.asdict(self))
+        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
 
 
-def _absolute(path: Path) -> Path:
-    """With `..` worked out, so that two ways to write a path are not two settings."""
-    return Path(os.path.normpath(absolute_path(path)))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(v) for name, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
+def _absolute(value: Any) -> Any:
+    """A setting with its paths absolute and `..` worked out, so that two ways to write a path are not two settings."""
+    if isinstance(value, Path):
+        return Path(os.path.normpath(absolute_path(value)))
+    if isinstance(value, tuple):
+        return tuple(map(_absolute, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: _absolute(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **parts)
+    return value

@@ -24,7 +24,6 @@ def go_on(loader: Loader, position: bytes, output: Path, *, changed: bool) -> No
     """Bring the loader to where a run's data was.
 
     Args:
-        loader: of the run as it goes on.
         position: the loader's state in the checkpoint.
         output: where the run keeps what its data was.
         changed: go on with other data too, at the same step, and tell what is other.

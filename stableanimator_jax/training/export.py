@@ -17,16 +17,9 @@ from stableanimator_jax.weights.rules import Path, dotted, flatten
 
 
 class Export:
-    """Puts models together for checkpoints. Frozen parameters that are held rounded are read from their source again.
-
-    One part of its checkpoint at a time, into the shards that training has: neither devices nor hosts keep a second
-    copy.
-
-    Args:
-        source: what training began from.
-        blueprints: the models.
-        frozen: parameters that are not trained.
-        trainable: which are, and how low-rank changes are scaled.
+    """Puts models together for checkpoints. Frozen parameters that are held rounded are read again from `source`, which
+    training began from: one part of its checkpoint at a time, into the shards that training has, so that neither
+    devices nor hosts keep a second copy.
     """
 
     def __init__(

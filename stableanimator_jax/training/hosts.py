@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 from tqdm import tqdm
@@ -31,10 +32,8 @@ def start_distributed(config: DistributedConfig) -> None:
     """
     if config.start == "off":
         return
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {"cluster_detection_method": "slurm"} if config.start == "slurm" else {}
     others = "the other processes of this run"
-    if config.start == "slurm":
-        settings = {"cluster_detection_method": "slurm"}
     if config.start == "explicit":
         settings = {
             "coordinator_address": config.coordinator,
@@ -112,10 +111,7 @@ def everywhere(holds: bool) -> bool:
 
 
 def require_agreement(settings: dict[str, Any]) -> None:
-    """Check that every process was told the same, and stop all of them where one was not.
-
-    Args:
-        settings: plain nested data.
+    """Check that every process was told the same, as plain nested data, and stop all of them where one was not.
 
     Raises:
         InputError: on every process; names the first setting in which one differs from process 0.
@@ -123,9 +119,9 @@ def require_agreement(settings: dict[str, Any]) -> None:
     if jax.process_count() == 1:
         return
     everyone = [json.loads(text) for text in from_each(json.dumps(settings, sort_keys=True))]
-    first = _flat(everyone[0])
+    first = flatten_dict(everyone[0], sep=".")
     for process, theirs in enumerate(everyone):
-        for name, value in _flat(theirs).items():
+        for name, value in flatten_dict(theirs, sep=".").items():
             if first.get(name) != value:
                 raise InputError(
                     f"the processes do not agree: {name} is {first.get(name)!r} on process 0, but {value!r} on "
@@ -135,7 +131,7 @@ def require_agreement(settings: dict[str, Any]) -> None:
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings that differ, by name, as they were and as they are."""
-    old, new = _flat(before), _flat(now)
+    old, new = flatten_dict(before, sep="."), flatten_dict(now, sep=".")
     return {name: (old.get(name), new.get(name)) for name in sorted(old | new) if old.get(name) != new.get(name)}
 
 
@@ -147,14 +143,6 @@ def from_each(text: str) -> list[str]:
     longest = int(np.max(multihost_utils.process_allgather(np.asarray(len(data)))))
     padded = np.frombuffer(data.ljust(longest + 1, b"\0"), np.uint8)
     return [bytes(row).rstrip(b"\0").decode() for row in multihost_utils.process_allgather(padded)]
-
-
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(settings, dict):
-        return {prefix: settings}
-    return {
-        k: v for name, part in settings.items() for k, v in _flat(part, f"{prefix}.{name}" if prefix else name).items()
-    }
 
 
 def say(text: str) -> None:

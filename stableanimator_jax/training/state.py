@@ -58,7 +58,6 @@ def training_blueprints(config: StableAnimatorConfig, dtype: Dtype, *, arcface: 
     """The models of a run by name. The VAE and ArcFace are float32 always.
 
     Args:
-        config: of all models.
         dtype: what the others compute in and hold frozen parameters in.
         arcface: with ArcFace: training does without, but what is trained is exported with it, and validated by it.
     """
@@ -101,13 +100,8 @@ def begin(params: Params, optimizer: optax.GradientTransformation, mesh: Mesh, *
 def load(
     source: CheckpointSource, blueprints: Mapping[str, Blueprint[Any]], config: TrainConfig, mesh: Mesh
 ) -> tuple[Params, Params, list[str]]:
-    """Parameters to begin from, read straight into their dtypes and shards.
-
-    Args:
-        source: the checkpoint.
-        blueprints: the models wanted.
-        config: which parameters are trained, and the seed of those made anew.
-        mesh: devices.
+    """Parameters to begin from, read straight into their dtypes and shards. `config` says which of them are trained,
+    and the seed of those made anew.
 
     Returns:
         trained and frozen parameters, and the names of the models that were made anew.

@@ -37,7 +37,7 @@ def main(directory: str, kills: int) -> None:
 def _save_on_and_on(directory: str, begun: int) -> None:
     try:
         with interruptible(), Checkpoints(directory, CheckpointConfig(keep=1)) as checkpoints:
-            step = checkpoints.latest() or 0
+            step = max(checkpoints.steps(), default=0)
             if step:
                 checkpoints.restore(abstract(train_state(step)))
             else:
@@ -68,5 +68,5 @@ def _check(directory: str) -> None:
             found, state, loader = checkpoints.restore(abstract(train_state(step)), step)
             assert (found, loader) == (step, data_state(step))
             require_equal(state, train_state(step))
-        print(checkpoints.latest(), flush=True)
+        print(max(checkpoints.steps(), default=None), flush=True)
     os._exit(0)

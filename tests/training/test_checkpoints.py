@@ -46,7 +46,7 @@ def run(tmp_path: Path) -> Path:
 def test_what_is_saved_comes_back(tmp_path: Path, asynchronous: bool, capfd: pytest.CaptureFixture[str]):
     config = CheckpointConfig(asynchronous=asynchronous)
     with Checkpoints(tmp_path, config) as checkpoints:
-        assert checkpoints.latest() is None
+        assert not checkpoints.steps()
         save(checkpoints, 3)
     with Checkpoints(tmp_path, config) as checkpoints:
         assert checkpoints.steps() == [3]
@@ -275,7 +275,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path):
 
         for asynchronous in (True, False):
             checkpoints = Checkpoints({str(tmp_path)!r}, CheckpointConfig(asynchronous=asynchronous))
-            if checkpoints.latest() is None:
+            if not checkpoints.steps():
                 checkpoints.save(1, train_state(1), b"", weights(1))
             else:
                 checkpoints.restore(abstract(train_state(1)))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import url_scheme
 from stableanimator_jax.locking import alone_in
 from stableanimator_jax.models.flops import peak_flops
-from stableanimator_jax.parallel import BATCH_AXES, FRAME, make_mesh, row_share
+from stableanimator_jax.parallel import FRAME, make_mesh, row_share, rows_apart
 from stableanimator_jax.runtime import choose_device, compute_dtype, keep_compiled_programs, out_of_memory_explained
 from stableanimator_jax.scripts.train.progress import TrainProgress
 from stableanimator_jax.scripts.train.run_settings import check_settings, keep_settings, resumed_step
@@ -128,15 +128,12 @@ def run(config: TrainConfig) -> None:
             if resumed is not None:
                 check_settings(config, digest)
         validation = _validation(made, held_out)
+        ema = config.optimizer.ema_decay > 0
         if resumed is None:
-            state = begin(trained, made.optimizer, mesh, ema=config.optimizer.ema_decay > 0, seed=config.seed)
+            state = begin(trained, made.optimizer, mesh, ema=ema, seed=config.seed)
         else:
-            wanted = abstract_state(
-                split_abstract(made.task.blueprints, config.trainable)[0],
-                made.optimizer,
-                mesh,
-                ema=config.optimizer.ema_decay > 0,
-            )
+            abstract_trained, _ = split_abstract(made.task.blueprints, config.trainable)
+            wanted = abstract_state(abstract_trained, made.optimizer, mesh, ema=ema)
             del trained
             _, state, position = checkpoints.restore(wanted, resumed)
             go_on(loader, position, config.output, changed=config.data.changed)
@@ -253,52 +250,44 @@ class _Waiting:
     flops: int
 
 
+@dataclass
 class _Log:
     """Adds up what steps found, shows it, and writes points of the curves."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        metrics: MetricsWriter,
-        progress: TrainProgress,
-        rate: optax.Schedule,
-        loader: Loader,
-        data: DataWatch,
-    ):
-        self._config, self._metrics, self._progress, self._rate, self._loader = config, metrics, progress, rate, loader
-        self._data = data
-        self._sums: Metrics | None = None
-        self._norms: list[float] = []
+    config: TrainConfig
+    metrics: MetricsWriter
+    progress: TrainProgress
+    rate: optax.Schedule
+    loader: Loader
+    data: DataWatch
+    _sums: Metrics | None = None
+    _norms: list[float] = field(default_factory=list)
 
     def add(self, found: _Waiting) -> None:
         """Wait for a step. Raises `InputError` where its loss is not a number."""
         sums, norm = jax.device_get((found.metrics, found.norm))
         loss = float(sums.loss) / float(sums.clips)
         if not np.isfinite(loss) or not np.isfinite(norm):
-            names = ", ".join(self._loader.batch_at(found.step - 1).names)
+            names = ", ".join(self.loader.batch_at(found.step - 1).names)
             what = "loss" if not np.isfinite(loss) else "norm of the gradients"
             raise InputError(
                 f"the {what} of step {found.step} is {loss if what == 'loss' else float(norm)}, with clips {names}; "
                 "nothing is saved of it: go on from the last checkpoint with --resume and a smaller "
                 "--optimizer.learning-rate, or without these clips and with --data.changed"
             )
-        rate = float(np.asarray(self._rate(found.step - 1)))
-        speeds = self._progress.update(
-            found.step,
-            loss=loss,
-            learning_rate=rate,
-            frames=found.frames,
-            flops=found.flops,
-            at=found.finished.result(),
+        rate = float(np.asarray(self.rate(found.step - 1)))
+        at = found.finished.result()
+        speeds = self.progress.update(
+            found.step, loss=loss, learning_rate=rate, frames=found.frames, flops=found.flops, at=at
         )
         total = self._sums = sums if self._sums is None else jax.tree.map(np.add, self._sums, sums)
         self._norms.append(float(norm))
-        if found.step % self._config.log_every == 0 or found.step == self._config.steps:
+        if found.step % self.config.log_every == 0 or found.step == self.config.steps:
             values = {f"train/{name}": value for name, value in means(total).items()}
             values |= {"train/gradient_norm": float(np.mean(self._norms)), "train/learning_rate": rate}
-            values |= {"data/damaged_clips": len(self._data)}
+            values |= {"data/damaged_clips": len(self.data)}
             values |= {f"speed/{name}": value for name, value in speeds.items() if name != "loss_smoothed"}
-            self._metrics.write(found.step, values)
+            self.metrics.write(found.step, values)
             self._sums, self._norms = None, []
 
 
@@ -335,7 +324,7 @@ def _validation(made: _Run, clips: Sequence[ClipSource]) -> Validation | None:
     if not clips:
         return None
     config = made.config
-    rows = made.mesh.shape[BATCH_AXES[0]] * made.mesh.shape[BATCH_AXES[1]]
+    rows = rows_apart(made.mesh)
     settings = replace(config.data.loader, batch_size=rows, seed=0, horizontal_flip=False, workers=0, proportions=None)
     host, hosts = row_share(made.mesh)
     loader = make_loader(clips, settings, host=host, hosts=hosts)
@@ -349,12 +338,7 @@ def _validation(made: _Run, clips: Sequence[ClipSource]) -> Validation | None:
 
 
 def _validate(
-    validation: Validation,
-    made: _Run,
-    state: TrainState,
-    step: int,
-    metrics: MetricsWriter,
-    check: Callable[[], None],
+    validation: Validation, made: _Run, state: TrainState, step: int, metrics: MetricsWriter, check: Callable[[], None]
 ) -> None:
     params = state.ema or state.params
     values = validation.loss(params, made.frozen, check)
@@ -371,8 +355,7 @@ def _require_fitting(config: TrainConfig, mesh: Mesh) -> None:
         raise InputError(
             f"the mesh has {mesh.size} devices of {len(jax.devices())}: leave --mesh.data out, or make it more"
         )
-    rows = mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
-    parts = rows * config.optimizer.accumulate
+    parts = rows_apart(mesh) * config.optimizer.accumulate
     size = config.data.loader.batch_size
     if size % parts:
         raise InputError(

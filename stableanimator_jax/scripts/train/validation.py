@@ -24,7 +24,7 @@ from stableanimator_jax.data.video import open_writer
 from stableanimator_jax.files import replacing
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.functional import Model
-from stableanimator_jax.parallel import BATCH_AXES
+from stableanimator_jax.parallel import rows_apart
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.face_crop import crop_boxes
 from stableanimator_jax.sampling.pipeline import Animator
@@ -57,7 +57,7 @@ class Validation:
 
         `check` is called between batches.
         """
-        rows = self.mesh.shape[BATCH_AXES[0]] * self.mesh.shape[BATCH_AXES[1]]
+        rows = rows_apart(self.mesh)
         total: Metrics | None = None
         for number in range(-(-self.config.clips // rows)):
             batch = place_batch(self.loader.batch_at(number), self.mesh)
