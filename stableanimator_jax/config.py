@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, as_input_error
 from stableanimator_jax.files import LFS_POINTER, is_lfs_pointer
 
 T = TypeVar("T")
@@ -335,13 +335,11 @@ def _nameable(text: str) -> bool:
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises `InputError` when it is missing, unreadable or not JSON."""
-    try:
+    with as_input_error(f"cannot read {path}"):
         if is_lfs_pointer(path):
             raise InputError(f"{path} is {LFS_POINTER}")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InputError(f"cannot read {path}: {reason_of(e)}") from e
-    except InputError:
-        raise
+        text = path.read_bytes()
+    try:
+        return json.loads(text.decode())
     except (ValueError, RecursionError) as e:  # also nested too deep, or with thousands of digits
         raise InputError(f"{path} is not a JSON file: {e}") from e

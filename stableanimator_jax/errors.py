@@ -1,5 +1,8 @@
 """The one exception for bad input, which the scripts print as one line and exit with status 2, and its words."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Input that a person can mend: a file, a flag, a checkpoint, a configuration.
@@ -21,6 +24,20 @@ def printable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # surrogates that stand for no byte, as JSON may have them
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextmanager
+def as_input_error(what: str, *kinds: type[Exception]) -> Iterator[None]:
+    """What the system refuses in the block, and errors of `kinds`, are `InputError`s: `what`, and the reason.
+
+    `what` is what could not be done, with the file's name, as in "cannot write a.png".
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, *kinds) as e:
+        raise InputError(f"{what}: {reason_of(e)}") from e
 
 
 def first_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, as_input_error
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -45,10 +45,8 @@ def numbered_images(directory: Path, what: str) -> dict[int, Path]:
     Raises:
         InputError: the directory cannot be read, holds several such sequences, or has a number twice.
     """
-    try:
+    with as_input_error(f"cannot read {what} {directory}"):
         paths = sorted(directory.iterdir())
-    except OSError as e:
-        raise InputError(f"cannot read {what} {directory}: {reason_of(e)}") from e
     alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)  # by the words between their numbers
     for path in paths:
         words = re.split(r"\d+", path.stem.lower())

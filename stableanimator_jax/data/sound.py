@@ -16,7 +16,7 @@ from av.packet import Packet
 from av.stream import Discard, Stream
 
 from stableanimator_jax.data.decoding import seconds
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, as_input_error, reason_of
 from stableanimator_jax.files import ffmpeg_name, replacing, require_file
 
 # What an MP4 holds and players play there; anything else becomes AAC.
@@ -92,10 +92,8 @@ class _NoSound(Exception):
 
 
 def _open(path: Path) -> InputContainer:
-    try:
+    with as_input_error(f"cannot read sound or pictures from {path}", FFmpegError):
         return av.open(ffmpeg_name(path))
-    except (FFmpegError, OSError) as e:
-        raise InputError(f"cannot read sound or pictures from {path}: {reason_of(e)}") from e
 
 
 def _mux(output: Path, pictures: InputContainer, sound: InputContainer, start: float, end: float | None) -> bool:

@@ -26,7 +26,7 @@ from PIL import Image
 
 from stableanimator_jax.data.decoding import Frame, decode, open_video, to_image
 from stableanimator_jax.data.frame_rate import exact_rate
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, as_input_error
 from stableanimator_jax.files import ffmpeg_name, neighbour, real_path
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # and none, for a directory
@@ -115,7 +115,7 @@ def check_writable(output: Path | str, inputs: Iterable[Path] = ()) -> None:
             f"cannot write {output}: the suffix {output.suffix} is not one of {', '.join(SUFFIXES)}"
             "; for a directory of PNGs give a name without a dot"
         )
-    try:
+    with as_input_error(f"cannot write {output}", ValueError):  # a name with a null character
         place, read = real_path(output), [real_path(path) for path in inputs]
         if place in read:
             raise InputError(f"cannot write {output}: it is an input too; name another output")
@@ -132,10 +132,6 @@ def check_writable(output: Path | str, inputs: Iterable[Path] = ()) -> None:
         ancestor = next(p for p in output.absolute().parents if os.path.lexists(p))  # not exists: a broken link counts
         with tempfile.TemporaryFile(dir=ancestor):
             pass
-    except InputError:
-        raise
-    except (OSError, ValueError) as e:  # a ValueError: a name with a null character
-        raise InputError(f"cannot write {output}: {reason_of(e)}") from e
 
 
 @contextmanager
@@ -180,7 +176,7 @@ def open_writer(
     temporary = neighbour(output)
     made = [p for p in output.absolute().parents if not p.exists()]
     try:
-        with _as_input_errors(output):
+        with as_input_error(f"cannot write {output}", FFmpegError):
             output.parent.mkdir(parents=True, exist_ok=True)
             encoder = _KINDS[output_suffix(output)].encoder(temporary, width, height, held)
         with closing(encoder):
@@ -188,11 +184,11 @@ def open_writer(
             yield video
             if video.count == 0:
                 raise ValueError("no frames were written")
-            with _as_input_errors(output):
+            with as_input_error(f"cannot write {output}", FFmpegError):
                 encoder.finish()
         if finishing is not None:
             finishing(temporary)
-        with _as_input_errors(output):
+        with as_input_error(f"cannot write {output}", FFmpegError):
             temporary.replace(output)
     except BaseException:
         _remove(temporary)
@@ -218,7 +214,7 @@ class VideoWriter:
         if frame.shape != self._shape or frame.dtype != np.uint8:
             raise ValueError(f"frame {self.count} is {frame.dtype} {frame.shape}, expected uint8 {self._shape}")
         if int(self.count * self._share) == self._written:
-            with _as_input_errors(self._output):
+            with as_input_error(f"cannot write {self._output}", FFmpegError):
                 self._encoder.write(frame, self._written)
             self._written += 1
         self.count += 1
@@ -370,14 +366,6 @@ _KINDS = {
     ".webp": _Kind(_WebP, highest_fps=90, largest_side=16383),
     "": _Kind(_PngDirectory),
 }
-
-
-@contextmanager
-def _as_input_errors(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, FFmpegError) as e:
-        raise InputError(f"cannot write {output}: {reason_of(e)}") from e
 
 
 def _remove(path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.prepared import DATASET_FILE
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, as_input_error
 from stableanimator_jax.files import replacing, require_utf8
 from stableanimator_jax.opencv import require_opencv
 from stableanimator_jax.preparation.config import VideosConfig
@@ -67,13 +67,11 @@ def run(config: VideosConfig) -> RunResult:
     if root.absolute() == config.input.expanduser().absolute():
         raise InputError(f"cannot write {root}: it is the input; name a new folder")
     settings = config.settings() | {"validation": config.validation, "models": model_hashes(config.models)}
-    try:
+    with as_input_error(f"cannot write {root}"):
         if (root / DATASET_FILE).is_file():
             return _finished(root, settings, sources)
         Perception(config.models)  # a wrong model is told before any work, and once
         return _make(root, _claim(root, settings), settings, sources, config)
-    except OSError as e:
-        raise InputError(f"cannot write {root}: {reason_of(e)}") from e
 
 
 def _make(

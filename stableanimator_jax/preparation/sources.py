@@ -16,7 +16,7 @@ from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.images import BLACK, load_image
 from stableanimator_jax.data.numbered import IMAGE_SUFFIXES, numbered_frames, numbered_images
 from stableanimator_jax.data.resampling import read_driving
-from stableanimator_jax.errors import InputError, first_line, printable, reason_of
+from stableanimator_jax.errors import InputError, as_input_error, first_line, printable
 from stableanimator_jax.files import is_directory
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.provenance import file_sha256
@@ -72,12 +72,10 @@ def find_sources(folder: Path) -> list[Source]:
     Raises:
         InputError: the folder cannot be read, or there is nothing of the kind in it.
     """
-    try:
+    with as_input_error(f"cannot read input {folder}"):
         if not folder.is_dir():
             raise InputError(f"input {folder} is not a folder" if folder.exists() else f"input {folder} does not exist")
         list(folder.iterdir())  # os.walk passes over what it cannot read
-    except OSError as e:
-        raise InputError(f"cannot read input {folder}: {reason_of(e)}") from e
     found = []
     for place, folders, files in os.walk(folder):
         here = Path(place)
@@ -103,7 +101,7 @@ def content_hash(source: Source) -> str:
     Raises:
         InputError: something cannot be read.
     """
-    try:
+    with as_input_error(f"cannot read {source.path}"):
         if not source.is_folder:
             return file_sha256(source.path)
         parts = (source.path / part for part in _PARTS)
@@ -113,8 +111,6 @@ def content_hash(source: Source) -> str:
         for file in sorted(files):
             listing.update(os.fsencode(f"{file.relative_to(source.path).as_posix()}\n{file_sha256(file)}\n"))
         return listing.hexdigest()
-    except OSError as e:
-        raise InputError(f"cannot read {source.path}: {reason_of(e)}") from e
 
 
 @contextlib.contextmanager

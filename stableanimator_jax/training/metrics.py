@@ -8,7 +8,7 @@ import struct
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from stableanimator_jax.errors import InputError, printable, reason_of
+from stableanimator_jax.errors import InputError, as_input_error, printable
 from stableanimator_jax.files import replacing
 
 TENSORBOARD = "tensorboard"
@@ -67,7 +67,7 @@ class MetricsWriter:
         if jax.process_index() != 0:
             return
         with ExitStack() as made:
-            with _as_input_errors(directory):
+            with as_input_error(f"cannot write {directory}"):
                 directory.mkdir(parents=True, exist_ok=True)
             for log in _open_logs(directory, -1 if resumed is None else resumed, wandb, settings or {}):
                 self._logs.append(log)
@@ -138,12 +138,12 @@ class _JsonLines:
         kept = [line for line in _lines(path) if _step_of(line) <= resumed]
         with replacing(path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept))
-        with _as_input_errors(path):
+        with as_input_error(f"cannot write {path}"):
             self.file = path.open("a")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        with _as_input_errors(self.path):
+        with as_input_error(f"cannot write {self.path}"):
             self.file.write(json.dumps({"step": step, **finite}) + "\n")
             self.file.flush()
 
@@ -156,7 +156,7 @@ class _JsonLines:
 
 
 def _lines(path: Path) -> list[str]:
-    with _as_input_errors(path):
+    with as_input_error(f"cannot write {path}"):
         return path.read_text(errors="replace").splitlines() if path.exists() else []
 
 
@@ -181,7 +181,7 @@ class _TensorBoard:
 
         self.messages: Any = event_pb2
         self.summary, self.checksum = summary, record_writer.masked_crc32c
-        with _as_input_errors(directory):
+        with as_input_error(f"cannot write {directory}"):
             directory.mkdir(exist_ok=True)
             # TensorBoard wants "tfevents" in a name, and reads a directory's files in the order of their names.
             number = sum(1 for _ in directory.iterdir())
@@ -207,7 +207,7 @@ class _TensorBoard:
         event = self.messages.Event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(event))
         checksums = (struct.pack("<I", self.checksum(part)) for part in (length, event))
-        with _as_input_errors(self.path):
+        with as_input_error(f"cannot write {self.path}"):
             self.file.write(length + next(checksums) + event + next(checksums))
             self.file.flush()
 
@@ -224,7 +224,7 @@ class _Wandb:
                 f"its mode to off"
             ) from e
         number = directory / _WANDB_RUN
-        with _as_input_errors(number):
+        with as_input_error(f"cannot write {number}"):
             identity = number.read_text().strip() if resumed >= 0 and number.exists() else uuid.uuid4().hex[:8]
             number.write_text(identity + "\n")
         self.picture = wandb.Image
@@ -253,11 +253,3 @@ class _Wandb:
 
     def close(self) -> None:
         self.run.finish()
-
-
-@contextmanager
-def _as_input_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise InputError(f"cannot write {path}: {reason_of(e)}") from e

@@ -26,7 +26,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from stableanimator_jax.config import StableAnimatorConfig, read_json
-from stableanimator_jax.errors import InputError, first_line, reason_of
+from stableanimator_jax.errors import InputError, as_input_error, first_line
 from stableanimator_jax.files import replacing_directory, require_local, require_utf8, unfinished_directory
 from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
@@ -152,13 +152,9 @@ def _place(path: Path | str) -> Path:
 
 
 def _described(path: Path | str, find: Callable[[Path | str], Path]) -> Description:
-    try:
-        return _describe(find(path))
-    except InputError:
-        raise
     # A name too long, or a loop of symbolic links (a RuntimeError up to Python 3.12).
-    except (OSError, RuntimeError, ValueError) as e:
-        raise InputError(f"cannot read checkpoint {path}: {reason_of(e)}") from e
+    with as_input_error(f"cannot read checkpoint {path}", RuntimeError, ValueError):
+        return _describe(find(path))
 
 
 def _describe(place: Path) -> Description:

@@ -5,7 +5,7 @@ RUN/checkpoints/STEP/weights is a checkpoint; RUN, RUN/checkpoints and RUN/check
 
 from pathlib import Path
 
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, as_input_error
 from stableanimator_jax.files import require_local
 from stableanimator_jax.shipped import EMBEDDED, EMBEDDED_WEIGHTS
 
@@ -42,7 +42,5 @@ def checkpoint_path(name: str) -> Path:
     require_local(name)
     if name == EMBEDDED:
         return EMBEDDED_WEIGHTS
-    try:
+    with as_input_error(f"cannot read checkpoint {name}"):
         return find_weights(Path(name))
-    except OSError as e:
-        raise InputError(f"cannot read checkpoint {name}: {reason_of(e)}") from e

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from stableanimator_jax.config import read_json
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, as_input_error
 from stableanimator_jax.files import replacing
 from stableanimator_jax.provenance import versions
 from stableanimator_jax.training.checkpoints import Checkpoints
@@ -91,9 +91,7 @@ def keep_settings(config: TrainConfig, frozen: str) -> None:
     """Leave the run's settings in its directory. Raises `InputError` where that cannot be written."""
     if jax.process_index() == 0:
         text = json.dumps({"settings": config.to_dict(), _FROZEN: frozen, "versions": versions()}, indent=1)
-        try:
+        with as_input_error(f"cannot write to --output {config.output}"):
             config.output.mkdir(parents=True, exist_ok=True)
-            with replacing(config.output / SETTINGS) as unfinished:
-                Path(unfinished).write_text(text + "\n", encoding="utf-8")
-        except OSError as e:
-            raise InputError(f"cannot write to --output {config.output}: {reason_of(e)}") from e
+        with replacing(config.output / SETTINGS) as unfinished:
+            unfinished.write_text(text + "\n", encoding="utf-8")
