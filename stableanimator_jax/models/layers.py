@@ -5,6 +5,7 @@ statistics in float32 whatever it is.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
@@ -30,6 +31,11 @@ class LayerKwargs(TypedDict):
 
     precision: Precision
     rngs: nnx.Rngs
+
+
+def kept(function: Callable[..., Any], remat: bool) -> Callable[..., Any]:
+    """`function`; with `remat`, its arguments alone are kept for the backward pass."""
+    return jax.checkpoint(function) if remat else function
 
 
 def residual(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

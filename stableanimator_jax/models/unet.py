@@ -1,7 +1,6 @@
 """SVD's spatio-temporal UNet with StableAnimator's pose features and ID adapters (paper section 3)."""
 
-from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from stableanimator_jax.models.layers import (
     LayerKwargs,
     TimestepEmbedding,
     Upsample,
+    kept,
     residual,
     sinusoidal_embedding,
 )
@@ -65,7 +65,7 @@ class UNet(nnx.Module):
             resnets = [SpatioTemporalResBlock(n, channels[level], time_features, eps=eps, **kw) for n in features_in]
             attentions = [] if last else [transformer(level) for _ in resnets]
             sampler = None if last else Downsample(channels[level], pad=(1, 1), **kw)
-            down_blocks.append(DownBlock(resnets, attentions, sampler))
+            down_blocks.append(DownBlock(resnets, attentions, downsampler=sampler))
         self.down_blocks = nnx.List(down_blocks)
 
         self.mid_block = MidBlock(
@@ -85,7 +85,7 @@ class UNet(nnx.Module):
             ]
             attentions = [] if level == levels - 1 else [transformer(level) for _ in resnets]
             sampler = None if level == 0 else Upsample(channels[level], **kw)
-            up_blocks.append(UpBlock(resnets, attentions, sampler))
+            up_blocks.append(UpBlock(resnets, attentions, upsampler=sampler))
         self.up_blocks = nnx.List(up_blocks)
 
         self.conv_norm_out = GroupNorm(channels[0], eps=1e-5, **kw)
@@ -163,87 +163,66 @@ def predict_v(
     return unet(diffusion.scale_input(noisy, level), timestep, conditioning, remat=remat).astype(jnp.float32)
 
 
-def _residual_block(
-    block: SpatioTemporalResBlock, x: Video, time: jax.Array, remat: bool, skip: Video | None = None
-) -> Video:
-    """`block`, on `x` and a skip beside it, if any: what they are joined to is large, and not kept with `remat`."""
-
-    def over_space(x: Video, skip: Video | None, time: jax.Array) -> Video:
-        joined = x if skip is None else jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)
-        return block.spatial_res_block(joined, time)
-
-    return _kept(block.over_time, remat)(_kept(over_space, remat)(x, skip, time), time)
-
-
-def _transformer(layer: SpatioTemporalTransformer, x: Video, tokens: Tokens, remat: bool) -> Video:
-    spatial = _kept(layer.over_space, remat)(x, tokens)
-    return _kept(layer.over_time, remat)(x, spatial, tokens)
-
-
-def _kept(function: Callable[..., Any], remat: bool) -> Callable[..., Any]:
-    """`function`; with `remat`, its arguments alone are kept for the backward pass."""
-    return jax.checkpoint(function) if remat else function
-
-
-class DownBlock(nnx.Module):
-    """The layers of one level on the way down, then halving, if any. Returns every output as a skip too."""
+class Level(nnx.Module):
+    """The residual blocks of one level, a transformer behind each where it has any, and its change of resolution."""
 
     def __init__(
         self,
         resnets: list[SpatioTemporalResBlock],
         attentions: list[SpatioTemporalTransformer],
-        downsampler: Downsample | None,
+        *,
+        downsampler: Downsample | None = None,
+        upsampler: Upsample | None = None,
     ):
         self.resnets = nnx.List(resnets)
-        if attentions:
-            self.attentions = nnx.List(attentions)
-        if downsampler is not None:
-            self.downsampler = downsampler
+        self.attentions = nnx.List(attentions)
+        self.downsampler = downsampler
+        self.upsampler = upsampler
+
+    def residual_block(self, i: int, x: Video, time: jax.Array, remat: bool, skip: Video | None = None) -> Video:
+        """On `x` and a skip beside it, if any: what they are joined to is large, and not kept with `remat`."""
+        block = self.resnets[i]
+
+        def over_space(x: Video, skip: Video | None, time: jax.Array) -> Video:
+            joined = x if skip is None else jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)
+            return block.spatial_res_block(joined, time)
+
+        return kept(block.over_time, remat)(kept(over_space, remat)(x, skip, time), time)
+
+    def transformer(self, i: int, x: Video, tokens: Tokens, remat: bool) -> Video:
+        """The i-th one, or `x` itself in a level that has none."""
+        if not self.attentions:
+            return x
+        layer = self.attentions[i]
+        return kept(layer.over_time, remat)(x, kept(layer.over_space, remat)(x, tokens), tokens)
+
+
+class DownBlock(Level):
+    """A level on the way down, then halving, if any. Returns every output as a skip too."""
 
     def __call__(self, x: Video, time: jax.Array, tokens: Tokens, remat: bool) -> tuple[Video, list[Video]]:
         outputs = []
-        for i, resnet in enumerate(self.resnets):
-            x = _residual_block(resnet, x, time, remat)
-            if hasattr(self, "attentions"):
-                x = _transformer(self.attentions[i], x, tokens, remat)
+        for i in range(len(self.resnets)):
+            x = self.transformer(i, self.residual_block(i, x, time, remat), tokens, remat)
             outputs.append(x)
-        if hasattr(self, "downsampler"):
+        if self.downsampler is not None:
             x = self.downsampler(x)
             outputs.append(x)
         return x, outputs
 
 
-class MidBlock(nnx.Module):
+class MidBlock(Level):
     """A residual block, a transformer, a residual block, at the lowest resolution."""
 
-    def __init__(self, resnets: list[SpatioTemporalResBlock], attentions: list[SpatioTemporalTransformer]):
-        self.resnets = nnx.List(resnets)
-        self.attentions = nnx.List(attentions)
-
     def __call__(self, x: Video, time: jax.Array, tokens: Tokens, remat: bool) -> Video:
-        x = _residual_block(self.resnets[0], x, time, remat)
-        x = _transformer(self.attentions[0], x, tokens, remat)
-        return _residual_block(self.resnets[1], x, time, remat)
+        x = self.transformer(0, self.residual_block(0, x, time, remat), tokens, remat)
+        return self.residual_block(1, x, time, remat)
 
 
-class UpBlock(nnx.Module):
-    """The layers of one level on the way up, each fed one skip, then doubling, if any."""
-
-    def __init__(
-        self,
-        resnets: list[SpatioTemporalResBlock],
-        attentions: list[SpatioTemporalTransformer],
-        upsampler: Upsample | None,
-    ):
-        self.resnets = nnx.List(resnets)
-        if attentions:
-            self.attentions = nnx.List(attentions)
-        if upsampler is not None:
-            self.upsampler = upsampler
+class UpBlock(Level):
+    """A level on the way up, each of its layers fed one skip, then doubling, if any."""
 
     def __call__(self, x: Video, skips: list[Video], time: jax.Array, tokens: Tokens, remat: bool) -> Video:
-        for i, (resnet, skip) in enumerate(zip(self.resnets, skips, strict=True)):
-            x = _residual_block(resnet, x, time, remat, skip)
-            if hasattr(self, "attentions"):
-                x = _transformer(self.attentions[i], x, tokens, remat)
-        return _kept(self.upsampler, remat)(x) if hasattr(self, "upsampler") else x
+        for i, skip in enumerate(skips):
+            x = self.transformer(i, self.residual_block(i, x, time, remat, skip), tokens, remat)
+        return x if self.upsampler is None else kept(self.upsampler, remat)(x)

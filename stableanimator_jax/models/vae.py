@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from stableanimator_jax.config import VAEConfig
-from stableanimator_jax.models.layers import Conv, Downsample, GroupNorm, LayerKwargs, Upsample, residual
+from stableanimator_jax.models.layers import Conv, Downsample, GroupNorm, LayerKwargs, Upsample, kept, residual
 from stableanimator_jax.models.spatio_temporal import (
     OVER_SPACE,
     ResBlock,
@@ -91,13 +91,12 @@ class EncoderBlock(nnx.Module):
 
     def __init__(self, resnets: list[ResBlock], downsampler: Downsample | None):
         self.resnets = nnx.List(resnets)
-        if downsampler is not None:
-            self.downsampler = downsampler
+        self.downsampler = downsampler
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 d"]:
         for resnet in self.resnets:
             x = resnet(x)
-        return self.downsampler(x) if hasattr(self, "downsampler") else x
+        return x if self.downsampler is None else self.downsampler(x)
 
 
 class ImageAttention(SelfAttention):
@@ -158,7 +157,7 @@ class TemporalDecoder(nnx.Module):
         self.time_conv_out = TemporalConv(config.out_channels, config.out_channels, **kw)
 
     def __call__(self, latents: Float[Array, "b f h w 4"], *, remat: bool = True) -> Float[Array, "b f H W 3"]:
-        x = _checkpoint(self.mid_block, remat)(self.conv_in(latents))
+        x = kept(self.mid_block, remat)(self.conv_in(latents))
         double = None
         for block in self.up_blocks:
 
@@ -166,8 +165,8 @@ class TemporalDecoder(nnx.Module):
                 return block(x if double is None else double(x), remat=remat)
 
             # The doubling before a level belongs to it: what is kept is a quarter as large.
-            x = _checkpoint(level, remat)(x)
-            double = getattr(block, "upsampler", None)
+            x = kept(level, remat)(x)
+            double = block.upsampler
         x = self.conv_out(jax.nn.silu(self.conv_norm_out(x, OVER_SPACE)))
         return self.time_conv_out(x)
 
@@ -177,18 +176,13 @@ class DecoderBlock(nnx.Module):
 
     def __init__(self, resnets: list[SpatioTemporalResBlock], upsampler: Upsample | None):
         self.resnets = nnx.List(resnets)
-        if upsampler is not None:
-            self.upsampler = upsampler
+        self.upsampler = upsampler
 
     def __call__(self, x: Float[Array, "b f h w c"], *, remat: bool = True) -> Float[Array, "b f h w d"]:
         for resnet in self.resnets:
-            spatial = _frame_by_frame(_checkpoint(resnet.spatial_res_block, remat), x)
-            x = _checkpoint(resnet.over_time, remat)(spatial)
+            spatial = _frame_by_frame(kept(resnet.spatial_res_block, remat), x)
+            x = kept(resnet.over_time, remat)(spatial)
         return x
-
-
-def _checkpoint(layer: Callable[[Array], Array], remat: bool) -> Callable[[Array], Array]:
-    return jax.checkpoint(layer) if remat else layer
 
 
 def _frame_by_frame(layer: Callable[[Array], Array], x: Float[Array, "b f h w c"]) -> Float[Array, "b f h w d"]:

@@ -26,7 +26,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSt
 from stableanimator_jax.errors import InputError, first_line, reason_of
 from stableanimator_jax.files import require_utf8, url_scheme
 from stableanimator_jax.limits import AtLeast, check_limits
-from stableanimator_jax.weights.checkpoint import require_same_parameters
+from stableanimator_jax.weights.checkpoint import placed, require_same_parameters
 from stableanimator_jax.weights.checkpoint_item import ModelsHandler, SaveModels
 from stableanimator_jax.weights.storage import damage, file_sizes, orbax_silenced
 
@@ -153,7 +153,7 @@ class Checkpoints:
         if step not in steps:
             raise InputError(f"{self.directory} has no checkpoint of step {step}; it has {_listed(steps)}")
         place = self.directory / str(step)
-        wanted = _by_name(_placed(abstract_state))
+        wanted = _by_name(jax.tree.map(placed, abstract_state))
         with self._reading(step, steps):
             sizes = json.loads((place / "state" / "files.json").read_text())
             if wrong := damage(place / "state", sizes):
@@ -323,13 +323,6 @@ def _by_name(tree: PyTree[Any]) -> dict[str, Any]:
     if len(named) != len(leaves):
         raise ValueError("two arrays of the state have the same dotted path")
     return named
-
-
-def _placed(abstract_state: PyTree[Any]) -> PyTree[Any]:
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device), abstract_state
-    )
 
 
 def _listed(steps: list[int]) -> str:

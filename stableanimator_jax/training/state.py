@@ -25,7 +25,7 @@ from stableanimator_jax.training.config import ModelConfig, TrainConfig
 from stableanimator_jax.training.trainable import TRAINED_MODELS, Params, split_abstract
 from stableanimator_jax.weights.checkpoint import describe, load_params
 from stableanimator_jax.weights.opening import CheckpointSource
-from stableanimator_jax.weights.rules import dotted, flatten, unflatten
+from stableanimator_jax.weights.rules import by_name, nested_as
 
 MADE_ANEW = ("pose_net", "face_encoder")
 """Models that Stable Video Diffusion does not have."""
@@ -117,20 +117,17 @@ def load(
     anew = []
     for model, made_from in blueprints.items():
         wanted = abstract_frozen[model] | abstract_trained.get(model, {})
-        paths = {dotted(path): path for path in flatten(made_from.abstract_params())}
         same = getattr(source.config, model) == made_from.config or model not in MADE_ANEW
         if model in held and same:
-            nested = unflatten({path: wanted[name] for name, path in paths.items()})
-            found = load_params(source.path, model, nested)
+            leaves = by_name(load_params(source.path, model, nested_as(made_from.abstract_params(), wanted)))
         elif model in MADE_ANEW:
             anew.append(model)
-            found = _place(_initial(made_from, config.seed), wanted)
+            leaves = _place(by_name(_initial(made_from, config.seed)), wanted)
         else:
             raise InputError(
                 f"checkpoint {source.path} has no {model}, from which training must begin; convert_weights.py makes "
                 "one from Stable Video Diffusion or StableAnimator"
             )
-        leaves = {dotted(path): leaf for path, leaf in flatten(found).items()}
         frozen[model] = {name: leaves[name] for name in abstract_frozen[model]}
         if own := abstract_trained.get(model):
             factors = _initial_factors({n: a for n, a in own.items() if n not in leaves}, config.seed)
@@ -173,23 +170,21 @@ def _initial(made_from: Blueprint[Any], seed: int) -> dict[Any, Any]:
         return nnx.to_pure_dict(nnx.state(made_from.kind(made_from.config, precision=full, rngs=nnx.Rngs(seed))))
 
 
-def _place(params: dict[Any, Any], wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[Any, Any]:
+def _place(arrays: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     """The same numbers on every host, each device taking its part."""
     placed = {}
-    for path, leaf in flatten(params).items():
-        target = wanted[dotted(path)]
-        array = np.asarray(leaf).astype(target.dtype)
-        placed[path] = jax.make_array_from_callback(array.shape, target.sharding, lambda index, a=array: a[index])
-    return unflatten(placed)
+    for name, found in arrays.items():
+        array = np.asarray(found).astype(wanted[name].dtype)
+        placed[name] = jax.make_array_from_callback(array.shape, wanted[name].sharding, lambda i, a=array: a[i])
+    return placed
 
 
 def _initial_factors(wanted: Mapping[str, jax.ShapeDtypeStruct], seed: int) -> dict[str, jax.Array]:
     """Low-rank factors: one of each pair Gaussian, with a spread of 1/sqrt(inputs), the other zero: no change yet."""
     generator = np.random.Generator(np.random.PCG64(seed))
-    placed = {}
+    factors = {}
     for name, leaf in wanted.items():
-        array = np.zeros(leaf.shape, np.float32)
+        factors[name] = np.zeros(leaf.shape, np.float32)
         if name.endswith("lora_a"):
-            array = generator.standard_normal(leaf.shape, np.float32) / np.sqrt(leaf.shape[0], dtype=np.float32)
-        placed[name] = jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index, a=array: a[index])
-    return placed
+            factors[name] = generator.standard_normal(leaf.shape, np.float32) / np.sqrt(leaf.shape[0], dtype=np.float32)
+    return _place(factors, wanted)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.training.config import Trainable, TrainableConfig
-from stableanimator_jax.weights.rules import dotted, flatten, unflatten
+from stableanimator_jax.weights.rules import by_name, nested_as
 
 Params = dict[str, dict[str, Any]]
 
@@ -54,7 +54,7 @@ def split_abstract(
     trained: Params = {}
     frozen: Params = {}
     for model, blueprint in blueprints.items():
-        leaves = {dotted(path): leaf for path, leaf in flatten(blueprint.abstract_params()).items()}
+        leaves = by_name(blueprint.abstract_params())
         mine = {name: leaf for name, leaf in leaves.items() if is_trained(model, name, config.unet)}
         own = {name: jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for name, leaf in mine.items()}
         if own := own | low_rank_shapes(model, leaves, config):
@@ -74,18 +74,12 @@ def assemble(
             return own[name].astype(dtype)
         return changed(frozen[model][name], own, name, config).astype(dtype)
 
-    return {
-        model: Model(
-            unflatten(
-                {
-                    path: parameter(model, dotted(path), leaf.dtype)
-                    for path, leaf in flatten(blueprint.abstract_params()).items()
-                }
-            ),
-            blueprint,
-        )
-        for model, blueprint in blueprints.items()
-    }
+    models = {}
+    for model, blueprint in blueprints.items():
+        abstract = blueprint.abstract_params()
+        params = {name: parameter(model, name, leaf.dtype) for name, leaf in by_name(abstract).items()}
+        models[model] = Model(nested_as(abstract, params), blueprint)
+    return models
 
 
 def changed(kernel: jax.Array, own: Mapping[str, jax.Array], name: str, config: TrainableConfig) -> jax.Array:

@@ -29,7 +29,7 @@ from stableanimator_jax.config import StableAnimatorConfig, read_json
 from stableanimator_jax.errors import InputError, as_input_error, first_line
 from stableanimator_jax.files import replacing_directory, require_local, require_utf8, unfinished_directory
 from stableanimator_jax.weights.rules import Path as ParameterPath
-from stableanimator_jax.weights.rules import dotted, flatten, unflatten
+from stableanimator_jax.weights.rules import by_name, dotted, flatten, nested_as
 from stableanimator_jax.weights.run_folder import find_weights
 from stableanimator_jax.weights.storage import damage, file_sizes, forget_place, orbax_silenced
 
@@ -222,12 +222,7 @@ def load_params(path: Path | str, model: str, abstract: Mapping[Any, Any]) -> di
             parameter that differs), or is damaged. Or as `describe`.
     """
     place = _place(path)
-    leaves = flatten(abstract)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    wanted = {
-        dotted(path): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device)
-        for path, leaf in leaves.items()
-    }
+    wanted = {name: placed(leaf) for name, leaf in by_name(abstract).items()}
     loaded = {}
     with _reading(place, model) as parts:
         stored = {name: leaf for _, part in parts for name, leaf in part.items()}
@@ -235,7 +230,13 @@ def load_params(path: Path | str, model: str, abstract: Mapping[Any, Any]) -> di
         with ocp.StandardCheckpointer() as checkpointer:
             for part, names in parts:
                 loaded |= checkpointer.restore(part, {name: wanted[name] for name in names})
-    return unflatten({path: loaded[dotted(path)] for path in leaves})
+    return nested_as(abstract, loaded)
+
+
+def placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """An abstract array with its sharding, or the first local device where it has none."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device)
 
 
 def stored_params(path: Path | str, model: str) -> dict[str, jax.ShapeDtypeStruct]:

@@ -330,3 +330,13 @@ def unflatten(leaves: Mapping[Path, Any]) -> dict[Any, Any]:
 
 def dotted(path: Path) -> str:
     return ".".join(map(str, path))
+
+
+def by_name(tree: Mapping[Any, Any]) -> dict[str, Any]:
+    """The leaves of nested dicts by dotted path."""
+    return {dotted(path): leaf for path, leaf in flatten(tree).items()}
+
+
+def nested_as(tree: Mapping[Any, Any], leaves: Mapping[str, Any]) -> dict[Any, Any]:
+    """The inverse of `by_name`: leaves by dotted path in the nesting of `tree`, which has the same."""
+    return unflatten({path: leaves[dotted(path)] for path in flatten(tree)})
