@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import av
 import numpy as np
@@ -155,8 +155,7 @@ def open_writer(
 
     Args:
         output: the file or directory; missing parents are made.
-        width: of every frame in pixels.
-        height: of every frame in pixels.
+        width, height: of every frame in pixels.
         fps: frames a second.
         finishing: called with the finished temporary file before it takes its place, to change it still.
         overwrite: replace a file that is there. A directory with something in it never is.
@@ -220,11 +219,11 @@ class VideoWriter:
         self.count += 1
 
 
-@runtime_checkable
-class _Encoder(Protocol):
+class _Encoder:
     """Writes numbered frames to one path."""
 
-    def write(self, image: Frame, index: int) -> None: ...
+    def write(self, image: Frame, index: int) -> None:
+        raise NotImplementedError
 
     def finish(self) -> None:
         """Write what is still held back."""
@@ -233,7 +232,7 @@ class _Encoder(Protocol):
         """Let go of the file, finished or not."""
 
 
-class _PngDirectory:
+class _PngDirectory(_Encoder):
     def __init__(self, path: Path, width: int, height: int, fps: float):
         del width, height, fps  # each PNG knows its size, and a directory has no speed
         path.mkdir()
@@ -242,14 +241,8 @@ class _PngDirectory:
     def write(self, image: Frame, index: int) -> None:
         Image.fromarray(image).save(self.path / f"frame_{index}.png")
 
-    def finish(self) -> None:
-        """Every frame is written already."""
 
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class _OneStream:
+class _OneStream(_Encoder):
     """A file of one video stream, by FFmpeg."""
 
     def __init__(self, path: Path, container: str, options: dict[str, str], fps: float):

@@ -23,7 +23,7 @@ from stableanimator_jax.preparation.config import ClipConfig
 from stableanimator_jax.preparation.filters import FilterConfig
 from stableanimator_jax.preparation.perceiving import Perceive
 from stableanimator_jax.preparation.sources import Source, content_hash
-from stableanimator_jax.preparation.videos import KeptClip, Note, prepare_video
+from stableanimator_jax.preparation.videos import KeptClip, prepare_video
 
 _VERSION = 3  # of what is staged; a change in the code that changes clips must raise it
 _IMAGES = ("frames", "poses")
@@ -118,8 +118,8 @@ class Staging:
         dropped: list[dict[str, Any]] = []
         notes: list[str] = []
         for clip in prepare_video(source, self.clips, self.filters, perceive):
-            if isinstance(clip, Note):
-                notes.append(clip.text)
+            if isinstance(clip, str):
+                notes.append(clip)
             elif isinstance(clip, KeptClip):
                 file, record = f"clip-{len(kept)}.npz", clip.record
                 write_clip(folder / file, record)

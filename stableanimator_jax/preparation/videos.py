@@ -61,13 +61,6 @@ class DroppedClip:
     """JPEG: the middle frame with boxes of all people (blue) and faces (green) that were found in it."""
 
 
-@dataclass(frozen=True)
-class Note:
-    """Something to be told about a video that is prepared all the same."""
-
-    text: str
-
-
 class _Frame(NamedTuple):
     number: int
     jpeg: bytes
@@ -79,7 +72,7 @@ class _Frame(NamedTuple):
 
 def prepare_video(
     source: Source, clips: ClipConfig, filters: FilterConfig, perceive: Perceive
-) -> Iterator[KeptClip | DroppedClip | Note]:
+) -> Iterator[KeptClip | DroppedClip | str]:
     """The clips of one video or published-layout folder, in order, the dropped ones too; first what is to be told.
 
     Args:
@@ -93,7 +86,7 @@ def prepare_video(
     """
     with open_source(source, clips.fps) as opened:
         if opened.fps_note:
-            yield Note(opened.fps_note)
+            yield opened.fps_note
         bucket = nearest_bucket(opened.width, opened.height, clips.buckets)
         size = bucket_size(bucket)
         track = opened.track and opened.track.fitted((opened.width, opened.height), *size, "crop")

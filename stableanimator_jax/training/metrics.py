@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import IO, Any, Literal
 
 import jax
 import numpy as np
@@ -112,15 +112,33 @@ class MetricsWriter:
                 closing.callback(self._logs.pop().close)
 
 
-@runtime_checkable
-class _Log(Protocol):
+class _Log:
     """One place that metrics go to."""
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        raise NotImplementedError
 
-    def image(self, step: int, name: str, picture: np.ndarray) -> None: ...
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Nothing, where a log holds numbers only."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class _FileLog(_Log):
+    """One that is a file, on disk after every write."""
+
+    path: Path
+    file: IO[Any]
+
+    def append(self, data: str | bytes) -> None:
+        with as_input_error(f"cannot write {self.path}"):
+            self.file.write(data)
+            self.file.flush()
+
+    def close(self) -> None:
+        with suppress(OSError):  # told when it was written
+            self.file.close()
 
 
 def _open_logs(directory: Path, resumed: int, wandb: WandbConfig | None, settings: Mapping[str, Any]) -> Iterator[_Log]:
@@ -130,7 +148,7 @@ def _open_logs(directory: Path, resumed: int, wandb: WandbConfig | None, setting
     yield _TensorBoard(directory / TENSORBOARD, resumed)
 
 
-class _JsonLines:
+class _JsonLines(_FileLog):
     """One line a call: `{"step": 10, "loss": 0.12}`. A value that is no finite number is null."""
 
     def __init__(self, path: Path, resumed: int):
@@ -143,16 +161,7 @@ class _JsonLines:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        with as_input_error(f"cannot write {self.path}"):
-            self.file.write(json.dumps({"step": step, **finite}) + "\n")
-            self.file.flush()
-
-    def image(self, step: int, name: str, picture: np.ndarray) -> None:
-        """A line holds numbers only."""
-
-    def close(self) -> None:
-        with suppress(OSError):  # told when it was written
-            self.file.close()
+        self.append(json.dumps({"step": step, **finite}) + "\n")
 
 
 def _lines(path: Path) -> list[str]:
@@ -168,7 +177,7 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-class _TensorBoard:
+class _TensorBoard(_FileLog):
     """An event file, of tensorboardX's messages.
 
     Not by its `SummaryWriter`: that writes in a thread, which a full disk ends, and then the next calls wait for ever.
@@ -198,21 +207,15 @@ class _TensorBoard:
     def image(self, step: int, name: str, picture: np.ndarray) -> None:
         self._add(step=step, summary=self.summary.image(name, picture, dataformats="HWC"))
 
-    def close(self) -> None:
-        with suppress(OSError):
-            self.file.close()
-
     def _add(self, **fields: Any) -> None:
         """Write an event as a TFRecord: its length and itself, each with a checksum."""
         event = self.messages.Event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(event))
         checksums = (struct.pack("<I", self.checksum(part)) for part in (length, event))
-        with as_input_error(f"cannot write {self.path}"):
-            self.file.write(length + next(checksums) + event + next(checksums))
-            self.file.flush()
+        self.append(length + next(checksums) + event + next(checksums))
 
 
-class _Wandb:
+class _Wandb(_Log):
     """A run of Weights & Biases. Its number is kept in the output, so that a resumed run goes on in the same curves."""
 
     def __init__(self, directory: Path, resumed: int, config: WandbConfig, settings: Mapping[str, Any]):

@@ -16,11 +16,10 @@ from tqdm import tqdm
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.files import replacing_directory
+from stableanimator_jax.files import replacing_directory, require_room
 from stableanimator_jax.weights.checkpoint import models_in, stored_params, stream_params
 from stableanimator_jax.weights.opening import CheckpointSource, open_checkpoint
 from stableanimator_jax.weights.published_configs import svd_configs
-from stableanimator_jax.weights.room import require_room
 from stableanimator_jax.weights.rules import Assignment, Shape, dotted, plan_export
 from stableanimator_jax.weights.state_dict_writers import FileFormat, require_writer, write_pth, write_safetensors
 from stableanimator_jax.weights.tables import is_id_adapter_key, tables

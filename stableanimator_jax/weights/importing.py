@@ -5,10 +5,11 @@ the tensors stream through, one at a time, into a directory beside the checkpoin
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,12 +18,12 @@ from tqdm import tqdm
 
 from stableanimator_jax.config import FaceEncoderConfig, PoseNetConfig, StableAnimatorConfig
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import require_room
 from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.runtime import Dtype
 from stableanimator_jax.weights.checkpoint import MODELS, require_replaceable, save_checkpoint
 from stableanimator_jax.weights.onnx_arcface import infer_arcface_config, read_onnx_arcface
 from stableanimator_jax.weights.published_files import NetworkFiles, SvdFiles, find_arcface, find_networks, find_svd
-from stableanimator_jax.weights.room import require_room
 from stableanimator_jax.weights.rules import (
     Assignment,
     Shape,
@@ -40,34 +41,34 @@ from stableanimator_jax.weights.tables import add_id_adapter, tables
 _SHOWN = 20
 
 
-@runtime_checkable
-class Weights(Protocol):
-    """What one model of the new checkpoint is made from."""
-
-    def check(self) -> None:
-        """Raise `InputError` if names or shapes do not fit the model."""
-        ...
-
-    def size(self) -> int:
-        """Bytes that its parameters take."""
-        ...
-
-    def origin(self, show_progress: bool) -> dict[str, Any]:
-        """Where it comes from, for the checkpoint's `source`. Reads every file once."""
-        ...
-
-    def stream(self, show_progress: bool) -> Iterator[tuple[ParameterPath, np.ndarray]]:
-        """The parameters one after the other. Raises `InputError` where values are not finite."""
-        ...
-
-
 @dataclass
-class FileWeights:
-    """Weights read from PyTorch's or ONNX's files."""
+class Weights(ABC):
+    """What one model of the new checkpoint is made from."""
 
     model: str
     config: StableAnimatorConfig
     dtype: Dtype
+
+    def check(self) -> None:  # noqa: B027 (what is made anew needs none)
+        """Raise `InputError` if names or shapes do not fit the model."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes that its parameters take."""
+
+    @abstractmethod
+    def origin(self, show_progress: bool) -> dict[str, Any]:
+        """Where it comes from, for the checkpoint's `source`. Reads every file once."""
+
+    @abstractmethod
+    def stream(self, show_progress: bool) -> Iterator[tuple[ParameterPath, np.ndarray]]:
+        """The parameters one after the other. Raises `InputError` where values are not finite."""
+
+
+@dataclass
+class FileWeights(Weights):
+    """Weights read from PyTorch's or ONNX's files."""
+
     state_dict: Mapping[str, np.ndarray]
     shapes: Mapping[str, Shape]
     files: tuple[Path, ...]
@@ -113,16 +114,10 @@ class FileWeights:
 
 
 @dataclass
-class FreshWeights:
+class FreshWeights(Weights):
     """Weights as training starts from them, by the module's own initialisers."""
 
-    model: str
-    config: StableAnimatorConfig
-    dtype: Dtype
     seed: int
-
-    def check(self) -> None:
-        pass
 
     def size(self) -> int:
         leaves = jax.tree.leaves(blueprint(self.config, self.model, self.dtype).abstract_params())

@@ -19,6 +19,9 @@ from stableanimator_jax.weights.published_configs import read_published_config
 # The name that diffusers and transformers give a component's weights, without suffix.
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "image_encoder": "model"}
 _BIN_STEMS = _STEMS | {"image_encoder": "pytorch_model"}
+# What follows of its name, in full precision and in half, for one file and for several.
+_FULL = ("{}.{}", "{}.{}.index.json")
+_HALF = ("{}.fp16.{}", "{}.{}.index.fp16.json", "{}.fp16.{}.index.json")
 _NETWORKS = ("unet", "pose_net", "face_encoder")
 _SUFFIXES = (".pth", ".safetensors", ".bin")
 _SVD_XT_FRAMES = 25
@@ -124,17 +127,7 @@ def _num_frames(config: Path) -> object:
 def _candidates(folder: Path, component: str) -> list[Path]:
     """Those that are there, the best first."""
     kinds = ((_STEMS[component], "safetensors"), (_BIN_STEMS[component], "bin"))
-    full = [f"{stem}.{kind}{end}" for stem, kind in kinds for end in ("", ".index.json")]
-    half = [
-        name
-        for stem, kind in kinds
-        for name in (
-            f"{stem}.fp16.{kind}",
-            f"{stem}.{kind}.index.fp16.json",
-            f"{stem}.fp16.{kind}.index.json",
-        )
-    ]
-    names = full + half
+    names = [form.format(*names) for forms in (_FULL, _HALF) for names in kinds for form in forms]
     return [folder / name for name in names if (folder / name).exists()]
 
 

@@ -99,7 +99,9 @@ def _unet(key: str) -> Iterator[tuple[str, Change]]:
     if not key.startswith(_UNET):
         return
     name = key.removeprefix(_UNET)
-    if match := re.fullmatch(r"middle_block\.([012])\.(.+)", name):
+    if (renamed := _replaced(name, _UNET_ENDS)) != name:
+        yield renamed, _same
+    elif match := re.fullmatch(r"middle_block\.([012])\.(.+)", name):
         place, rest = int(match[1]), match[2]
         inner = (
             f"attentions.0.{_replaced(rest, _TRANSFORMER)}"
@@ -107,10 +109,7 @@ def _unet(key: str) -> Iterator[tuple[str, Change]]:
             else f"resnets.{place // 2}.{_res_block(rest)}"
         )
         yield f"mid_block.{inner}", _same
-    elif (match := re.fullmatch(r"(input|output)_blocks\.(\d+)\.(\d)\.(.+)", name)) and (match[1], match[2]) != (
-        "input",
-        "0",
-    ):
+    elif match := re.fullmatch(r"(input|output)_blocks\.(\d+)\.(\d)\.(.+)", name):
         down, rest = match[1] == "input", match[4]
         level, place = divmod(int(match[2]) - down, _PER_LEVEL)
         if rest.startswith("op."):
@@ -123,7 +122,7 @@ def _unet(key: str) -> Iterator[tuple[str, Change]]:
             inner = f"attentions.{place}.{_replaced(rest, _TRANSFORMER)}"
         yield f"{'down' if down else 'up'}_blocks.{level}.{inner}", _same
     else:
-        yield _replaced(name, _UNET_ENDS), _same
+        yield name, _same
 
 
 _VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
@@ -147,13 +146,11 @@ def _vae_half(half: str, name: str) -> Iterator[tuple[str, Change]]:
         yield f"{half}.mid_block.resnets.{int(match[1]) - 1}.{block(match[2])}", _same
     elif match := re.fullmatch(r"mid\.attn_1\.(.+)", name):
         yield f"{half}.mid_block.attentions.0.{_replaced(match[1], _VAE_ATTENTION)}", _squeezed
-    elif match := re.fullmatch(r"(down|up)\.(\d)\.block\.(\d)\.(.+)", name):
+    elif match := re.fullmatch(r"(down|up)\.(\d)\.(?:block\.(\d)|(?:down|up)sample)\.(.+)", name):
         # The decoder's levels are counted from the picture's end.
         level = int(match[2]) if match[1] == "down" else _VAE_LEVELS - 1 - int(match[2])
-        yield f"{half}.{match[1]}_blocks.{level}.resnets.{match[3]}.{block(match[4])}", _same
-    elif match := re.fullmatch(r"(down|up)\.(\d)\.(?:down|up)sample\.(.+)", name):
-        level = int(match[2]) if match[1] == "down" else _VAE_LEVELS - 1 - int(match[2])
-        yield f"{half}.{match[1]}_blocks.{level}.{match[1]}samplers.0.{match[3]}", _same
+        inner = f"resnets.{match[3]}.{block(match[4])}" if match[3] else f"{match[1]}samplers.0.{match[4]}"
+        yield f"{half}.{match[1]}_blocks.{level}.{inner}", _same
     else:
         yield f"{half}.{_replaced(name, _VAE_ENDS)}", _same
 

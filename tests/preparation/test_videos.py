@@ -16,7 +16,7 @@ from stableanimator_jax.preparation.config import ClipConfig, ModelFiles, neares
 from stableanimator_jax.preparation.filters import FilterConfig
 from stableanimator_jax.preparation.perceiving import Perception, Seen
 from stableanimator_jax.preparation.sources import Source
-from stableanimator_jax.preparation.videos import DroppedClip, KeptClip, Note, _faces_of, prepare_video
+from stableanimator_jax.preparation.videos import DroppedClip, KeptClip, _faces_of, prepare_video
 from tests.data.clips import encode
 from tests.perception.standin_poses import SHARES
 from tests.preparation.training_videos import SIZE, models, scene, write_frames, write_video
@@ -130,8 +130,8 @@ def test_a_frame_rate_that_is_not_stated_is_measured_and_told(tmp_path):
     times = [36, 73, 105, 141, 172, 207, 240, 272]  # as a browser records: nothing but milliseconds
     path = encode(tmp_path / "a.mkv", list(scene(8, step=0)), rate=1000, times=[0, *times[:-1]])
     note, clip = prepare(path, sees_nothing)
-    assert isinstance(note, Note)
-    assert "by the times of its frames it has about 29" in note.text
+    assert isinstance(note, str)
+    assert "by the times of its frames it has about 29" in note
     assert isinstance(clip, DroppedClip)
     assert clip.frames == 8
     (clip,) = prepare(path, sees_nothing, replace(CLIPS, fps=10.0))
