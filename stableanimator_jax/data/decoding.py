@@ -19,7 +19,7 @@ from PIL import Image
 
 from stableanimator_jax.data.animated_webp import as_video
 from stableanimator_jax.data.frame_rate import measured_rate
-from stableanimator_jax.data.images import WHITE, Colour
+from stableanimator_jax.data.images import WHITE, Colour, laid_over
 from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import ffmpeg_name, require_file
 
@@ -222,10 +222,7 @@ def to_image(video: OpenVideo, frame: av.VideoFrame) -> Frame:
     where it is transparent."""
     width = max(1, round(frame.width * (video.stream.sample_aspect_ratio or 1)))
     if any(component.is_alpha for component in frame.format.components) or frame.format.has_palette:
-        picture = Image.fromarray(frame.to_ndarray(format="rgba", width=width))
-        image = np.array(Image.alpha_composite(Image.new("RGBA", picture.size, (*video.background, 255)), picture))[
-            ..., :3
-        ]
+        image = np.array(laid_over(Image.fromarray(frame.to_ndarray(format="rgba", width=width)), video.background))
     else:
         image = frame.to_ndarray(format="rgb24", width=width)
     return np.ascontiguousarray(_as_displayed(image, frame))

@@ -150,10 +150,13 @@ def _to_rgb(image: Image.Image, background: Colour, label: str) -> ImageArray:
     image = image.convert("RGB")
     if alpha is not None:
         image.putalpha(alpha)
-        opaque = Image.new("RGBA", image.size, (*background, 255))
-        opaque.alpha_composite(image)
-        image = opaque.convert("RGB")
+        image = laid_over(image, background)
     return np.array(image)
+
+
+def laid_over(image: Image.Image, background: Colour) -> Image.Image:
+    """An RGBA image as RGB, on a colour where it is transparent."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB")
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:

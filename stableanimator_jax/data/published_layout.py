@@ -20,7 +20,7 @@ from stableanimator_jax.data.clip_sampling import shortest_length
 from stableanimator_jax.data.clip_source import Annotations, ClipFrames
 from stableanimator_jax.data.images import BLACK, Filter, FitMode, fit, fit_aspect, image_size, load_image
 from stableanimator_jax.data.numbered import numbered_frames, numbered_images
-from stableanimator_jax.errors import InputError, reason_of
+from stableanimator_jax.errors import InputError, first_line, reason_of
 from stableanimator_jax.files import is_directory, require_file
 
 _WHITE = 128  # masks are black and white, but for the edges that a resize has softened
@@ -241,15 +241,13 @@ def _check_files(folder: Path, files: _Files) -> None:
         )
     _require_finite(embeddings, folder)
     width, height = _image_size(images[0])
-    for paths in (poses, masks):
-        if paths:
-            path = paths[0]
-            other_width, other_height = _image_size(path)
-            if abs(width * other_height / (height * other_width) - 1) > _SAME_ASPECT:
-                raise InputError(
-                    f"{path} is {other_width}x{other_height} pixels, but {images[0].name} of {folder / 'images'} is "
-                    f"{width}x{height}: another aspect"
-                )
+    for path in (*poses[:1], *masks[:1]):
+        other_width, other_height = _image_size(path)
+        if abs(width * other_height / (height * other_width) - 1) > _SAME_ASPECT:
+            raise InputError(
+                f"{path} is {other_width}x{other_height} pixels, but {images[0].name} of {folder / 'images'} is "
+                f"{width}x{height}: another aspect"
+            )
     for what, paths in (("frame", images), ("pose", poses), ("face mask", masks)):
         for path in paths:
             _require_whole(path, what)
@@ -313,7 +311,7 @@ def _open_embeddings(folder: Path) -> np.ndarray:
     try:
         embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as e:
-        raise _DamageError(f"face embeddings {path} are not a plain .npy file: {str(e).partition(chr(10))[0]}") from e
+        raise _DamageError(f"face embeddings {path} are not a plain .npy file: {first_line(e)}") from e
     if not isinstance(embeddings, np.ndarray) or embeddings.dtype.kind != "f":
         raise InputError(f"face embeddings {path} are not numbers with a fraction; {_HOW_TO_MAKE}")
     return embeddings

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -207,11 +208,9 @@ def _why_none(prepared: Prepared) -> str:
 
 def _remove_if_empty(root: Path, work: Path) -> None:
     """A run that failed before it had anything leaves no folder behind."""
-    try:
+    with suppress(OSError):  # whatever keeps it there, the run's own result is what to tell
         if root.is_dir() and not work.exists() and not any(root.iterdir()):
             root.rmdir()
-    except OSError:
-        pass  # whatever keeps it there, the run's own result is what to tell
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

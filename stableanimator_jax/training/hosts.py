@@ -119,14 +119,12 @@ def require_agreement(settings: dict[str, Any]) -> None:
     if jax.process_count() == 1:
         return
     everyone = [json.loads(text) for text in from_each(json.dumps(settings, sort_keys=True))]
-    first = flatten_dict(everyone[0], sep=".")
     for process, theirs in enumerate(everyone):
-        for name, value in flatten_dict(theirs, sep=".").items():
-            if first.get(name) != value:
-                raise InputError(
-                    f"the processes do not agree: {name} is {first.get(name)!r} on process 0, but {value!r} on "
-                    f"process {process}; give all of them the same settings and files"
-                )
+        for name, (first, other) in changes(everyone[0], theirs).items():
+            raise InputError(
+                f"the processes do not agree: {name} is {first!r} on process 0, but {other!r} on process {process}; "
+                "give all of them the same settings and files"
+            )
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

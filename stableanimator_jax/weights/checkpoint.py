@@ -186,19 +186,9 @@ def _describe(place: Path) -> Description:
     return Description(config, tuple(model for model in MODELS if model in folders), data["source"], data["files"])
 
 
-def load_config(path: Path | str) -> StableAnimatorConfig:
-    """The configuration of a checkpoint. Raises `InputError` as `describe` does."""
-    return describe(path).config
-
-
-def models_in(path: Path | str) -> tuple[str, ...]:
-    """The names of the models that a checkpoint holds. Raises `InputError` as `describe` does."""
-    return describe(path).models
-
-
 def require_models(path: Path | str, models: Iterable[str]) -> None:
     """Raise `InputError` unless a checkpoint holds all of `models`, or as `describe` does."""
-    held = models_in(path)
+    held = describe(path).models
     missing = [model for model in models if model not in held]
     if missing:
         has = f"it has {', '.join(held)}" if held else "it has no models at all"

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing_directory, require_room
-from stableanimator_jax.weights.checkpoint import models_in, stored_params, stream_params
+from stableanimator_jax.weights.checkpoint import describe, stored_params, stream_params
 from stableanimator_jax.weights.opening import CheckpointSource, open_checkpoint
 from stableanimator_jax.weights.published_configs import svd_configs
 from stableanimator_jax.weights.rules import Assignment, Shape, dotted, plan_export
@@ -71,7 +71,7 @@ def export_weights(
     """
     source = open_checkpoint(checkpoint)
     require_writer(file_format)
-    models = models_in(source.path)
+    models = describe(source.path).models
     if "vae" in models and source.config.vae.norm_num_groups != _DIFFUSERS_GROUPS:
         models = tuple(model for model in models if model != "vae")
         why = (

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.parallel import replicated
-from stableanimator_jax.weights.checkpoint import MODELS, load_config, load_params
+from stableanimator_jax.weights.checkpoint import MODELS, describe, load_params
 from stableanimator_jax.weights.hub import is_on_hub, local_directory
 from stableanimator_jax.weights.run_folder import checkpoint_path
 
@@ -50,4 +50,4 @@ def open_checkpoint(name: str) -> CheckpointSource:
         InputError: there is no such directory or repository, or it is not a checkpoint.
     """
     path = local_directory(name, _FILES) if is_on_hub(name) else checkpoint_path(name)
-    return CheckpointSource(load_config(path), path)
+    return CheckpointSource(describe(path).config, path)

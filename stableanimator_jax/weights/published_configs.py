@@ -5,7 +5,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, TypeVar
 
 from stableanimator_jax.config import (
     ImageEncoderConfig,
@@ -18,7 +18,7 @@ from stableanimator_jax.config import (
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.clip_input import CLIP_MEAN, CLIP_STD
 
-Kind = Literal["unet", "vae", "image_encoder"]
+C = TypeVar("C", UNetConfig, VAEConfig, ImageEncoderConfig)
 
 _UNET, _VAE = "UNetSpatioTemporalConditionModel", "AutoencoderKLTemporalDecoder"
 _CLIP, _CLIP_TYPE = "CLIPVisionModelWithProjection", "clip_vision_model"
@@ -65,23 +65,17 @@ _VAE_FIELDS = {
 }
 
 
-@overload
-def read_published_config(path: Path, kind: Literal["unet"]) -> UNetConfig: ...
-@overload
-def read_published_config(path: Path, kind: Literal["vae"]) -> VAEConfig: ...
-@overload
-def read_published_config(path: Path, kind: Literal["image_encoder"]) -> ImageEncoderConfig: ...
-def read_published_config(path: Path, kind: Kind) -> UNetConfig | VAEConfig | ImageEncoderConfig:
+def read_published_config(path: Path, kind: type[C]) -> C:
     """Read the `config.json` of SVD's UNet or VAE (diffusers) or image encoder (transformers).
 
     Raises:
         InputError: the file cannot be read, belongs to another class, or describes a network that this project
             does not build. The message names the file, the field and its value.
     """
-    readers: dict[Kind, Callable[[dict[str, Any]], UNetConfig | VAEConfig | ImageEncoderConfig]] = {
-        "unet": _unet,
-        "vae": _vae,
-        "image_encoder": _image_encoder,
+    readers: dict[type, Callable[[dict[str, Any]], Any]] = {
+        UNetConfig: _unet,
+        VAEConfig: _vae,
+        ImageEncoderConfig: _image_encoder,
     }
     data = read_json(path)
     try:

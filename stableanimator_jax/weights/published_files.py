@@ -73,9 +73,9 @@ def find_svd(name: str, *, with_unet: bool) -> SvdFiles:
             f"is built on the {_SVD_XT_FRAMES}-frame model, stable-video-diffusion-img2vid-xt"
         )
     return SvdFiles(
-        unet_config=read_published_config(root / "unet" / "config.json", "unet"),
-        vae_config=read_published_config(root / "vae" / "config.json", "vae"),
-        image_encoder_config=read_published_config(root / "image_encoder" / "config.json", "image_encoder"),
+        unet_config=read_published_config(root / "unet" / "config.json", UNetConfig),
+        vae_config=read_published_config(root / "vae" / "config.json", VAEConfig),
+        image_encoder_config=read_published_config(root / "image_encoder" / "config.json", ImageEncoderConfig),
         weights={component: _component_weights(root / component, component) for component in components},
     )
 

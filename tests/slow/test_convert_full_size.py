@@ -72,8 +72,8 @@ import sys, jax
 jax.config.update("jax_num_cpu_devices", 8)
 from stableanimator_jax.parallel import fsdp_shardings, make_mesh
 from stableanimator_jax.models.catalogue import blueprint
-from stableanimator_jax.weights.checkpoint import load_config, load_params
-abstract = blueprint(load_config(sys.argv[1]), "unet").abstract_params()
+from stableanimator_jax.weights.checkpoint import describe, load_params
+abstract = blueprint(describe(sys.argv[1]).config, "unet").abstract_params()
 shardings = fsdp_shardings(abstract, make_mesh())
 wanted = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings)
 params = jax.block_until_ready(load_params(sys.argv[1], "unet", wanted))

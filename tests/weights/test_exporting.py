@@ -160,7 +160,7 @@ def test_a_part_alone(tmp_path: Path):
         "SVD/vae/config.json",
         "SVD/vae/diffusion_pytorch_model.safetensors",
     ]
-    assert read_published_config(tmp_path / "out/SVD/vae/config.json", "vae") == TINY.vae
+    assert read_published_config(tmp_path / "out/SVD/vae/config.json", VAEConfig) == TINY.vae
 
 
 def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

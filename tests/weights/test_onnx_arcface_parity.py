@@ -16,7 +16,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.weights.checkpoint import load_config, load_params
+from stableanimator_jax.weights.checkpoint import describe, load_params
 from stableanimator_jax.weights.importing import import_weights
 from stableanimator_jax.weights.onnx_arcface import infer_arcface_config, read_onnx_arcface
 
@@ -80,7 +80,7 @@ def onnxruntimes_embeddings(path: Path, faces: np.ndarray) -> np.ndarray:
 
 
 def embed(checkpoint: Path, faces: np.ndarray) -> np.ndarray:
-    blueprint = Blueprint(ArcFace, load_config(checkpoint).arcface, Precision())
+    blueprint = Blueprint(ArcFace, describe(checkpoint).config.arcface, Precision())
     model = Model(load_params(checkpoint, "arcface", blueprint.abstract_params()), blueprint)
     return np.asarray(jax.jit(lambda m, x: m.module()(x))(model, jnp.asarray(faces.transpose(0, 2, 3, 1))))
 
@@ -96,7 +96,7 @@ def test_embeddings_equal_onnxruntimes(config: ArcFaceConfig, folded: bool, tmp_
     assert operators(path).count("BatchNormalization") == (blocks + 2 if folded else 3 * blocks + 4 + 3)
 
     import_weights(tmp_path / "checkpoint", arcface=str(path))
-    assert load_config(tmp_path / "checkpoint").arcface == config
+    assert describe(tmp_path / "checkpoint").config.arcface == config
     faces = np.random.default_rng(0).uniform(-1, 1, (3, 3, 112, 112)).astype(np.float32)
     expected = onnxruntimes_embeddings(path, faces)
     found = embed(tmp_path / "checkpoint", faces)

@@ -1,10 +1,11 @@
 import json
+from typing import Any
 
 import pytest
 
 from stableanimator_jax.config import ImageEncoderConfig, UNetConfig, VAEConfig
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.weights.published_configs import Kind, read_published_config
+from stableanimator_jax.weights.published_configs import read_published_config
 
 # What Stable Video Diffusion's own files say.
 UNET = {
@@ -60,16 +61,17 @@ IMAGE_ENCODER = {
     "torch_dtype": "float16",
     "transformers_version": "4.34.0.dev0",
 }
-PUBLISHED: dict[Kind, dict] = {"unet": UNET, "vae": VAE, "image_encoder": IMAGE_ENCODER}
+PUBLISHED: dict[str, dict] = {"unet": UNET, "vae": VAE, "image_encoder": IMAGE_ENCODER}
+CONFIGS: dict[str, Any] = {"unet": UNetConfig, "vae": VAEConfig, "image_encoder": ImageEncoderConfig}
 
 
 @pytest.fixture
 def read(tmp_path):
-    def read(kind: Kind, **changes):
+    def read(kind: str, **changes):
         path = tmp_path / "config.json"
         fields = {name: value for name, value in (PUBLISHED[kind] | changes).items() if value is not ...}
         path.write_text(json.dumps(fields))
-        return read_published_config(path, kind)
+        return read_published_config(path, CONFIGS[kind])
 
     return read
 
@@ -160,9 +162,9 @@ def test_an_unknown_field_that_is_null_changes_nothing(read):
 def test_what_is_not_a_configuration(tmp_path, kind, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=r"config\.json"):
-        read_published_config(tmp_path / "config.json", kind)
+        read_published_config(tmp_path / "config.json", CONFIGS[kind])
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.json"):
-        read_published_config(tmp_path / "nowhere.json", "unet")
+        read_published_config(tmp_path / "nowhere.json", UNetConfig)

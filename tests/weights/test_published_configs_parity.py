@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 
-from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.config import ImageEncoderConfig, StableAnimatorConfig, UNetConfig, VAEConfig
 from stableanimator_jax.weights import published_configs
 from stableanimator_jax.weights.published_configs import read_published_config
 
@@ -21,7 +21,7 @@ def test_unet(tmp_path):
     fields = dataclasses.asdict(TINY.unet)
     del fields["id_injection"]
     diffusers.UNetSpatioTemporalConditionModel(**fields).save_config(tmp_path)
-    assert read_published_config(tmp_path / "config.json", "unet") == TINY.unet
+    assert read_published_config(tmp_path / "config.json", UNetConfig) == TINY.unet
 
 
 def test_vae(tmp_path):
@@ -29,13 +29,13 @@ def test_vae(tmp_path):
     del fields["norm_num_groups"]
     levels = ("DownEncoderBlock2D",) * 4
     diffusers.AutoencoderKLTemporalDecoder(**fields, down_block_types=levels).save_config(tmp_path)
-    assert read_published_config(tmp_path / "config.json", "vae") == TINY.vae
+    assert read_published_config(tmp_path / "config.json", VAEConfig) == TINY.vae
 
 
 def test_image_encoder(tmp_path):
     config = transformers.CLIPVisionConfig(**dataclasses.asdict(TINY.image_encoder))
     transformers.CLIPVisionModelWithProjection(config).save_pretrained(tmp_path)
-    assert read_published_config(tmp_path / "config.json", "image_encoder") == TINY.image_encoder
+    assert read_published_config(tmp_path / "config.json", ImageEncoderConfig) == TINY.image_encoder
 
 
 @pytest.mark.parametrize(

@@ -186,12 +186,12 @@ def _poses(config: SampleConfig) -> Path | None:
 
 def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray) -> tuple[int, int]:
     from stableanimator_jax.sampling.pipeline import check_size  # imports JAX
-    from stableanimator_jax.weights.checkpoint import models_in, require_models
+    from stableanimator_jax.weights.checkpoint import describe, require_models
     from stableanimator_jax.weights.opening import open_checkpoint
 
     source = open_checkpoint(config.checkpoint)
     require_models(source.path, (*_MODELS, *["face_encoder"] * source.config.unet.takes_faces))
-    if (config.optimises_faces or config.embeds_reference) and "arcface" not in models_in(source.path):
+    if (config.optimises_faces or config.embeds_reference) and "arcface" not in describe(source.path).models:
         asking = "the face optimisation" if config.optimises_faces else "--identity checkpoint"
         raise InputError(
             f"checkpoint {source.path} has no arcface, which {asking} needs: import the checkpoint again with "

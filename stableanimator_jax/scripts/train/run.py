@@ -54,7 +54,7 @@ from stableanimator_jax.training.step import Metrics, Task, make_step, means
 from stableanimator_jax.training.step_flops import step_flops
 from stableanimator_jax.training.stopping import StopAsked, Stopping
 from stableanimator_jax.training.trainable import Params, split_abstract
-from stableanimator_jax.weights.checkpoint import models_in
+from stableanimator_jax.weights.checkpoint import describe
 from stableanimator_jax.weights.checkpoint_item import SaveModels
 from stableanimator_jax.weights.opening import CheckpointSource, open_checkpoint
 
@@ -295,7 +295,7 @@ def _prepare(
     config: TrainConfig, source: CheckpointSource, model: StableAnimatorConfig, mesh: Mesh
 ) -> tuple[_Run, Params]:
     """Load the models, and say what is trained."""
-    has_arcface = "arcface" in models_in(source.path)
+    has_arcface = "arcface" in describe(source.path).models
     blueprints = training_blueprints(model, config.dtype, arcface=has_arcface)  # pyright: ignore[reportArgumentType]
     trained, frozen, anew = load(source, blueprints, config, mesh)
     task = Task(
