@@ -176,10 +176,7 @@ def decode(video: OpenVideo, *, sought: bool = False) -> Iterator[tuple[float | 
     """The frames from where the file is, in the order in which they are shown, each with its time in seconds.
 
     Times start at 0 with the file's pictures. Where the file has none (raw streams, some AVIs), frames come at its
-    average rate from the beginning on, and after a seek they have None.
-
-    Args:
-        sought: the file was moved to another place than its beginning.
+    average rate from the beginning on, and have None after a seek (`sought`: the file was moved from its beginning).
 
     Raises:
         InputError: damage, a missing end, or another size of picture.

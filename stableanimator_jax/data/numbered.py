@@ -13,10 +13,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 def numbered_frames(directory: Path, what: str, limit: int | None = None) -> dict[int, Path]:
     """The frames of a directory by their numbers, ascending: `numbered_images`, of which there is one and none missing.
 
-    Args:
-        directory: where they are, among other files or not.
-        what: names the directory in errors, as in "poses".
-        limit: give no more than this many; what comes after them does not matter.
+    `what` names the directory in errors, as in "poses". With `limit` no more are given, and the rest does not matter.
 
     Raises:
         InputError: as `numbered_images`; there is no such image, or a number is missing.

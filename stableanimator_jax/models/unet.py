@@ -151,12 +151,7 @@ def predict_v(
 ) -> Float[Array, "b f h w c"]:
     """The UNet's v-prediction for noisy latents, preconditioned as EDM has it: in sampling and in training.
 
-    Args:
-        unet: the model.
-        noisy: latents plus `sigma` times noise.
-        sigma: the noise level of each video, or of all.
-        conditioning: what the UNet is told.
-        remat: as for `UNet`.
+    `noisy` is latents plus `sigma`, the noise level of each video or of all, times noise.
     """
     level = jax.lax.expand_dims(sigma, range(sigma.ndim, noisy.ndim)) if sigma.ndim else sigma
     timestep = jnp.broadcast_to(diffusion.timestep(sigma), noisy.shape[:1])

@@ -27,9 +27,7 @@ TRAIN, VALIDATION = "train", "validation"
 def split_of(source: str, validation: float) -> str:
     """The split of all clips of a video, by a hash of its name: it stays when other videos come or go.
 
-    Args:
-        source: the video's name below the folder that was prepared.
-        validation: share of videos for validation.
+    `validation` is the share of videos for validation.
     """
     digest = hashlib.sha256(source.encode()).digest()
     return VALIDATION if int.from_bytes(digest[:8], "big") < validation * 2**64 else TRAIN
@@ -38,13 +36,9 @@ def split_of(source: str, validation: float) -> str:
 def write_dataset(
     folder: Path, bucket: str, splits: dict[str, list[StagedClip]], beam: BeamConfig | None = None
 ) -> None:
-    """Write a bucket's dataset, with a split for each key of `splits`.
+    """Write a bucket's (as "512x512") dataset into a folder that is not there, by Apache Beam where `beam` asks for it.
 
-    Args:
-        folder: to make; it must not be there.
-        bucket: the clips' size, "512x512".
-        splits: the clips of each split; none of them empty.
-        beam: write by Apache Beam with these options.
+    `splits` are the clips of each split, none of them empty.
 
     Raises:
         InputError: it cannot be written.

@@ -118,9 +118,7 @@ def frame_sharpness(frame: UInt8[np.ndarray, "h w 3"]) -> float:
 def people_mask(boxes: Float[np.ndarray, "n 4"], size: tuple[int, int]) -> Bool[np.ndarray, "64 64"]:
     """The small image's pixels inside of boxes, which are grown by a tenth on each side.
 
-    Args:
-        boxes: left, top, right, bottom in pixels of the frame.
-        size: the frame's width and height.
+    Boxes are left, top, right, bottom in pixels of the frame; `size` is its width and height.
     """
     mask = np.zeros((THUMBNAIL, THUMBNAIL), bool)
     scale = THUMBNAIL / np.array([*size, *size], np.float64)

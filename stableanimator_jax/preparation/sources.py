@@ -117,9 +117,7 @@ def content_hash(source: Source) -> str:
 def open_source(source: Source, fps: float | None) -> Iterator[OpenSource]:
     """Open a source; within the `with` block its frames come one by one.
 
-    Args:
-        source: what to open.
-        fps: to bring videos to; their own average where None. Images stay as they are.
+    Videos are brought to `fps` frames a second, or their own average where it is None. Images stay as they are.
 
     Raises:
         InputError: it cannot be read; its parts do not fit each other; or, when its frames are read, damage.

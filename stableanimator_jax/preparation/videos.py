@@ -75,11 +75,7 @@ def prepare_video(
 ) -> Iterator[KeptClip | DroppedClip | str]:
     """The clips of one video or published-layout folder, in order, the dropped ones too; first what is to be told.
 
-    Args:
-        source: what to prepare.
-        clips: how it becomes clips.
-        filters: which are dropped.
-        perceive: finds people and faces in frames; asked only for what the source has not got already.
+    `perceive` is asked only for what the source has not got already.
 
     Raises:
         InputError: the source cannot be read, or what it lacks cannot be found without a model.

@@ -39,14 +39,7 @@ Outcome = StagedVideo | FailedVideo
 def stage_all(sources: Sequence[Source], staging: Staging, models: ModelFiles, workers: int) -> list[Outcome]:
     """Stage every video; bad ones, also those that crash their process, are told in their place.
 
-    Args:
-        sources: the videos.
-        staging: where and how.
-        models: what each process loads, once.
-        workers: how many processes. Each has its share of the cores.
-
-    Returns:
-        outcomes in the order of the sources.
+    Each of `workers` processes has its share of the cores, and loads `models` once. Outcomes are in the sources' order.
 
     Raises:
         StagingError: the work folder cannot be written to.

@@ -21,12 +21,9 @@ _NAMES_SHOWN = 3
 
 
 def go_on(loader: Loader, position: bytes, output: Path, *, changed: bool) -> None:
-    """Bring the loader to where a run's data was.
+    """Bring the loader to `position`, its state in the checkpoint of the run whose directory is `output`.
 
-    Args:
-        position: the loader's state in the checkpoint.
-        output: where the run keeps what its data was.
-        changed: go on with other data too, at the same step, and tell what is other.
+    With `changed` go on with other data too, at the same step, and tell what is other.
 
     Raises:
         InputError: the data is not what it was, and `changed` is not set.

@@ -16,10 +16,6 @@ def fingerprint(checkpoint: str, model: str) -> str:
     Values count, not how they are stored: the same in bfloat16 and in float32 have the same fingerprint. The
     parameters are read from disk one after the other; no device is needed.
 
-    Args:
-        checkpoint: a checkpoint directory, or "embedded".
-        model: its name, one of `checkpoint.MODELS`.
-
     Raises:
         InputError: there is no such checkpoint, it lacks the model, or is damaged.
     """

@@ -46,11 +46,7 @@ class ModelReport:
 
 
 def inspect_checkpoint(checkpoint: str, *, show_progress: bool = False) -> tuple[ModelReport, ...]:
-    """Read a whole checkpoint, few parameters at a time, and report on each model in it.
-
-    Args:
-        checkpoint: a checkpoint directory, or "embedded".
-        show_progress: bars on stderr.
+    """Read a whole checkpoint, few parameters at a time, and report on each model in it; `show_progress` on stderr.
 
     Raises:
         InputError: it is no checkpoint, or is damaged.

@@ -142,8 +142,7 @@ def _component_weights(folder: Path, component: str) -> Path:
 def find_networks(name: str) -> NetworkFiles:
     """Find the three networks that StableAnimator trains.
 
-    Args:
-        name: a directory or `hf://OWNER/REPOSITORY`; the files may also lie in its `Animation/`.
+    They are in a directory or `hf://OWNER/REPOSITORY`, or in its `Animation/`.
 
     Raises:
         InputError: a file is missing, or there twice.
@@ -196,10 +195,7 @@ def _network_weights(root: Path, network: str) -> Path:
 
 
 def find_arcface(name: str) -> Path:
-    """Find ArcFace's file.
-
-    Args:
-        name: a file, or a directory or `hf://OWNER/REPOSITORY` that holds one under a published name.
+    """Find ArcFace's file: `name` itself, or in a directory or `hf://OWNER/REPOSITORY` one under a published name.
 
     Raises:
         InputError: there is none.

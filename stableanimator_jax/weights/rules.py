@@ -248,9 +248,7 @@ def plan_import(table: Table, shapes: Mapping[str, Iterable[int]], abstract: Map
 def plan_export(table: Table, abstract: Mapping[Any, Any]) -> list[Assignment]:
     """Match a model's parameters with the PyTorch keys that they came from; the inverse of `plan_import`.
 
-    Args:
-        table: the model's rules.
-        abstract: the parameters, or their shapes and dtypes, as a nested dict.
+    `abstract` is a nested dict of parameters, or of their shapes and dtypes.
 
     Returns:
         one assignment a parameter: with `key` and `source_shape` it lists the state dict that the model takes.

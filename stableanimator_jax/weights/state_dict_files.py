@@ -50,9 +50,7 @@ class StateDictFile(Mapping[str, np.ndarray]):
 def open_state_dict(path: Path, model: str | None = None) -> StateDictFile:
     """Open a `.pth`, `.bin` or `.safetensors` file, or the `.json` index of several of them.
 
-    Args:
-        path: the file.
-        model: the model wanted, as "unet": of a dictionary that holds several models under their names, this one.
+    Of a dictionary that holds several models under their names, as "unet", `model` is the one wanted.
 
     Raises:
         InputError: the file cannot be read, is damaged, is no dictionary of tensors, or needs torch, which is missing.

@@ -33,9 +33,7 @@ def is_single_file(file: StateDictFile) -> bool:
 class SvdPart(StateDictFile):
     """One model of the file. What has no name in it keeps the file's, so that it shows as a key too many.
 
-    Args:
-        file: the whole file.
-        model: "unet", "vae" or "image_encoder".
+    `model` is "unet", "vae" or "image_encoder".
     """
 
     def __init__(self, file: StateDictFile, model: str):

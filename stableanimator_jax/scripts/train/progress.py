@@ -123,8 +123,7 @@ class TrainProgress:
     def paused(self, doing: str) -> Iterator[None]:
         """Leave the time of this block, in which nothing is trained, out of the speeds; not to be nested.
 
-        Args:
-            doing: why, as in "saving", "validating" or "compiling", which is shown meanwhile.
+        `doing` is shown meanwhile, as "saving", "validating" or "compiling".
         """
         self._pause_began = start = self._clock()
         self._bar.set_postfix_str(doing, refresh=True)

@@ -53,9 +53,7 @@ def require_own_folder(output: Path) -> None:
 def check_settings(config: TrainConfig, frozen: str) -> None:
     """Before going on: raise `InputError` where that means nothing with these settings; tell of others that changed.
 
-    Args:
-        config: of the run as it goes on.
-        frozen: `state.frozen_digest` of the weights that it goes on with.
+    `frozen` is `state.frozen_digest` of the weights that it goes on with.
     """
     path = config.output / SETTINGS
     if not path.is_file():
