@@ -99,7 +99,6 @@ def replacing_directory(place: Path, *, overwrite: bool = False, label: str | No
     The neighbour is always `unfinished_directory(place)`: what a run that was killed left there is removed.
 
     Args:
-        place: where it is to be.
         overwrite: whether it may take the place of a directory with something in it.
         label: what an error calls it; by default its path.
 

@@ -32,8 +32,6 @@ class ProgressBars:
         """Show a bar in place of the last one; its length is not known yet.
 
         Args:
-            label: what is being done.
-            unit: what is counted.
             steps: equal parts of the whole, of which the current one is shown too.
 
         Returns:

@@ -116,7 +116,7 @@ class PublishedLayout:
     def __init__(self, list_file: Path | str, size: tuple[int, int], fit: FitMode = "crop", *, frames: int = 16):
         self.list_file = list_file = Path(list_file)
         require_file(list_file, "list of folders")
-        self._size = size
+        self.size = size
         self._fit: FitMode = fit
         self._names = _lines(list_file)
         self._folders = [list_file.parent / name for name in self._names]
@@ -144,10 +144,6 @@ class PublishedLayout:
     def __len__(self) -> int:
         return len(self._names)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        return self._size
-
     def __getitem__(self, index: int, /) -> PublishedClip:
         if index in self.damaged:
             raise InputError(self.damaged[index])
@@ -155,9 +151,7 @@ class PublishedLayout:
 
     def folder_at(self, index: int) -> PublishedClip:
         """The clip at `index` even if it is damaged."""
-        return PublishedClip(
-            self._names[index], self._folders[index], self._lengths[index], size=self._size, fit=self._fit
-        )
+        return PublishedClip(self._names[index], self._folders[index], self._lengths[index], self.size, self._fit)
 
     def contents(self) -> dict[str, str]:
         with ThreadPoolExecutor(_THREADS) as threads:

@@ -60,7 +60,6 @@ def copy_sound(source: Path, video: Path | str, start: float = 0.0, end: float |
     error, the video is as it was.
 
     Args:
-        source: where the sound comes from.
         video: the MP4, whatever it is called, as `open_writer` makes it, whose first picture is `source`'s at `start`.
         start: seconds from `source`'s first picture.
         end: seconds from `source`'s first picture; the video's length from `start` where None or later than that.
@@ -114,7 +113,8 @@ def _mux(output: Path, pictures: InputContainer, sound: InputContainer, start: f
             sound_output = container.add_stream_from_template(sound_stream)
             sound_packets = _cut(sound_stream, begin, length)
         else:
-            sound_output = container.add_stream("aac", _aac_rate(sound_stream))
+            rate = sound_stream.rate if sound_stream.rate in _AAC_RATES else _AAC_RATES[0]
+            sound_output = container.add_stream("aac", rate)
             sound_output.layout = "mono" if sound_stream.channels == 1 else "stereo"
             sound_packets = _encode(sound_stream, sound_output, begin, length)
         first = next(sound_packets, None)
@@ -122,9 +122,8 @@ def _mux(output: Path, pictures: InputContainer, sound: InputContainer, start: f
             return False
         picture_packets = (p for p in pictures.demux(picture_stream) if p.dts is not None)
         # In order of time, as players read them.
-        for packet in merge(
-            _of(picture_output, picture_packets), _of(sound_output, chain([first], sound_packets)), key=_time
-        ):
+        streams = _of(picture_output, picture_packets), _of(sound_output, chain([first], sound_packets))
+        for packet in merge(*streams, key=_time):
             container.mux_one(packet)
     return True
 
@@ -190,7 +189,3 @@ def _encoded(graph: Graph, output: av.AudioStream) -> Iterator[Packet]:
             frame = graph.pull()
             assert isinstance(frame, AudioFrame)
             yield from output.encode(frame)
-
-
-def _aac_rate(stream: av.AudioStream) -> int:
-    return stream.rate if stream.rate in _AAC_RATES else _AAC_RATES[0]

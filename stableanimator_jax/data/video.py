@@ -190,7 +190,9 @@ def open_writer(
         with as_input_error(f"cannot write {output}", FFmpegError):
             temporary.replace(output)
     except BaseException:
-        _remove(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)  # a directory of PNGs
+        with suppress(OSError):  # the error that had it removed is the one to tell
+            temporary.unlink(missing_ok=True)
         with suppress(OSError):
             for directory in made:
                 directory.rmdir()

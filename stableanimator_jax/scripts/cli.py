@@ -44,23 +44,21 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
                 main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()  # here, where a reader that went away is still handled
     except InputError as e:
-        _close_bars()
-        print(f"error: {_joined(str(e))}", file=sys.stderr)
-        return 2
+        status, told = 2, f"error: {_joined(str(e))}"
     except MemoryError as e:
-        _close_bars()
-        print(f"error: {_one_line(f'not enough memory for this: {e}').rstrip(': ')}", file=sys.stderr)
-        return 2
+        status, told = 2, f"error: {_one_line(f'not enough memory for this: {e}').rstrip(': ')}"
     except KeyboardInterrupt:
-        _close_bars()
-        print("interrupted: nothing half-written is left", file=sys.stderr)
-        return 130
+        status, told = 130, "interrupted: nothing half-written is left"
     except BrokenPipeError:
         # Python flushes stdout once more on its way out, which would fail again, noisily.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    return 0
+    else:
+        return 0
+    _close_bars()
+    print(told, file=sys.stderr)
+    return status
 
 
 def _close_bars() -> None:

@@ -199,8 +199,6 @@ def load_params(path: Path | str, model: str, abstract: Mapping[Any, Any]) -> di
     """Read one model's parameters, straight into the dtype and sharding that `abstract` states for each.
 
     Args:
-        path: the checkpoint.
-        model: the model's name, one of `MODELS`.
         abstract: the model's parameters as a nested dict of `jax.ShapeDtypeStruct`s. Leaves without a sharding
             go to the first local device.
 

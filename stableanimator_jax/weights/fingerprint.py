@@ -21,11 +21,8 @@ def fingerprint(checkpoint: str, model: str) -> str:
     """
     source = open_checkpoint(checkpoint)
     tensors = stream_params(source.path, model)
-    digests = {name: [list(array.shape), _digest(array)] for name, array in tensors}
+    # Every stored dtype is exact in float32.
+    values = ((name, np.ascontiguousarray(array, np.dtype("<f4"))) for name, array in tensors)
+    digests = {name: [list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()] for name, array in values}
     whole = {"config": dataclasses.asdict(getattr(source.config, model)), "parameters": digests}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(array: np.ndarray) -> str:
-    # Every stored dtype is exact in float32.
-    return hashlib.sha256(np.ascontiguousarray(array, np.dtype("<f4")).tobytes()).hexdigest()

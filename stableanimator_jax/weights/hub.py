@@ -45,11 +45,10 @@ def _download(name: str, patterns: Sequence[str], without: Sequence[str]) -> Pat
         raise InputError(f"{name} is not a repository of the Hugging Face hub: write {SCHEME}OWNER/REPOSITORY")
     repository, revision = match["repository"], match["revision"]
     try:
-        return Path(
-            snapshot_download(
-                repository, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(without)
-            )
+        place = snapshot_download(
+            repository, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(without)
         )
+        return Path(place)
     except errors.GatedRepoError as e:
         raise InputError(
             f"{name} is gated: accept its terms on its page, then give your token (`hf auth login`, or HF_TOKEN)"
@@ -58,9 +57,7 @@ def _download(name: str, patterns: Sequence[str], without: Sequence[str]) -> Pat
         raise InputError(f"{name}: the hub has no such repository, or it is private and needs HF_TOKEN") from e
     except errors.RevisionNotFoundError as e:
         raise InputError(f"{name}: the repository has no revision {revision!r}") from e
-    except (
-        Exception
-    ) as e:  # LocalEntryNotFoundError (offline, not in the cache), a full disk, or the HTTP library's own
+    except Exception as e:  # offline and not in the cache, a full disk, or the HTTP library's own
         reason = e.strerror if isinstance(e, OSError) and e.strerror else type(e).__name__
         raise InputError(
             f"{name} cannot be downloaded ({reason}) and is not in the cache: go online, unset HF_HUB_OFFLINE, or "

@@ -100,7 +100,7 @@ class _IResNetWalk:
         x = self._convolution(self._input, "conv1", "bn1", kernel=3)
         x = self._prelu(x, "prelu")
         stage, block = 0, 0
-        while self._is_block(x):
+        while len(self._next(x)) == 2:  # a block: what is inside it, and its shortcut
             starts_stage = any(node.op_type == "Conv" for node in self._next(x))
             stage, block = (stage + 1, 0) if starts_stage else (stage, block + 1)
             if not 1 <= stage <= 4:
@@ -109,7 +109,7 @@ class _IResNetWalk:
         if stage != 4:
             raise InputError(f"it has {stage} stages, not 4; after them comes {self._describe(x)}")
         x = self._batch_norm(x, "bn2")
-        x = self._linear(self._flatten(x))
+        x = self._linear(self._only(x, "Flatten", "Reshape").output[0])
         if self._next(x):
             x = self._batch_norm(x, "features")
         else:
@@ -117,9 +117,6 @@ class _IResNetWalk:
         if self._next(x):
             raise InputError(f"its embedding is not its output: after it comes {self._describe(x)}")
         return self._found
-
-    def _is_block(self, x: str) -> bool:
-        return len(self._next(x)) == 2
 
     def _block(self, x: str, name: str, *, stride: int) -> str:
         inside, beside = sorted(self._next(x), key=lambda node: node.op_type != "BatchNormalization")
@@ -139,12 +136,12 @@ class _IResNetWalk:
         """A convolution and the batch norm after it, be that still there or folded."""
         node = node or self._only(x, "Conv")
         weight = self._weight(node, 1)
-        expected = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
+        always = {"dilations": [1, 1], "group": 1}
+        expected = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4, **always}
         given = _attributes(node)
-        defaults = {"kernel_shape": list(weight.shape[2:]), "strides": [1, 1], "pads": [0] * 4}
-        for field, value in (expected | {"dilations": [1, 1], "group": 1}).items():
-            found = given.get(field, (defaults | {"dilations": [1, 1], "group": 1})[field])
-            if found != value:
+        stated = {"kernel_shape": list(weight.shape[2:]), "strides": [1, 1], "pads": [0] * 4, **always, **given}
+        for field, value in expected.items():
+            if (found := stated[field]) != value:
                 raise InputError(f"{_label(node)} ({name}) has {field} {found}, not {value}")
         if given.get("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
             raise InputError(f"{_label(node)} ({name}) has auto_pad {given['auto_pad'].decode()}, not explicit pads")
@@ -179,12 +176,7 @@ class _IResNetWalk:
 
     def _prelu(self, x: str, name: str) -> str:
         node = self._only(x, "PRelu")
-        slope = self._weight(node, 1).reshape(-1)
-        self._found[f"{name}.weight"] = slope
-        return node.output[0]
-
-    def _flatten(self, x: str) -> str:
-        node = self._only(x, "Flatten", "Reshape")
+        self._found[f"{name}.weight"] = self._weight(node, 1).reshape(-1)
         return node.output[0]
 
     def _linear(self, x: str) -> str:

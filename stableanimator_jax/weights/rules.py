@@ -202,7 +202,6 @@ def plan_import(table: Table, shapes: Mapping[str, Iterable[int]], abstract: Map
     """Match a state dict with a model by names and shapes alone; nothing is read or allocated.
 
     Args:
-        table: the model's rules.
         shapes: the shape of every tensor, in PyTorch's layout, by state-dict key.
         abstract: the model's parameters as a nested dict whose leaves have `shape` and `dtype`
             (`nnx.to_pure_dict(nnx.state(nnx.eval_shape(...)))`).
