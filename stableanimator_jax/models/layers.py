@@ -5,7 +5,7 @@ statistics in float32 whatever it is.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
@@ -70,10 +70,10 @@ def centred_conv(x: Float[Array, "b h w c"], kernel: Float[Array, "k l c d"]) ->
     return _conv(x, kernel)
 
 
-def _conv(x: Array, kernel: Array) -> Array:
-    pad_h, pad_w = kernel.shape[0] // 2, kernel.shape[1] // 2
+def _conv(x: Array, kernel: Array, stride: int = 1, padding: Sequence[tuple[int, int]] | None = None) -> Array:
+    padding = padding or [(side // 2, side // 2) for side in kernel.shape[:2]]
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), ((pad_h, pad_h), (pad_w, pad_w)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
@@ -127,13 +127,7 @@ class Conv(nnx.Module):
         half = len(kernel) // 2
         if self.stride == 1 and len(kernel) % 2 and self.padding == (half, half):
             return centred_conv(images, kernel)
-        return jax.lax.conv_general_dilated(
-            images,
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding=(self.padding, self.padding),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        return _conv(images, kernel, self.stride, (self.padding, self.padding))
 
 
 class LayerNorm(nnx.Module):

@@ -104,7 +104,6 @@ class UNet(nnx.Module):
         Args:
             latents: scaled noisy latents. Height and width must be multiples of `config.downscale`.
             timestep: 0.25 * ln(sigma) of each video.
-            conditioning: everything else that it is told.
             remat: keep for the backward pass only what enters the spatial and the temporal half of every block and
                 compute the rest again, to train in less memory. Nothing else changes.
 
