@@ -26,7 +26,8 @@ from _device import machine, versions
 from clip_format import moving_clip, skeletons
 
 from stableanimator_jax.data.clip_format import ClipRecord, encode_jpeg, encode_png
-from stableanimator_jax.data.clip_source import ChosenClip, Clip, ClipSource
+from stableanimator_jax.data.clip_source import Clip, ClipSource
+from stableanimator_jax.data.clips import Clips
 from stableanimator_jax.data.encoded import (
     ENCODED_FILE,
     EncodedClips,
@@ -186,9 +187,9 @@ class TimedClip:
         with self.watch("record"):
             return self.clip.has_face
 
-    def read(self, indices: Sequence[int]) -> ChosenClip:
+    def read(self, indices: Sequence[int], *, mirrored: bool = False) -> Clips[np.ndarray]:
         with self.watch("decode"):
-            return self.clip.read(indices)
+            return self.clip.read(indices, mirrored=mirrored)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from _device import machine, matmul_rate, peak_memory, random_model, versions
 from jax.sharding import Mesh
 
 from stableanimator_jax.config import StableAnimatorConfig
-from stableanimator_jax.data.device_batches import AnyDeviceBatch, DeviceBatch, DeviceEncodedBatch
+from stableanimator_jax.data.clips import Clips, Moments, Pixels
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.limits import AtLeast, check_limits
 from stableanimator_jax.parallel import batch_sharding, fsdp_shardings, make_mesh
@@ -123,7 +123,7 @@ def random_parameters(task: Task, mesh: Mesh) -> tuple[Params, Params]:
     return jax.device_put((trained, frozen), (fsdp_shardings(trained, mesh), fsdp_shardings(frozen, mesh)))
 
 
-def random_batch(options: Options, mesh: Mesh) -> AnyDeviceBatch:
+def random_batch(options: Options, mesh: Mesh) -> Clips[jax.Array]:
     """Noise with the shapes of clips, a face in the middle of every frame."""
     (height, width), (h, w), (b, f) = options.size, options.latent_size, (options.batch, options.frames)
     keys = iter(jax.random.split(jax.random.key(1), 5))
@@ -139,21 +139,18 @@ def random_batch(options: Options, mesh: Mesh) -> AnyDeviceBatch:
     identity = normal(b, options.model.face_encoder.id_embedding_dim)
     if options.encoded:
         channels = 2 * options.model.vae.latent_channels
-        batch = DeviceEncodedBatch(
+        images = Moments(
             normal(b, f, h, w, channels).astype(jnp.float16),
             normal(b, h, w, channels).astype(jnp.float16),
             normal(b, options.model.unet.cross_attention_dim),
-            poses,
-            masks,
-            identity,
         )
     else:
-        batch = DeviceBatch(pixels(b, f), poses, masks, pixels(b), identity)
-    return jax.device_put(batch, batch_sharding(mesh))
+        images = Pixels(pixels(b, f), pixels(b))
+    return jax.device_put(Clips(images, poses, masks, identity), batch_sharding(mesh))
 
 
 def time_steps(
-    step: Callable[..., Any], state: TrainState, frozen: Params, batch: AnyDeviceBatch, steps: int
+    step: Callable[..., Any], state: TrainState, frozen: Params, batch: Clips[jax.Array], steps: int
 ) -> list[float]:
     """Seconds from the end of each step to the end of the next, each handed over while the one before runs."""
     ends, losses = [], []

@@ -1,61 +1,13 @@
 """What the loader reads training videos from: the interface of every kind of data set."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from stableanimator_jax.data.batches import AnyBatch, Batch, at_latents
-
-
-@runtime_checkable
-class ChosenClip(Protocol):
-    """What was read of a clip for one training sample: the frames to denoise and, as the last one, the reference."""
-
-    def batch(self, name: str, *, mirrored: bool) -> AnyBatch:
-        """As a batch of one row.
-
-        Args:
-            name: of the clip.
-            mirrored: exchange left and right.
-        """
-        ...
-
-
-class Annotations(NamedTuple):
-    """What is known of chosen frames of a clip besides their pixels."""
-
-    poses: UInt8[np.ndarray, "k h w 3"]
-    """Drawn skeletons of the person in the frames, RGB on black."""
-    masks: Bool[np.ndarray, "k h w"]
-    """True inside the boxes of the faces; True all over in a frame where no face is known."""
-    embeddings: Float32[np.ndarray, "k 512"]
-    """Raw ArcFace embeddings, not normalised; zeros in a frame without a face."""
-
-
-class ClipFrames(NamedTuple):
-    """Chosen frames of a clip, all at the size of its bucket. A `ChosenClip`."""
-
-    frames: UInt8[np.ndarray, "k h w 3"]
-    """RGB, 0 to 255."""
-    poses: UInt8[np.ndarray, "k h w 3"]
-    """This and what follows: as in `Annotations`."""
-    masks: Bool[np.ndarray, "k h w"]
-    embeddings: Float32[np.ndarray, "k 512"]
-
-    def batch(self, name: str, *, mirrored: bool) -> Batch:
-        frames, poses, masks, embeddings = self
-        if mirrored:
-            frames, poses, masks = (x[:, :, ::-1] for x in (frames, poses, masks))
-        return Batch(
-            frames[None, :-1],
-            poses[None, :-1],
-            at_latents(masks)[None, :-1],
-            frames[None, -1],
-            embeddings[None, -1],
-            names=(name,),
-        )
+from stableanimator_jax.data.clips import PIXELS_PER_LATENT, Clips, Moments, Pixels
 
 
 @runtime_checkable
@@ -82,13 +34,56 @@ class Clip(Protocol):
         """Which frames have an embedding, and so can be the reference."""
         ...
 
-    def read(self, indices: Sequence[int]) -> ChosenClip:
-        """Read these frames, counted from 0, in this order, repeated ones too.
+    def read(self, indices: Sequence[int], *, mirrored: bool = False) -> Clips[np.ndarray]:
+        """Read frames as a batch of one row.
+
+        Args:
+            indices: from 0, in any order, repeated ones too; the last one is the reference.
+            mirrored: exchange left and right.
 
         Raises:
             InputError: a file cannot be read; names it.
         """
         ...
+
+
+class PixelClip(ABC):
+    """A `Clip` of which any part of any frame can be read by itself."""
+
+    name: str
+    length: int
+    size: tuple[int, int]
+    embeddings: Float32[np.ndarray, "length 512"]
+    """Raw ArcFace embeddings, not normalised; zeros in a frame without a face."""
+
+    @abstractmethod
+    def read_frames(self, indices: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
+        """RGB. Raises `InputError` where one cannot be read, as the others do."""
+
+    @abstractmethod
+    def read_poses(self, indices: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
+        """Drawn skeletons of the person in the frames, RGB on black."""
+
+    @abstractmethod
+    def read_masks(self, indices: Sequence[int]) -> Bool[np.ndarray, "k h w"]:
+        """True inside the boxes of the faces; True all over in a frame where no face is known."""
+
+    @property
+    def has_face(self) -> Bool[np.ndarray, "length"]:
+        return np.asarray(self.embeddings.any(axis=1))
+
+    def read(self, indices: Sequence[int], *, mirrored: bool = False) -> Clips[np.ndarray]:
+        frames = self.read_frames(indices)[:, :, :: -1 if mirrored else None]
+        return self.read_with(Pixels(frames[None, :-1], frames[None, -1]), indices, mirrored=mirrored)
+
+    def read_with(
+        self, images: Pixels[np.ndarray] | Moments[np.ndarray], indices: Sequence[int], *, mirrored: bool = False
+    ) -> Clips[np.ndarray]:
+        """As `read`, but with these images of the frames."""
+        seen = slice(None, None, -1 if mirrored else None)
+        poses, masks = (x[None, :-1, :, seen] for x in (self.read_poses(indices), self.read_masks(indices)))
+        masks = masks[:, :, ::PIXELS_PER_LATENT, ::PIXELS_PER_LATENT]  # exactly as torch's "nearest" resizes them
+        return Clips(images, poses, masks, self.embeddings[None, indices[-1]], names=(self.name,))
 
 
 @runtime_checkable

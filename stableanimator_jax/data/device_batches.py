@@ -3,42 +3,18 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float16, Float32, UInt8
+from jaxtyping import Array
 
-from stableanimator_jax.data.batches import AnyBatch, Batch
+from stableanimator_jax.data.clips import Clips
 from stableanimator_jax.data.loader import Loader
 from stableanimator_jax.parallel import place_local_rows
 
 
-class DeviceBatch(NamedTuple):
-    """The global batch of one step, its rows spread over the devices of all hosts. As `batches.Batch`."""
-
-    frames: UInt8[Array, "b f h w 3"]
-    poses: UInt8[Array, "b f h w 3"]
-    masks: Bool[Array, "b f h/8 w/8"]
-    reference: UInt8[Array, "b h w 3"]
-    id_embedding: Float32[Array, "b 512"]
-
-
-class DeviceEncodedBatch(NamedTuple):
-    """The same of clips encoded ahead. As `batches.EncodedClipBatch`."""
-
-    moments: Float16[Array, "b f h w 2c"]
-    condition_moments: Float16[Array, "b h w 2c"]
-    image_embedding: Float32[Array, "b d"]
-    poses: UInt8[Array, "b f H W 3"]
-    masks: Bool[Array, "b f h w"]
-    id_embedding: Float32[Array, "b 512"]
-
-
-AnyDeviceBatch = DeviceBatch | DeviceEncodedBatch
-
-
-class DeviceBatches(Iterator[AnyDeviceBatch]):
+class DeviceBatches(Iterator[Clips[Array]]):
     """A loader's batches as global arrays, some steps ahead. Close it, or use it in a `with` statement.
 
     One thread of its own reads and places, in order; the loader must not be used meanwhile.
@@ -53,9 +29,9 @@ class DeviceBatches(Iterator[AnyDeviceBatch]):
         self._loader, self._mesh, self._ahead = loader, mesh, ahead
         self._state = loader.state()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device-batches")
-        self._coming: deque[Future[tuple[AnyDeviceBatch, bytes]]] = deque()
+        self._coming: deque[Future[tuple[Clips[Array], bytes]]] = deque()
 
-    def __next__(self) -> AnyDeviceBatch:
+    def __next__(self) -> Clips[Array]:
         while len(self._coming) <= self._ahead:
             self._coming.append(self._thread.submit(self._fetch))
         batch, self._state = self._coming.popleft().result()
@@ -76,14 +52,12 @@ class DeviceBatches(Iterator[AnyDeviceBatch]):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _fetch(self) -> tuple[AnyDeviceBatch, bytes]:
-        batch: AnyBatch = next(self._loader)
+    def _fetch(self) -> tuple[Clips[Array], bytes]:
+        batch = next(self._loader)
         return place_batch(batch, self._mesh), self._loader.state()
 
 
-def place_batch(batch: AnyBatch, mesh: Mesh | None) -> AnyDeviceBatch:
-    """This host's rows as part of the global batch; see `DeviceBatches`."""
-    rows = batch[:-1]  # all but the names
-    placed = jax.device_put(rows) if mesh is None else place_local_rows(rows, mesh)
-    kind = DeviceBatch if isinstance(batch, Batch) else DeviceEncodedBatch
-    return kind(*placed)
+def place_batch(batch: Clips[np.ndarray], mesh: Mesh | None) -> Clips[Array]:
+    """This host's rows as part of the global batch, without names; see `DeviceBatches`."""
+    rows = batch._replace(names=())
+    return jax.device_put(rows) if mesh is None else place_local_rows(rows, mesh)

@@ -11,15 +11,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float16, Float32, UInt8
+from jaxtyping import Bool
 
 from stableanimator_jax.config import from_dict, read_json
-from stableanimator_jax.data.batches import PIXELS_PER_LATENT, EncodedClipBatch, at_latents
-from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClip, PreparedClips
-from stableanimator_jax.data.published_layout import PublishedClip, PublishedLayout, file_sizes
+from stableanimator_jax.data.clip_source import PixelClip
+from stableanimator_jax.data.clips import PIXELS_PER_LATENT, Clips, Moments
+from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClips
+from stableanimator_jax.data.published_layout import PublishedLayout, file_sizes
 from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import is_directory
 
@@ -62,40 +63,11 @@ class Encoding:
         )
 
 
-class EncodedFrames(NamedTuple):
-    """Chosen frames of a clip. A `ChosenClip`."""
-
-    moments: Float16[np.ndarray, "k h w 2c"]
-    """The VAE's posterior: mean, then log-variance; not scaled."""
-    condition_moments: Float16[np.ndarray, "k h w 2c"]
-    """The same with noise augmentation, as a reference has it."""
-    image_embeddings: Float32[np.ndarray, "k d"]
-    """CLIP's, projected, without noise."""
-    poses: UInt8[np.ndarray, "k H W 3"]
-    """This and what follows: as in `clip_source.Annotations`."""
-    masks: Bool[np.ndarray, "k H W"]
-    embeddings: Float32[np.ndarray, "k 512"]
-
-    def batch(self, name: str, *, mirrored: bool) -> EncodedClipBatch:
-        """As a batch of one row; what is encoded cannot be mirrored."""
-        if mirrored:
-            raise ValueError("the latents of a mirrored image are not the mirrored latents")
-        return EncodedClipBatch(
-            self.moments[None, :-1],
-            self.condition_moments[None, -1],
-            self.image_embeddings[None, -1],
-            self.poses[None, :-1],
-            at_latents(self.masks)[None, :-1],
-            self.embeddings[None, -1],
-            names=(name,),
-        )
-
-
 @dataclass(frozen=True)
 class EncodedClip:
     """One clip, as a `Clip`."""
 
-    clip: PreparedClip | PublishedClip
+    clip: PixelClip
     file: Path
     encoding: Encoding
 
@@ -115,19 +87,19 @@ class EncodedClip:
     def has_face(self) -> Bool[np.ndarray, "length"]:
         return self.clip.has_face
 
-    def read(self, indices: Sequence[int]) -> EncodedFrames:
+    def read(self, indices: Sequence[int], *, mirrored: bool = False) -> Clips[np.ndarray]:
         """Read these frames' numbers and decode their skeletons; their pixels are not decoded.
 
         Raises:
             InputError: a file cannot be read, or is not what its clip has become.
         """
-        frames = self._map()[list(indices)]
-        return EncodedFrames(
-            frames["moments"],
-            frames["condition_moments"],
-            frames["image_embedding"],
-            *self.clip.read_annotations(indices),
+        if mirrored:
+            raise ValueError("the latents of a mirrored image are not the mirrored latents")
+        rows = self._map()[list(indices)]
+        images = Moments(
+            rows["moments"][None, :-1], rows["condition_moments"][None, -1], rows["image_embedding"][None, -1]
         )
+        return self.clip.read_with(images, indices)
 
     def _map(self) -> np.ndarray:
         try:

@@ -21,12 +21,13 @@ from functools import cached_property
 from typing import Annotated, Any, NamedTuple
 
 import grain
+import jax
 import numpy as np
 from absl import flags
 
-from stableanimator_jax.data.batches import PIXELS_PER_LATENT, AnyBatch, joined
 from stableanimator_jax.data.clip_sampling import sample_frames
 from stableanimator_jax.data.clip_source import ClipSource
+from stableanimator_jax.data.clips import PIXELS_PER_LATENT, Clips, joined
 from stableanimator_jax.data.encoded import EncodedClips
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.limits import Above, AtLeast, Between, check_limits
@@ -103,7 +104,7 @@ LeftOut = dict[tuple[int, int], str]
 
 
 class _Read(NamedTuple):
-    batch: AnyBatch
+    batch: Clips[np.ndarray]
     left_out: tuple[tuple[int, int, str], ...]
 
 
@@ -133,7 +134,7 @@ class _ReadRows:
             f"of them be left out: {last}"
         )
 
-    def _read(self, row: Row, left_out: LeftOut) -> AnyBatch:
+    def _read(self, row: Row, left_out: LeftOut) -> Clips[np.ndarray]:
         for clip in self._choices(row):
             try:
                 return self._sample(row, clip)
@@ -150,7 +151,7 @@ class _ReadRows:
         rng = np.random.default_rng([self.config.seed, row.epoch, row.bucket, row.clip, 1])
         yield from (clip for clip in rng.permutation(len(self.buckets[row.bucket])).tolist() if clip != row.clip)
 
-    def _sample(self, row: Row, number: int) -> AnyBatch:
+    def _sample(self, row: Row, number: int) -> Clips[np.ndarray]:
         """A sample of a clip, in the place of the row's where it is another."""
         clip = self.buckets[row.bucket][number]
         # Of the clip and the epoch, not of the row's place: the same on any number of hosts, and after a restart.
@@ -160,14 +161,14 @@ class _ReadRows:
             clip.has_face, frames=self.config.frames, stride=self.config.stride, rng=rng, name=clip.name
         )
         mirrored = self.config.horizontal_flip and rng.random() < 0.5
-        batch = clip.read([*chosen.indices.tolist(), chosen.reference]).batch(clip.name, mirrored=mirrored)
-        for array in batch[:-1]:
+        batch = clip.read([*chosen.indices.tolist(), chosen.reference], mirrored=mirrored)
+        for array in jax.tree.leaves(batch):
             if isinstance(array, np.ndarray) and array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise InputError(f"clip {clip.name} has numbers that are not finite")
         return batch
 
 
-class Loader(Iterator[AnyBatch]):
+class Loader(Iterator[Clips[np.ndarray]]):
     """Endless batches of one host. Made by `make_loader`; close it, because it may hold processes."""
 
     def __init__(self, plan: grain.MapDataset[list[Row]], read: _ReadRows):
@@ -187,7 +188,7 @@ class Loader(Iterator[AnyBatch]):
         """Number of batches that came out so far, those before a restored state included."""
         return self._step
 
-    def __next__(self) -> AnyBatch:
+    def __next__(self) -> Clips[np.ndarray]:
         if self._batches is None:
             self._batches = iter(self._open())
         try:
@@ -206,11 +207,10 @@ class Loader(Iterator[AnyBatch]):
         if not self._here:
             # Shared memory is freed here and now. Kept until the program ends, it would be freed too late, with a
             # warning about a leak.
-            *arrays, names = batch
-            batch = type(batch)(*(np.array(a) for a in arrays), names=names)
+            batch = jax.tree.map(lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray) else leaf, batch)
         return batch
 
-    def batch_at(self, step: int) -> AnyBatch:
+    def batch_at(self, step: int) -> Clips[np.ndarray]:
         """The batch of any step, read now, here; where the loader is does not matter, and does not change."""
         read = self._plan.map(self._read)[step]
         assert read is not None  # nothing is filtered
@@ -275,7 +275,7 @@ class Loader(Iterator[AnyBatch]):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _noted(self, read: _Read) -> AnyBatch:
+    def _noted(self, read: _Read) -> Clips[np.ndarray]:
         self.left_out = self.left_out | {(bucket, clip): why for bucket, clip, why in read.left_out}
         return read.batch
 

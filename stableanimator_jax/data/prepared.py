@@ -14,7 +14,7 @@ from jaxtyping import Bool, UInt8
 
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, from_example
-from stableanimator_jax.data.clip_source import Annotations, ClipFrames
+from stableanimator_jax.data.clip_source import PixelClip
 from stableanimator_jax.errors import InputError, first_line, reason_of
 from stableanimator_jax.files import LFS_POINTER, is_lfs_pointer, require_utf8
 from stableanimator_jax.opencv import require_opencv
@@ -114,45 +114,29 @@ class _Records:
         return self._parser.parse_example(self._source[index])
 
 
-class PreparedClip:
-    """One clip, as a `Clip`."""
+class PreparedClip(PixelClip):
+    """One clip."""
 
     def __init__(self, record: ClipRecord, size: tuple[int, int]):
         self.record = record
-        self.size = size
-
-    @property
-    def name(self) -> str:
-        return self.record.name
-
-    @property
-    def length(self) -> int:
-        return len(self.record.frames)
-
-    @property
-    def has_face(self) -> Bool[np.ndarray, "length"]:
-        return np.asarray(self.record.embeddings.any(axis=1))
-
-    def read(self, indices: Sequence[int]) -> ClipFrames:
-        """Decode these frames. Raises `InputError` where one is damaged."""
-        return ClipFrames(self.read_frames(indices), *self.read_annotations(indices))
+        self.name, self.length, self.size = record.name, len(record.frames), size
+        self.embeddings = record.embeddings
 
     def read_frames(self, indices: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
-        """Their pixels alone. Raises `InputError` where one is damaged."""
         return self._decode(self.record.frames, indices)
 
-    def read_annotations(self, indices: Sequence[int]) -> Annotations:
-        """All but their pixels. Raises `InputError` where a skeleton is damaged."""
-        record, rows = self.record, [int(i) for i in indices]
-        poses = self._decode(record.poses, rows)
+    def read_poses(self, indices: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
+        return self._decode(self.record.poses, indices)
+
+    def read_masks(self, indices: Sequence[int]) -> Bool[np.ndarray, "k h w"]:
         width, height = self.size
-        masks = np.ones((len(rows), height, width), bool)
-        for mask, i in zip(masks, rows, strict=True):
-            if record.valid[i]:
-                left, top, right, bottom = record.boxes[i].astype(int)
+        masks = np.ones((len(indices), height, width), bool)
+        for mask, i in zip(masks, indices, strict=True):
+            if self.record.valid[i]:
+                left, top, right, bottom = self.record.boxes[i].astype(int)
                 mask[:] = False
                 mask[top : bottom + 1, left : right + 1] = True
-        return Annotations(poses, masks, record.embeddings[rows])
+        return masks
 
     def _decode(self, images: Sequence[bytes], indices: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
         try:

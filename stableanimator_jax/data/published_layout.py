@@ -17,7 +17,7 @@ from PIL import Image
 
 from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.data.clip_sampling import shortest_length
-from stableanimator_jax.data.clip_source import Annotations, ClipFrames
+from stableanimator_jax.data.clip_source import PixelClip
 from stableanimator_jax.data.images import BLACK, Filter, FitMode, fit, fit_aspect, image_size, load_image
 from stableanimator_jax.data.numbered import numbered_frames, numbered_images
 from stableanimator_jax.errors import InputError, first_line, reason_of
@@ -31,7 +31,7 @@ _ENDS = (b"IEND\xaeB`\x82", b"\xff\xd9")  # of a PNG and a JPEG: what was cut of
 
 
 @dataclass(frozen=True)
-class PublishedClip:
+class PublishedClip(PixelClip):
     """One folder. Its frames are fitted to `size` as they are read: see `PublishedLayout`."""
 
     name: str
@@ -41,33 +41,23 @@ class PublishedClip:
     fit: FitMode
 
     @cached_property
-    def embeddings(self) -> Float32[np.ndarray, "length 512"]:
+    def embeddings(self) -> Float32[np.ndarray, "length 512"]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Of every frame; zeros where there is no face. Raises `InputError` unless all numbers are finite."""
         embeddings = np.array(_open_embeddings(self.folder), np.float32)
         _require_finite(embeddings, self.folder)
         return embeddings
 
-    @property
-    def has_face(self) -> Bool[np.ndarray, "length"]:
-        return (self.embeddings != 0).any(axis=1)
-
-    def read(self, indices: Sequence[int]) -> ClipFrames:
-        return ClipFrames(self.read_frames(indices), *self.read_annotations(indices))
-
     def read_frames(self, indices: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
-        """Their pixels alone. Raises `InputError` where one cannot be read."""
         images = list(self.images().values())
         return np.stack([self._fitted(images[i], "frame", "lanczos") for i in indices])
 
-    def read_annotations(self, indices: Sequence[int]) -> Annotations:
-        """All but their pixels. Raises `InputError` where a file cannot be read."""
+    def read_poses(self, indices: Sequence[int]) -> UInt8[np.ndarray, "k h w 3"]:
         poses = list(numbered_frames(self.folder / "poses", "poses").values())
+        return np.stack([self._fitted(poses[i], "pose", "bicubic") for i in indices])
+
+    def read_masks(self, indices: Sequence[int]) -> Bool[np.ndarray, "k h w"]:
         masks = _masks(self.folder, self.images())
-        return Annotations(
-            poses=np.stack([self._fitted(poses[i], "pose", "bicubic") for i in indices]),
-            masks=np.stack([self._mask(masks[i]) for i in indices]),
-            embeddings=self.embeddings[list(indices)],
-        )
+        return np.stack([self._mask(masks[i]) for i in indices])
 
     def images(self) -> dict[int, Path]:
         """The files of all frames by their numbers. Raises `InputError` where there are none, or not all."""

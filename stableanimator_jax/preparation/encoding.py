@@ -20,6 +20,7 @@ from jaxtyping import Array, Float16, Float32, Int32, UInt8
 from tqdm import tqdm
 
 from stableanimator_jax.data.clip_format import bucket_size
+from stableanimator_jax.data.clip_source import PixelClip
 from stableanimator_jax.data.encoded import (
     ENCODED_FILE,
     Encoding,
@@ -31,8 +32,8 @@ from stableanimator_jax.data.encoded import (
     read_encoding,
     write_encoding,
 )
-from stableanimator_jax.data.prepared import PreparedClip, PreparedClips, read_dataset_file
-from stableanimator_jax.data.published_layout import PublishedClip, PublishedLayout
+from stableanimator_jax.data.prepared import PreparedClips, read_dataset_file
+from stableanimator_jax.data.published_layout import PublishedLayout
 from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import is_directory, replacing, require_file
 from stableanimator_jax.interrupts import check_interrupted
@@ -81,7 +82,7 @@ class EncodeResult:
 class _Chunk:
     """Frames of one clip; the last chunk's last frame is repeated up to the batch, so that all have one shape."""
 
-    clip: PreparedClip | PublishedClip
+    clip: PixelClip
     file: str
     frames: UInt8[np.ndarray, "n h w 3"]
     first: int

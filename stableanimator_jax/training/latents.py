@@ -7,13 +7,12 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, UInt8
 
-from stableanimator_jax.data.device_batches import AnyDeviceBatch, DeviceBatch
+from stableanimator_jax.data.clips import Moments, Pixels
 from stableanimator_jax.models.clip_input import clip_pixels
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.pixels import pixels
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.parallel import leading_shards, spread
-from stableanimator_jax.training.objective import EncodedBatch
 
 
 class EncodingNoise(NamedTuple):
@@ -27,24 +26,23 @@ class EncodingNoise(NamedTuple):
     """Of the reference's pixels. Clips encoded ahead have it in them: for these it counts for nothing."""
 
 
-def encode_batch(
-    vae: VAE, image_encoder: ImageEncoder, batch: DeviceBatch, noise: EncodingNoise, noise_augmentation: float
-) -> EncodedBatch:
-    """Latents and embeddings of clips of pixels.
+def encode(
+    vae: VAE,
+    image_encoder: ImageEncoder,
+    images: Pixels[Array],
+    augmentation: Float[Array, "b H W 3"],
+) -> Moments[Array]:
+    """What clips encoded ahead have already.
 
-    Latents are posterior samples, the frames' times the VAE's scaling factor, the reference's not, as published.
+    Args:
+        vae, image_encoder: the models.
+        images: the clips.
+        augmentation: noise that the VAE's copy of the references has, in pixels of [-1, 1].
     """
-    reference = pixels(batch.reference)
-    condition = jnp.concatenate(vae.encode(reference + noise_augmentation * noise.augmentation), axis=-1)
-    embedding = image_encoder(clip_pixels(reference))
-    return _sampled(vae, batch, frame_moments(vae, batch.frames), condition, embedding, noise)
-
-
-def from_moments(vae: VAE, batch: AnyDeviceBatch, noise: EncodingNoise) -> EncodedBatch:
-    """The same of clips that were encoded ahead."""
-    assert not isinstance(batch, DeviceBatch)
-    moments, condition = (m.astype(jnp.float32) for m in (batch.moments, batch.condition_moments))
-    return _sampled(vae, batch, moments, condition, batch.image_embedding, noise)
+    reference = pixels(images.reference)
+    condition = jnp.concatenate(vae.encode(reference + augmentation), axis=-1)
+    embedding = image_encoder(clip_pixels(reference)).astype(jnp.float32)
+    return Moments(frame_moments(vae, images.frames), condition, embedding)
 
 
 def frame_moments(vae: VAE, frames: UInt8[Array, "b f H W 3"]) -> Float[Array, "b f h w 2c"]:
@@ -62,24 +60,14 @@ def frame_moments(vae: VAE, frames: UInt8[Array, "b f H W 3"]) -> Float[Array, "
     return rearrange(jax.lax.map(encode, turns), "turn b shard h w c -> b (shard turn) h w c")
 
 
-def _sampled(
-    vae: VAE,
-    batch: AnyDeviceBatch,
-    moments: Float[Array, "b f h w 2c"],
-    condition_moments: Float[Array, "b h w 2c"],
-    image_embedding: Float[Array, "b d"],
-    noise: EncodingNoise,
-) -> EncodedBatch:
-    return EncodedBatch(
-        latents=_draw(moments, noise.posterior) * vae.config.scaling_factor,
-        condition_latents=_draw(condition_moments, noise.condition_posterior),
-        poses=pixels(batch.poses),
-        masks=batch.masks,
-        image_embedding=image_embedding.astype(jnp.float32),
-        id_embedding=batch.id_embedding,
-    )
+def sample(
+    vae: VAE, moments: Moments[Array], noise: EncodingNoise
+) -> tuple[Float[Array, "b f h w c"], Float[Array, "b h w c"]]:
+    """Posterior samples: the frames' times the VAE's scaling factor, the reference's not, as published."""
+    latents = _draw(moments.frames, noise.posterior) * vae.config.scaling_factor
+    return latents, _draw(moments.reference, noise.condition_posterior)
 
 
 def _draw(moments: Float[Array, "*batch 2c"], noise: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
-    mean, log_variance = jnp.split(moments, 2, axis=-1)
+    mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
     return mean + jnp.exp(0.5 * log_variance) * noise

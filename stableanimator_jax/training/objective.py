@@ -16,23 +16,6 @@ from stableanimator_jax.models.unet import UNet, predict_v
 from stableanimator_jax.sampling.guidance import dropped_at_random
 
 
-class EncodedBatch(NamedTuple):
-    """Clips as the trainable models see them: images are latents and embeddings already."""
-
-    latents: Float[Array, "b f h w c"]
-    """Posterior samples, multiplied by the VAE's scaling factor."""
-    condition_latents: Float[Array, "b h w c"]
-    """Posterior sample of the reference with noise augmentation; not scaled."""
-    poses: Float[Array, "b f H W 3"]
-    """Skeletons in [-1, 1]."""
-    masks: Bool[Array, "b f h w"]
-    """True inside the faces, at latent resolution."""
-    image_embedding: Float[Array, "b d"]
-    """CLIP's, of the reference."""
-    id_embedding: Float[Array, "b e"]
-    """Raw ArcFace embedding of the reference."""
-
-
 class Draws(NamedTuple):
     """The random part of a training step."""
 
@@ -55,13 +38,41 @@ class Error(NamedTuple):
     """Each clip's mean of it, with `1 + face_weight` inside the faces. What is minimised is their mean."""
 
 
-def denoising_error(
-    unet: UNet,
+def training_conditioning(
     pose_net: PoseNet,
     face_encoder: FaceEncoder,
-    batch: EncodedBatch,
-    draws: Draws,
+    *,
+    image_latents: Float[Array, "b h w c"],
+    image_embedding: Float[Array, "b d"],
+    id_embedding: Float[Array, "b e"],
+    poses: Float[Array, "b f H W 3"],
     added_time_ids: Float[Array, "3"],
+) -> Conditioning:
+    """What the UNet is told of clips before any of it is dropped.
+
+    Args:
+        pose_net, face_encoder: the models.
+        image_latents: the reference's with noise augmentation; not scaled.
+        image_embedding: CLIP's, of the reference.
+        id_embedding: ArcFace's of the reference, not normalised.
+        poses: skeletons in [-1, 1].
+        added_time_ids: fps - 1, motion bucket, noise augmentation; of all clips.
+    """
+    return Conditioning(
+        image_embedding=image_embedding,
+        face_tokens=face_encoder(id_embedding, image_embedding),
+        added_time_ids=jnp.broadcast_to(added_time_ids[None], (len(image_embedding), len(added_time_ids))),
+        image_latents=image_latents,
+        pose_features=pose_net(poses),
+    )
+
+
+def denoising_error(
+    unet: UNet,
+    latents: Float[Array, "b f h w c"],
+    masks: Bool[Array, "b f h w"],
+    conditioning: Conditioning,
+    draws: Draws,
     *,
     dropout: float = 0.1,
     face_weight: float = 1.0,
@@ -69,31 +80,21 @@ def denoising_error(
 ) -> Error:
     """Noise the clips, denoise them, and measure by how much that fails.
 
-    Conditions are dropped as `guidance.dropped_at_random` has it. Face tokens are computed from the undropped image
-    embedding.
-
     Args:
-        unet, pose_net, face_encoder: the models.
-        batch: the clips.
+        unet: the model.
+        latents: of the clips, multiplied by the VAE's scaling factor.
+        masks: true inside the faces.
+        conditioning: of the clips, from which `guidance.dropped_at_random` drops some.
         draws: the random part.
-        added_time_ids: fps - 1, motion bucket, noise augmentation.
         dropout: of the conditions; 0 is none.
         face_weight: how much more the inside of the faces counts; 0 is the ablation without masks.
         remat: compute the UNet's blocks once more in the backward pass rather than keep what is inside them.
     """
-    b = len(batch.latents)
-    sigma = draws.sigma.reshape(b, 1, 1, 1, 1)
-    noisy = batch.latents + sigma * draws.noise
-    conditioning = Conditioning(
-        image_embedding=batch.image_embedding,
-        face_tokens=face_encoder(batch.id_embedding, batch.image_embedding),
-        added_time_ids=jnp.broadcast_to(added_time_ids[None], (b, len(added_time_ids))),
-        image_latents=batch.condition_latents,
-        pose_features=pose_net(batch.poses),
-    )
-    conditioning = dropped_at_random(conditioning, draws.dropout, dropout)
-    prediction = predict_v(unet, noisy, draws.sigma, conditioning, remat=remat)
+    sigma = draws.sigma.reshape(-1, 1, 1, 1, 1)
+    noisy = latents + sigma * draws.noise
+    kept = dropped_at_random(conditioning, draws.dropout, dropout)
+    prediction = predict_v(unet, noisy, draws.sigma, kept, remat=remat)
     denoised = diffusion.denoised(prediction, noisy, sigma)
-    squared = diffusion.loss_weight(sigma) * jnp.square(denoised - batch.latents)
-    inside = batch.masks.astype(jnp.float32)[..., None]
+    squared = diffusion.loss_weight(sigma) * jnp.square(denoised - latents)
+    inside = masks.astype(jnp.float32)[..., None]
     return Error(prediction, squared, (squared * (1 + face_weight * inside)).mean(axis=(1, 2, 3, 4)))

@@ -11,12 +11,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
 from stableanimator_jax import diffusion
-from stableanimator_jax.data.device_batches import AnyDeviceBatch, DeviceBatch
+from stableanimator_jax.data.clips import Clips, Pixels
 from stableanimator_jax.models.functional import Blueprint
+from stableanimator_jax.models.pixels import pixels
 from stableanimator_jax.parallel import fsdp_shardings
 from stableanimator_jax.training.config import ObjectiveConfig, TrainableConfig
-from stableanimator_jax.training.latents import EncodingNoise, encode_batch, from_moments
-from stableanimator_jax.training.objective import Draws, denoising_error
+from stableanimator_jax.training.latents import EncodingNoise, encode, sample
+from stableanimator_jax.training.objective import Draws, denoising_error, training_conditioning
 from stableanimator_jax.training.state import TrainState
 from stableanimator_jax.training.trainable import Params, assemble
 
@@ -52,7 +53,7 @@ class Task:
     ema_decay: float = 0.0
 
 
-Step = Callable[[TrainState, Params, AnyDeviceBatch], tuple[TrainState, Metrics, Float[Array, ""]]]
+Step = Callable[[TrainState, Params, Clips[Array]], tuple[TrainState, Metrics, Float[Array, ""]]]
 
 
 def make_step(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -> Step:
@@ -61,12 +62,12 @@ def make_step(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -
     To be jitted with the state donated, under `jax.set_mesh(mesh)`.
     """
 
-    def step(state: TrainState, frozen: Params, batch: AnyDeviceBatch) -> tuple[TrainState, Metrics, Float[Array, ""]]:
+    def step(state: TrainState, frozen: Params, batch: Clips[Array]) -> tuple[TrainState, Metrics, Float[Array, ""]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         latents = latent_shape(task, batch)
         noise, draws = encoding_noise(key, latents, batch), training_draws(key, latents)
 
-        def loss(params: Params, part: tuple[AnyDeviceBatch, EncodingNoise, Draws]) -> tuple[Array, Metrics]:
+        def loss(params: Params, part: tuple[Clips[Array], EncodingNoise, Draws]) -> tuple[Array, Metrics]:
             metrics = clip_errors(task, params, frozen, *part, dropout=task.objective.dropout)
             return metrics.loss / metrics.clips, metrics
 
@@ -90,16 +91,16 @@ def make_step(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -
     return step
 
 
-def latent_shape(task: Task, batch: AnyDeviceBatch) -> tuple[int, ...]:
+def latent_shape(task: Task, batch: Clips[Array]) -> tuple[int, ...]:
     """[b, f, h, w, c] of a batch's latents."""
     return (*batch.masks.shape, task.blueprints["vae"].config.latent_channels)
 
 
-def encoding_noise(key: Array, latents: tuple[int, ...], batch: AnyDeviceBatch) -> EncodingNoise:
+def encoding_noise(key: Array, latents: tuple[int, ...], batch: Clips[Array]) -> EncodingNoise:
     """Drawn for the whole batch at once: the same however devices and parts share it."""
     b, _, h, w, c = latents
     keys = jax.random.split(jax.random.fold_in(key, 0), 3)
-    augmentation = batch.reference.shape if isinstance(batch, DeviceBatch) else (b, 1, 1, 3)
+    augmentation = batch.images.reference.shape if isinstance(batch.images, Pixels) else (b, 1, 1, 3)
     return EncodingNoise(
         jax.random.normal(keys[0], latents, jnp.float32),
         jax.random.normal(keys[1], (b, h, w, c), jnp.float32),
@@ -122,7 +123,7 @@ def clip_errors(
     task: Task,
     params: Params,
     frozen: Params,
-    batch: AnyDeviceBatch,
+    batch: Clips[Array],
     noise: EncodingNoise,
     draws: Draws,
     *,
@@ -130,23 +131,31 @@ def clip_errors(
 ) -> Metrics:
     """Encode a batch, noise it, denoise it, and measure. Differentiable by `params`."""
     models = {name: model.module() for name, model in assemble(task.blueprints, params, frozen, task.trainable).items()}
-    if isinstance(batch, DeviceBatch):
-        strength = task.objective.noise_augmentation
-        encoded = encode_batch(models["vae"], models["image_encoder"], batch, noise, strength)
-    else:
-        encoded = from_moments(models["vae"], batch, noise)
-    error = denoising_error(
-        models["unet"],
+    moments = batch.images
+    if isinstance(moments, Pixels):
+        augmentation = task.objective.noise_augmentation * noise.augmentation
+        moments = encode(models["vae"], models["image_encoder"], moments, augmentation)
+    latents, image_latents = sample(models["vae"], moments, noise)
+    conditioning = training_conditioning(
         models["pose_net"],
         models["face_encoder"],
-        encoded,
+        image_latents=image_latents,
+        image_embedding=moments.image_embedding,
+        id_embedding=batch.id_embedding,
+        poses=pixels(batch.poses),
+        added_time_ids=jnp.asarray(task.objective.added_time_ids, jnp.float32),
+    )
+    error = denoising_error(
+        models["unet"],
+        latents,
+        batch.masks,
+        conditioning,
         draws,
-        jnp.asarray(task.objective.added_time_ids, jnp.float32),
         dropout=dropout,
         face_weight=task.objective.face_weight,
         remat=task.remat,
     )
-    inside = jnp.broadcast_to(encoded.masks[..., None].astype(jnp.float32), error.squared.shape)
+    inside = jnp.broadcast_to(batch.masks[..., None].astype(jnp.float32), error.squared.shape)
     band = jax.nn.one_hot(jnp.searchsorted(jnp.asarray(BANDS), draws.sigma), len(BANDS) + 1, dtype=jnp.float32)
     return Metrics(
         loss=error.losses.sum(),

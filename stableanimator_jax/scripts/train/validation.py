@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
 from stableanimator_jax import diffusion
 from stableanimator_jax.config import StableAnimatorConfig
-from stableanimator_jax.data.batches import Batch
-from stableanimator_jax.data.device_batches import AnyDeviceBatch, place_batch
+from stableanimator_jax.data.clips import Clips, Pixels
+from stableanimator_jax.data.device_batches import place_batch
 from stableanimator_jax.data.loader import Loader
 from stableanimator_jax.data.video import open_writer
 from stableanimator_jax.files import replacing
@@ -93,9 +93,10 @@ class Validation:
             names = ("unet", "pose_net", "vae", "image_encoder", "face_encoder")
             animator = Animator(self.model, **{name: models[name] for name in names})
             for number in range(self.config.videos):
-                clip = cast(Batch, self.pixels.batch_at(number))
+                clip = self.pixels.batch_at(number)
+                pixels = cast(Pixels[np.ndarray], clip.images)
                 name = f"{number}_{_file_name(clip.names[0])}"
-                made, sheet = self._animate(animator, clip, check)
+                made, sheet = self._animate(animator, pixels.reference[0], clip, check)
                 fps = self.task.objective.fps
                 # Replacing what the run left there before it went back to an earlier step.
                 with open_writer(directory / f"{name}.mp4", *made.shape[2:0:-1], fps=fps, overwrite=True) as video:
@@ -105,14 +106,14 @@ class Validation:
                     sheet.save(path)
                 sheets[f"validation/{number}"] = np.asarray(sheet.image())
                 if "arcface" in models:
-                    similarities[name] = face_similarities(models["arcface"], made, clip.frames[0], clip.masks[0])
+                    similarities[name] = face_similarities(models["arcface"], made, pixels.frames[0], clip.masks[0])
             with replacing(directory / "csim.json") as path:
                 path.write_text(json.dumps(similarities, indent=1) + "\n", encoding="utf-8")
         wait_for_all()
         found = [value for values in similarities.values() for value in values]
         return {"csim": float(np.mean(found))} if found else {}, sheets
 
-    def _measured(self, params: Params, frozen: Params, batch: AnyDeviceBatch, *rest: Any) -> Metrics:
+    def _measured(self, params: Params, frozen: Params, batch: Clips[Array], *rest: Any) -> Metrics:
         size = batch.masks.shape
         with jax.set_mesh(self.mesh):
             if size not in self._programs:
@@ -128,9 +129,7 @@ class Validation:
     def _measure(self) -> Any:
         """Sums over one batch at one noise level."""
 
-        def measure(
-            params: Params, frozen: Params, batch: AnyDeviceBatch, key: Array, first: Array, u: Array
-        ) -> Metrics:
+        def measure(params: Params, frozen: Params, batch: Clips[Array], key: Array, first: Array, u: Array) -> Metrics:
             b = len(batch.masks)
             one = jax.tree.map(lambda rows: rows[:1], batch)
             latents = latent_shape(self.task, one)
@@ -148,7 +147,13 @@ class Validation:
 
         return jax.jit(measure)
 
-    def _animate(self, animator: Animator, clip: Batch, check: Callable[[], None]) -> tuple[np.ndarray, ContactSheet]:
+    def _animate(
+        self,
+        animator: Animator,
+        reference: UInt8[np.ndarray, "H W 3"],
+        clip: Clips[np.ndarray],
+        check: Callable[[], None],
+    ) -> tuple[np.ndarray, ContactSheet]:
         objective = self.task.objective
         poses = clip.poses[0]
         sampling = SamplingConfig(
@@ -162,9 +167,9 @@ class Validation:
             motion_bucket=objective.motion_bucket,
             seed=_SEED,
         )
-        sheet = ContactSheet(clip.reference[0], poses)
+        sheet = ContactSheet(reference, poses)
         made = animator.animate(
-            clip.reference[0],
+            reference,
             poses,
             id_embedding=clip.id_embedding[0],
             sampling=sampling,
