@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stableanimator_jax.data.clip_source import ClipFrames
+from stableanimator_jax.data.clip_source import PixelClip
 from stableanimator_jax.errors import InputError
 
 
 @dataclass(frozen=True)
-class SyntheticClip:
+class SyntheticClip(PixelClip):
     number: int
     length: int
     size: tuple[int, int]
@@ -21,19 +21,24 @@ class SyntheticClip:
         return f"{self.size[0]}x{self.size[1]}-{self.number}"
 
     @property
-    def has_face(self) -> np.ndarray:
-        return np.arange(self.length) % 3 != 0
+    def embeddings(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleVariableOverride]
+        numbers = np.arange(self.length, dtype=np.float32)
+        embeddings = np.where(numbers % 3 == 0, 0, numbers)[:, None] * np.ones(512, np.float32)
+        return embeddings if self.finite else np.full_like(embeddings, np.nan)
 
-    def read(self, indices: Sequence[int]) -> ClipFrames:
+    def read_frames(self, indices: Sequence[int]) -> np.ndarray:
         width, height = self.size
         frames = np.zeros((len(indices), height, width, 3), np.uint8)
         frames[..., 0], frames[..., 1] = self.number, np.array(indices)[:, None, None]
         frames[..., 2] = np.arange(width)
+        return frames
+
+    def read_poses(self, indices: Sequence[int]) -> np.ndarray:
+        return 255 - self.read_frames(indices)
+
+    def read_masks(self, indices: Sequence[int]) -> np.ndarray:
         rng = np.random.default_rng(self.number)
-        masks = rng.random((self.length, height, width)) < 0.5
-        embeddings = np.arange(self.length, dtype=np.float32)[:, None] * self.has_face[:, None] * np.ones(512)
-        embeddings = embeddings if self.finite else np.full_like(embeddings, np.nan)
-        return ClipFrames(frames, 255 - frames, masks[list(indices)], embeddings[list(indices)].astype(np.float32))
+        return (rng.random((self.length, *self.size[::-1])) < 0.5)[list(indices)]
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from stableanimator_jax.data.batches import Batch, EncodedClipBatch, joined
-from stableanimator_jax.data.device_batches import DeviceBatches, DeviceEncodedBatch
+from stableanimator_jax.data.clips import Clips, Moments, Pixels, joined
+from stableanimator_jax.data.device_batches import DeviceBatches
 from stableanimator_jax.data.encoded import ENCODED_FILE, EncodedClips, clip_files, encoded_folder, write_encoding
 from stableanimator_jax.data.loader import LoaderConfig, make_loader
 from stableanimator_jax.data.published_layout import PublishedClip, PublishedLayout
@@ -51,17 +51,18 @@ def copy(made, tmp_path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "data"))
 
 
-def require_same(found: EncodedClipBatch, wanted: Batch) -> None:
+def require_same(found: Clips[np.ndarray], wanted: Clips[np.ndarray]) -> None:
     """The same frames of the same clips."""
-    assert isinstance(found, EncodedClipBatch)
+    images, shown = found.images, wanted.images
+    assert isinstance(images, Moments)
+    assert isinstance(shown, Pixels)
     assert found.names == wanted.names
-    np.testing.assert_array_equal(found.moments, moments(wanted.frames))
-    np.testing.assert_array_equal(found.condition_moments, moments(wanted.reference) + 1)
-    np.testing.assert_array_equal(found.image_embedding, embedding(wanted.reference))
+    np.testing.assert_array_equal(images.frames, moments(shown.frames))
+    np.testing.assert_array_equal(images.reference, moments(shown.reference) + 1)
+    np.testing.assert_array_equal(images.image_embedding, embedding(shown.reference))
     for name in ("poses", "masks", "id_embedding"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
-    types = [found.moments.dtype, found.condition_moments.dtype, found.image_embedding.dtype, found.masks.dtype]
-    assert types == [np.float16, np.float16, np.float32, bool]
+    assert [x.dtype for x in (*images, found.masks)] == [np.float16, np.float16, np.float32, bool]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -69,8 +70,6 @@ def test_batches_are_those_of_the_pixels(made, workers):
     config = replace(CONFIG, workers=workers)
     with make_loader(sources(made), CONFIG) as pixels, make_loader(encoded(made), config) as loader:
         for found, wanted in islice(zip(loader, pixels, strict=True), 7):
-            assert isinstance(found, EncodedClipBatch)
-            assert isinstance(wanted, Batch)
             require_same(found, wanted)
 
 
@@ -96,8 +95,8 @@ def test_they_go_to_the_devices(made):
     wanted = loader.batch_at(0)
     with DeviceBatches(loader, None) as batches:
         placed = next(batches)
-    assert isinstance(placed, DeviceEncodedBatch)
-    for x, y in zip(placed, wanted[:-1], strict=True):
+    assert isinstance(placed.images, Moments)
+    for x, y in zip(*map(jax.tree.leaves, (placed, wanted._replace(names=()))), strict=True):
         assert isinstance(x, jax.Array)
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(x, y)
@@ -107,9 +106,8 @@ def test_chosen_frames_in_any_order(made):
     source = encoded(made)[0]
     clip = pickle.loads(pickle.dumps(source))[1]
     assert (clip.name, clip.length, clip.size, len(source)) == ("1", 11, (24, 16), 3)
-    found, pixels = clip.read([9, 2, 2]), sources(made)[0][1].read([9, 2, 2])
-    np.testing.assert_array_equal(found.moments, moments(pixels.frames))
-    np.testing.assert_array_equal(found.embeddings, pixels.embeddings)
+    for indices in ([9, 2, 2], [2, 2, 9]):
+        require_same(clip.read(indices), sources(made)[0][1].read(indices))
     np.testing.assert_array_equal(clip.has_face, np.arange(11) > 0)
 
 
@@ -174,4 +172,4 @@ def test_what_is_refused_at_once(copy, case):
 def test_a_damaged_file_is_named(copy, change, message):
     change(first_file(copy))
     with pytest.raises(InputError, match=message):
-        encoded(copy)[0][0].read([1])
+        encoded(copy)[0][0].read([0, 1])

@@ -5,11 +5,12 @@ from collections import Counter
 from dataclasses import replace
 from itertools import islice
 
+import jax
 import numpy as np
 import pytest
 
-from stableanimator_jax.data.batches import Batch
 from stableanimator_jax.data.clip_sampling import sample_frames
+from stableanimator_jax.data.clips import Clips, joined
 from stableanimator_jax.data.loader import LoaderConfig, make_loader, make_plan
 from stableanimator_jax.errors import InputError
 from tests.data.synthetic_clips import SyntheticClips
@@ -18,37 +19,40 @@ CONFIG = LoaderConfig(seed=7, batch_size=4, frames=5, stride=3)
 WIDE, TALL = SyntheticClips(11), SyntheticClips(5, size=(16, 32))
 
 
-def batches(count: int, buckets=(WIDE,), config: LoaderConfig = CONFIG, **where: int) -> list[Batch]:
+def batches(count: int, buckets=(WIDE,), config: LoaderConfig = CONFIG, **where: int) -> list[Clips[np.ndarray]]:
     with make_loader(buckets, config, **where) as loader:
         return list(islice(loader, count))
 
 
-def require_equal(found: list[Batch], wanted: list[Batch]) -> None:
+def require_equal(found: list[Clips[np.ndarray]], wanted: list[Clips[np.ndarray]]) -> None:
     assert len(found) == len(wanted)
     for a, b in zip(found, wanted, strict=True):
-        assert a.names == b.names
-        for x, y in zip(a[:-1], b[:-1], strict=True):
-            assert x.dtype == y.dtype
-            np.testing.assert_array_equal(x, y)
+        jax.tree.map(require_same, a, b)
+
+
+def require_same(x: np.ndarray | str, y: np.ndarray | str) -> None:
+    assert type(x) is type(y)
+    assert np.asarray(x).dtype == np.asarray(y).dtype
+    np.testing.assert_array_equal(x, y)
 
 
 def test_a_batch_holds_what_the_clips_have():
     for batch in batches(3, (TALL,)):
-        assert batch.frames.shape == batch.poses.shape == (4, 5, 32, 16, 3)
-        assert batch.frames.dtype == batch.poses.dtype == batch.reference.dtype == np.uint8
+        assert batch.images.frames.shape == batch.poses.shape == (4, 5, 32, 16, 3)
+        assert batch.images.frames.dtype == batch.poses.dtype == batch.images.reference.dtype == np.uint8
         assert (batch.masks.shape, batch.masks.dtype) == ((4, 5, 4, 2), bool)
-        assert batch.reference.shape == (4, 32, 16, 3)
+        assert batch.images.reference.shape == (4, 32, 16, 3)
         assert (batch.id_embedding.shape, batch.id_embedding.dtype) == ((4, 512), np.float32)
         for row, name in enumerate(batch.names):
             number = int(name.removeprefix("16x32-"))
-            indices = batch.frames[row, :, 0, 0, 1]
+            indices = batch.images.frames[row, :, 0, 0, 1]
             np.testing.assert_array_equal(np.diff(indices), [3] * 4)
-            full = TALL[number].read(indices.tolist())
-            np.testing.assert_array_equal(batch.frames[row], full.frames)
-            np.testing.assert_array_equal(batch.poses[row], full.poses)
-            np.testing.assert_array_equal(batch.masks[row], full.masks[:, ::8, ::8])
-            reference = int(batch.reference[row, 0, 0, 1])
-            assert batch.reference[row, 0, 0, 0] == number
+            clip = TALL[number]
+            np.testing.assert_array_equal(batch.images.frames[row], clip.read_frames(indices))
+            np.testing.assert_array_equal(batch.poses[row], clip.read_poses(indices))
+            np.testing.assert_array_equal(batch.masks[row], clip.read_masks(indices)[:, ::8, ::8])
+            reference = int(batch.images.reference[row, 0, 0, 1])
+            assert batch.images.reference[row, 0, 0, 0] == number
             assert reference not in indices
             assert reference % 3
             assert (batch.id_embedding[row] == reference).all()
@@ -76,16 +80,12 @@ def test_every_clip_comes_exactly_once_an_epoch_over_all_hosts(hosts):
 def test_several_hosts_together_have_the_batch_of_one(hosts):
     alone = batches(9, (WIDE, TALL))
     found = [batches(9, (WIDE, TALL), host=host, hosts=hosts) for host in range(hosts)]
-    joined = []
-    for rows in zip(*found, strict=True):
-        *arrays, names = zip(*rows, strict=True)
-        joined.append(Batch._make([*(np.concatenate(a) for a in arrays), sum(names, ())]))
-    require_equal(joined, alone)
+    require_equal([joined(rows) for rows in zip(*found, strict=True)], alone)
 
 
 def test_every_batch_is_of_one_bucket_the_same_on_every_host_in_proportion():
     found = [batches(64, (WIDE, TALL), host=host, hosts=2) for host in range(2)]
-    shapes = [[b.frames.shape[2:4] for b in host] for host in found]
+    shapes = [[b.images.frames.shape[2:4] for b in host] for host in found]
     assert shapes[0] == shapes[1]
     assert Counter(shapes[0]) == {(16, 24): 44, (32, 16): 20}  # 11 and 5 clips
     for step in range(8, 65):  # evenly, not all of one first
@@ -99,7 +99,7 @@ def test_every_batch_is_of_one_bucket_the_same_on_every_host_in_proportion():
 
 def test_proportions_can_be_set():
     config = replace(CONFIG, proportions=(1.0, 3.0))
-    found = Counter(b.frames.shape[2:4] for b in batches(40, (WIDE, TALL), config))
+    found = Counter(b.images.frames.shape[2:4] for b in batches(40, (WIDE, TALL), config))
     assert found == {(16, 24): 10, (32, 16): 30}
 
 
@@ -185,7 +185,7 @@ def test_another_seed_is_another_order():
 def test_a_clip_shows_other_frames_in_the_next_epoch():
     starts: dict[str, set[int]] = {}
     for batch in batches(22):  # 8 epochs
-        for name, frames in zip(batch.names, batch.frames, strict=True):
+        for name, frames in zip(batch.names, batch.images.frames, strict=True):
             starts.setdefault(name, set()).add(int(frames[0, 0, 0, 1]))
     assert min(len(s) for s in starts.values()) > 2
 
@@ -197,14 +197,18 @@ def test_mirrored_clips_are_mirrored_throughout():
         assert a.names == b.names
         np.testing.assert_array_equal(a.id_embedding, b.id_embedding)
         for row, name in enumerate(a.names):
-            if np.array_equal(a.frames[row], b.frames[row]):
+            if np.array_equal(a.images.frames[row], b.images.frames[row]):
                 np.testing.assert_array_equal(a.masks[row], b.masks[row])
                 continue
             flips += 1
-            for x, y in ((a.frames, b.frames), (a.poses, b.poses), (a.reference, b.reference)):
+            for x, y in (
+                (a.images.frames, b.images.frames),
+                (a.poses, b.poses),
+                (a.images.reference, b.images.reference),
+            ):
                 np.testing.assert_array_equal(x[row][..., ::-1, :], y[row])
             number = int(name.partition("-")[2])
-            masks = WIDE[number].read(a.frames[row, :, 0, 0, 1].tolist()).masks
+            masks = WIDE[number].read_masks(a.images.frames[row, :, 0, 0, 1])
             np.testing.assert_array_equal(masks[:, ::8, ::-8], b.masks[row])
     assert 8 < flips < 24  # of 32
 
@@ -261,7 +265,7 @@ def test_frames_do_not_depend_on_where_a_row_is():
     number = int(batch.names[0].partition("-")[2])
     rng = np.random.default_rng([7, 0, 0, number])
     wanted = sample_frames(WIDE[number].has_face, frames=5, stride=3, rng=rng, name="")
-    np.testing.assert_array_equal(batch.frames[0, :, 0, 0, 1], wanted.indices)
+    np.testing.assert_array_equal(batch.images.frames[0, :, 0, 0, 1], wanted.indices)
 
 
 DAMAGED = SyntheticClips(11, unreadable=(3,), not_finite=(8,))
@@ -278,7 +282,7 @@ def test_a_damaged_clip_is_left_out_and_another_comes_in_its_place(workers):
         for row, name in enumerate(wanted.names):
             if name not in ("24x16-3", "24x16-8"):  # everything else is as it would have been
                 assert batch.names[row] == name
-                np.testing.assert_array_equal(batch.frames[row], wanted.frames[row])
+                np.testing.assert_array_equal(batch.images.frames[row], wanted.images.frames[row])
             else:
                 assert batch.names[row] not in ("24x16-3", "24x16-8")
     places = {
@@ -296,7 +300,9 @@ def test_what_comes_in_the_place_of_a_damaged_clip_is_the_same_on_any_number_of_
     hosts = [batches(9, (DAMAGED,), config, host=host, hosts=2) for host in range(2)]
     for step, rows in enumerate(zip(*hosts, strict=True)):
         assert rows[0].names + rows[1].names == alone[step].names
-        np.testing.assert_array_equal(np.concatenate([rows[0].frames, rows[1].frames]), alone[step].frames)
+        np.testing.assert_array_equal(
+            np.concatenate([rows[0].images.frames, rows[1].images.frames]), alone[step].images.frames
+        )
     with make_loader((DAMAGED,), config) as loader:
         list(islice(loader, 4))
         state = loader.state()

@@ -34,29 +34,32 @@ def test_frames_at_the_buckets_size_are_the_files(folder):
     clip = clips[0]
     assert (clip.name, clip.length, clip.size) == ("rec/a", 6, SIZE)
     np.testing.assert_array_equal(clip.has_face, [False] + [True] * 5)
-    found = clip.read([5, 0, 5])
-    for i, number in enumerate([5, 0, 5]):
-        np.testing.assert_array_equal(found.frames[i], image_of(folder, "images", number))
-        np.testing.assert_array_equal(found.poses[i], image_of(folder, "poses", number))
-        np.testing.assert_array_equal(found.masks[i], image_of(folder, "faces", number) > 0)
-        np.testing.assert_array_equal(found.embeddings[i], np.full(512, number))
-    assert (found.masks.dtype, found.embeddings.dtype) == (bool, np.float32)
+    found, masks = clip.read([5, 0, 5]), clip.read_masks([5, 0])
+    for i, number in enumerate([5, 0]):
+        np.testing.assert_array_equal(found.images.frames[0, i], image_of(folder, "images", number))
+        np.testing.assert_array_equal(found.poses[0, i], image_of(folder, "poses", number))
+        np.testing.assert_array_equal(masks[i], image_of(folder, "faces", number) > 0)
+    np.testing.assert_array_equal(found.masks[0], masks[:, ::8, ::8])
+    np.testing.assert_array_equal(found.images.reference[0], image_of(folder, "images", 5))
+    np.testing.assert_array_equal(found.id_embedding, np.full((1, 512), 5))
+    assert (masks.dtype, found.id_embedding.dtype) == (bool, np.float32)
 
 
 @pytest.mark.parametrize("mode", ["crop", "pad"])
 def test_frames_of_another_size_are_fitted(folder, mode):
-    found = opened(folder, (16, 32), mode)[0].read([2])
+    clip = opened(folder, (16, 32), mode)[0]
     image, pose = image_of(folder, "images", 2), image_of(folder, "poses", 2)
-    np.testing.assert_array_equal(found.frames[0], fit(image, 16, 32, mode, filter="lanczos"))
-    np.testing.assert_array_equal(found.poses[0], fit(pose, 16, 32, mode, filter="bicubic"))
+    np.testing.assert_array_equal(clip.read_frames([2])[0], fit(image, 16, 32, mode, filter="lanczos"))
+    np.testing.assert_array_equal(clip.read_poses([2])[0], fit(pose, 16, 32, mode, filter="bicubic"))
     mask = np.repeat(image_of(folder, "faces", 2)[..., None], 3, -1)
     area = fit(mask, 16, 32, mode, filter="bicubic").mean() / 255
-    assert found.masks.shape == (1, 32, 16)
-    assert found.masks.mean() == pytest.approx(area, abs=0.03)
+    found = clip.read_masks([2])
+    assert found.shape == (1, 32, 16)
+    assert found.mean() == pytest.approx(area, abs=0.03)
 
 
 def test_a_mask_grows_by_the_nearest_pixel(folder):
-    found = opened(folder, (48, 32))[0].read([1]).masks[0]
+    found = opened(folder, (48, 32))[0].read_masks([1])[0]
     mask = image_of(folder, "faces", 1) > 0
     np.testing.assert_array_equal(found, mask.repeat(2, 0).repeat(2, 1))
 
@@ -64,21 +67,21 @@ def test_a_mask_grows_by_the_nearest_pixel(folder):
 def test_a_missing_mask_counts_as_white_all_over_and_so_does_a_white_one(folder):
     (folder / "faces" / "frame_3.png").unlink()
     save(folder / "faces" / "frame_4.png", np.full((16, 24), 255, np.uint8))
-    found = opened(folder, (16, 32), "pad")[0].read([2, 3, 4]).masks
+    found = opened(folder, (16, 32), "pad")[0].read_masks([2, 3, 4])
     assert found.all(axis=(1, 2)).tolist() == [False, True, True]
     for mask in (folder / "faces").iterdir():
         mask.unlink()
     (folder / "faces").rmdir()
-    assert opened(folder)[0].read([0, 5]).masks.all()
+    assert opened(folder)[0].read_masks([0, 5]).all()
 
 
 def test_numbers_may_begin_anywhere_and_have_zeros(tmp_path):
     make_folder(tmp_path / "rec" / "a", 5, first=9)
     (tmp_path / "rec" / "a" / "images" / "frame_9.png").rename(tmp_path / "rec" / "a" / "images" / "frame_0009.png")
     (tmp_path / "list.txt").write_text("rec/a\n")
-    found = opened(tmp_path / "rec" / "a")[0].read([1, 0])
-    np.testing.assert_array_equal(found.frames[0], image_of(tmp_path / "rec" / "a", "images", 10))
-    np.testing.assert_array_equal(found.masks[1], image_of(tmp_path / "rec" / "a", "faces", 9) > 0)
+    clip = opened(tmp_path / "rec" / "a")[0]
+    np.testing.assert_array_equal(clip.read_frames([1])[0], image_of(tmp_path / "rec" / "a", "images", 10))
+    np.testing.assert_array_equal(clip.read_masks([1, 0])[1], image_of(tmp_path / "rec" / "a", "faces", 9) > 0)
 
 
 def test_lists_may_hold_absolute_paths_empty_lines_and_a_byte_order_mark(folder, tmp_path):
@@ -95,14 +98,14 @@ def test_the_loader_trains_on_them(folder, tmp_path):
     with make_loader([opened(folder)], config) as loader:
         found = list(islice(loader, 2))
     assert [sorted(batch.names) for batch in found] == [["b", "rec/a"]] * 2
-    assert found[0].frames.shape == (2, 4, 16, 24, 3)
+    assert found[0].images.frames.shape == (2, 4, 16, 24, 3)
     assert (found[0].id_embedding[:, 0] > 0).all()
 
 
 def test_a_source_pickles_without_its_images(folder):
     clips = opened(folder)
     assert len(pickle.dumps(clips)) < 1000
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(clips))[0].read([1]).frames, clips[0].read([1]).frames)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(clips))[0].read_frames([1]), clips[0].read_frames([1]))
 
 
 def drop_image(folder: Path) -> None:
@@ -235,12 +238,12 @@ def test_what_shows_only_when_read_is_named_too(folder):
 
 def test_deep_embeddings_are_taken_as_float32(folder):
     np.save(folder / "embeddings.npy", np.full((6, 512), 0.1, np.float64))
-    assert opened(folder)[0].read([0]).embeddings.dtype == np.float32
+    assert opened(folder)[0].read([0, 1]).id_embedding.dtype == np.float32
 
 
 def test_masks_may_be_colour_images(folder):
     Image.open(folder / "faces" / "frame_1.png").convert("RGB").save(folder / "faces" / "frame_1.png")
-    np.testing.assert_array_equal(opened(folder)[0].read([1]).masks[0].sum(), 7 * 8)
+    np.testing.assert_array_equal(opened(folder)[0].read_masks([1])[0].sum(), 7 * 8)
 
 
 def cut_off(path: Path) -> None:
@@ -266,7 +269,7 @@ def test_a_damaged_folder_among_others_is_known_without_decoding(folder, tmp_pat
     assert str(folder / file) in clips.damaged[0]
     with pytest.raises(InputError, match=Path(file).name):
         _ = clips[0]
-    assert clips[1].read([0]).frames.shape == (1, 16, 24, 3)
+    assert clips[1].read_frames([0]).shape == (1, 16, 24, 3)
     with make_loader([clips], LoaderConfig(batch_size=2, frames=4, stride=1)) as loader:
         assert next(loader).names == ("b", "b")
         assert loader.left_out == {(0, 0): clips.damaged[0]}

@@ -13,7 +13,8 @@ import pytest
 
 import prepare_data
 from stableanimator_jax.config import StableAnimatorConfig
-from stableanimator_jax.data.device_batches import DeviceBatch, DeviceBatches
+from stableanimator_jax.data.clips import Clips, Moments, Pixels
+from stableanimator_jax.data.device_batches import DeviceBatches
 from stableanimator_jax.data.encoded import EncodedClips, clip_files, encoded_folder
 from stableanimator_jax.data.loader import LoaderConfig, make_loader
 from stableanimator_jax.data.prepared import PreparedClips
@@ -28,7 +29,7 @@ from stableanimator_jax.preparation import encoding
 from stableanimator_jax.preparation.dataset_writer import TRAIN, VALIDATION, write_dataset
 from stableanimator_jax.preparation.staging import StagedClip, write_clip
 from stableanimator_jax.scripts.cli import run_script
-from stableanimator_jax.training.latents import EncodingNoise, encode_batch, from_moments
+from stableanimator_jax.training.latents import EncodingNoise, encode, sample
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from stableanimator_jax.weights.fingerprint import fingerprint
 from stableanimator_jax.weights.opening import open_checkpoint
@@ -107,8 +108,7 @@ def test_training_on_them_is_training_on_pixels(encoded, made_by):
     source, full = open_checkpoint("embedded"), Precision(jnp.dtype("float32"), jnp.dtype("float32"))
     vae = source.load("vae", Blueprint(VAE, source.config.vae, full)).module()
     clip = source.load("image_encoder", Blueprint(ImageEncoder, source.config.image_encoder, full)).module()
-    from_pixels = jax.jit(functools.partial(encode_batch, vae, clip, noise_augmentation=0.02))
-    from_encoded = jax.jit(functools.partial(from_moments, vae))
+    from_pixels, draw = jax.jit(functools.partial(encode, vae, clip)), jax.jit(functools.partial(sample, vae))
     rng, channels = np.random.default_rng(0), source.config.vae.latent_channels
     seen = set()
     for clips in (sources(encoded)[0], sources(encoded)[3]):
@@ -117,31 +117,32 @@ def test_training_on_them_is_training_on_pixels(encoded, made_by):
         with DeviceBatches(pixel_loader, None) as pixels, DeviceBatches(loader, None) as ahead:
             for step in range(4):
                 batch, kept = next(pixels), next(ahead)
-                assert isinstance(batch, DeviceBatch)
+                assert isinstance(batch.images, Pixels)
+                assert isinstance(kept.images, Moments)
                 name, reference = frame_of(clips, pixel_loader.batch_at(step))
                 seen.add((name, reference))
                 key = jax.random.fold_in(jax.random.key(0), np.uint32(int(name[:8], 16)))
                 augmentation = jax.random.normal(jax.random.fold_in(key, reference), (1, 64, 64, 3))
                 shapes = ((1, 2, 8, 8, channels), (1, 8, 8, channels))
                 noise = EncodingNoise(*(rng.standard_normal(s, np.float32) for s in shapes), augmentation)
-                found, wanted = from_encoded(kept, noise), from_pixels(batch, noise)
+                moments = (kept.images, from_pixels(batch.images, 0.02 * augmentation))
+                found, wanted = ((*draw(some, noise), some.image_embedding) for some in moments)
                 # Half a unit in float16's last place of mean and log-variance, this one times the noise, which is up
                 # to 4; and float32's own rounding.
-                for field, tolerance in (("latents", 1e-3), ("condition_latents", 1e-3), ("image_embedding", 1e-4)):
-                    x, y = getattr(found, field), getattr(wanted, field)
+                for x, y, tolerance in zip(found, wanted, (1e-3, 1e-3, 1e-4), strict=True):
                     assert np.abs(y).max() > 0.1
-                    np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * float(np.abs(y).max()), err_msg=field)
+                    np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * float(np.abs(y).max()))
                 for field in ("poses", "masks", "id_embedding"):
-                    np.testing.assert_array_equal(getattr(found, field), getattr(wanted, field))
+                    np.testing.assert_array_equal(getattr(kept, field), getattr(batch, field))
     assert len(seen) > 4
 
 
-def frame_of(clips, batch) -> tuple[str, int]:
+def frame_of(clips, batch: Clips[np.ndarray]) -> tuple[str, int]:
     """The file and the frame that a batch's reference is, by its pixels."""
     names = [clips[i].name for i in range(len(clips))]
     index = names.index(batch.names[0])
     frames = clips[index].read_frames(range(clips[index].length))
-    (number,) = np.flatnonzero((frames == batch.reference[0]).all(axis=(1, 2, 3)))
+    (number,) = np.flatnonzero((frames == batch.images.reference[0]).all(axis=(1, 2, 3)))
     return clip_files(clips)[index], int(number)
 
 
@@ -149,8 +150,10 @@ def test_a_references_noise_is_seen(encoded, made_by):
     """Else the test above would hold without any."""
     for clips in sources(encoded):
         for index in range(len(clips)):
-            kept = EncodedClips(clips, **made_by)[index].read(range(clips[index].length))
-            assert (np.abs(kept.moments - kept.condition_moments).max(axis=(1, 2, 3)) > 1e-3).all()
+            clip = EncodedClips(clips, **made_by)[index]
+            for frame in range(clip.length):
+                kept = clip.read([frame, frame]).images
+                assert np.abs(kept.frames[0, 0] - kept.reference[0]).max() > 1e-3
 
 
 def test_interrupted_and_run_again_is_as_undisturbed(place, encoded, made_by, monkeypatch, capfd):

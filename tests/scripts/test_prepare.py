@@ -102,10 +102,10 @@ def test_from_videos_to_clips(undisturbed):
     }
     for clip in clips:
         assert clip.has_face.all()
-        chosen = clip.read([0, clip.length - 1])
-        assert chosen.frames.shape == (2, SIZE, SIZE, 3)
-        assert chosen.poses.any()
-        assert 0.005 < chosen.masks.mean() < 0.05
+        ends = [0, clip.length - 1]
+        assert clip.read_frames(ends).shape == (2, SIZE, SIZE, 3)
+        assert clip.read_poses(ends).any()
+        assert 0.005 < clip.read_masks(ends).mean() < 0.05
     assert sorted(data["failed"]) == ["bad.mp4", "cut short.mkv"]
     assert data["same"] == {"z copy.mkv": "a.mkv"}
     assert data["dropped"] == {"too short": 1, "no face": 1}
@@ -296,7 +296,7 @@ def test_folders_that_faces_has_completed_can_be_trained_on(model_files, tmp_pat
     (tmp_path / "list.txt").write_text("one\n")
     (clip,) = PublishedLayout(tmp_path / "list.txt", (SIZE, SIZE))
     assert clip.has_face.all()
-    assert 0.005 < clip.read([3]).masks.mean() < 0.05
+    assert 0.005 < clip.read_masks([3]).mean() < 0.05
 
 
 def test_faces_of_one_folder_of_frames(model_files, tmp_path):

@@ -17,7 +17,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from stableanimator_jax.config import StableAnimatorConfig
-from stableanimator_jax.data.device_batches import AnyDeviceBatch, DeviceBatch, DeviceEncodedBatch
+from stableanimator_jax.data.clips import Clips, Moments, Pixels
 from stableanimator_jax.models.attention import compile_for
 from stableanimator_jax.models.flops import matmul_flops
 from stableanimator_jax.parallel import batch_sharding, make_mesh
@@ -46,7 +46,7 @@ CASES = [
 ]
 
 
-def abstract_batch(mesh: Mesh, clips: int, size: tuple[int, int], encoded: bool) -> AnyDeviceBatch:
+def abstract_batch(mesh: Mesh, clips: int, size: tuple[int, int], encoded: bool) -> Clips[jax.Array]:
     height, width = size
     h, w = height // CONFIG.vae.downscale, width // CONFIG.vae.downscale
 
@@ -56,17 +56,16 @@ def abstract_batch(mesh: Mesh, clips: int, size: tuple[int, int], encoded: bool)
     poses = rows(FRAMES, height, width, 3, dtype=jnp.uint8)
     masks = rows(FRAMES, h, w, dtype=jnp.bool_)
     identity = rows(CONFIG.face_encoder.id_embedding_dim, dtype=jnp.float32)
-    if not encoded:
-        return DeviceBatch(poses, poses, masks, rows(height, width, 3, dtype=jnp.uint8), identity)
     moments = 2 * CONFIG.vae.latent_channels
-    return DeviceEncodedBatch(
-        rows(FRAMES, h, w, moments, dtype=jnp.float16),
-        rows(h, w, moments, dtype=jnp.float16),
-        rows(CONFIG.unet.cross_attention_dim, dtype=jnp.float32),
-        poses,
-        masks,
-        identity,
-    )
+    if encoded:
+        images = Moments(
+            rows(FRAMES, h, w, moments, dtype=jnp.float16),
+            rows(h, w, moments, dtype=jnp.float16),
+            rows(CONFIG.unet.cross_attention_dim, dtype=jnp.float32),
+        )
+    else:
+        images = Pixels(poses, rows(height, width, 3, dtype=jnp.uint8))
+    return Clips(images, poses, masks, identity)
 
 
 def name_of(value: Any) -> str:

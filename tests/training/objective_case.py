@@ -1,6 +1,6 @@
 """The training objective on the golden case's kind of arrays (published names, torch's layouts), in any precision."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.training.objective import Draws, EncodedBatch, denoising_error
+from stableanimator_jax.training.objective import Draws, denoising_error, training_conditioning
 from stableanimator_jax.weights.tables import tables
 from tests.golden_models import channels_last, reference_model
 from tests.weights.state_dicts import export
@@ -21,16 +21,27 @@ Case = dict[str, np.ndarray]
 Models = dict[str, Model[Any]]
 
 
+class Arrays(NamedTuple):
+    """The case's clips in our layouts, as the trained models see them."""
+
+    latents: jax.Array
+    condition_latents: jax.Array
+    poses: jax.Array
+    masks: jax.Array
+    image_embedding: jax.Array
+    id_embedding: jax.Array
+
+
 def reference_models(config: StableAnimatorConfig, dtype: DTypeLike = jnp.float32) -> Models:
     models = {name: reference_model(name, config, Precision(dtype, dtype)) for name in MODELS}
     return {n: Model(jax.tree.map(lambda x: x.astype(dtype), m.params), m.blueprint) for n, m in models.items()}
 
 
-def batch_and_draws(case: Case, dtype: DTypeLike = jnp.float32) -> tuple[EncodedBatch, Draws]:
+def batch_and_draws(case: Case, dtype: DTypeLike = jnp.float32) -> tuple[Arrays, Draws]:
     def array(x: np.ndarray) -> jax.Array:
         return jnp.asarray(x, dtype)
 
-    batch = EncodedBatch(
+    batch = Arrays(
         latents=array(channels_last(case["latents"])),
         condition_latents=array(channels_last(case["condition_latents"])),
         poses=array(channels_last(case["pose"])),
@@ -41,14 +52,23 @@ def batch_and_draws(case: Case, dtype: DTypeLike = jnp.float32) -> tuple[Encoded
     return batch, Draws(array(channels_last(case["noise"])), array(case["sigmas"]), array(case["dropout_u"]))
 
 
-def error_and_gradients(models: Models, batch: EncodedBatch, draws: Draws, dropout: Any = 0.1, face_weight: Any = 1.0):
+def error_and_gradients(models: Models, batch: Arrays, draws: Draws, dropout: Any = 0.1, face_weight: Any = 1.0):
     """To be jitted. The gradients of every parameter, by model."""
     time_ids = jnp.asarray(TIME_IDS, batch.latents.dtype)
 
     def loss(params):
         unet, pose_net, face_encoder = (Model(params[name], models[name].blueprint).module() for name in MODELS)
+        conditioning = training_conditioning(
+            pose_net,
+            face_encoder,
+            image_latents=batch.condition_latents,
+            image_embedding=batch.image_embedding,
+            id_embedding=batch.id_embedding,
+            poses=batch.poses,
+            added_time_ids=time_ids,
+        )
         error = denoising_error(
-            unet, pose_net, face_encoder, batch, draws, time_ids, dropout=dropout, face_weight=face_weight
+            unet, batch.latents, batch.masks, conditioning, draws, dropout=dropout, face_weight=face_weight
         )
         return error.losses.mean(), error
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from stableanimator_jax.data.device_batches import DeviceEncodedBatch
+from stableanimator_jax.data.clips import Clips, Moments
 from stableanimator_jax.parallel import make_mesh
 from stableanimator_jax.training.config import ObjectiveConfig, OptimizerConfig, TrainableConfig, TrainConfig
 from stableanimator_jax.training.export import Export
@@ -36,10 +36,13 @@ def batch():
     b, f, h, w = 4, 3, 8, 8
     masks = np.zeros((b, f, h, w), bool)
     masks[..., 2:5, 3:6] = True
-    return DeviceEncodedBatch(
-        moments=jnp.asarray(random.standard_normal((b, f, h, w, 8)), jnp.float16),
-        condition_moments=jnp.asarray(random.standard_normal((b, h, w, 8)), jnp.float16),
+    images = Moments(
+        frames=jnp.asarray(random.standard_normal((b, f, h, w, 8)), jnp.float16),
+        reference=jnp.asarray(random.standard_normal((b, h, w, 8)), jnp.float16),
         image_embedding=jnp.asarray(random.standard_normal((b, 64)), jnp.float32),
+    )
+    return Clips(
+        images,
         poses=jnp.asarray(random.integers(0, 256, (b, f, 8 * h, 8 * w, 3)), jnp.uint8),
         masks=jnp.asarray(masks),
         id_embedding=jnp.asarray(random.standard_normal((b, 512)), jnp.float32),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from stableanimator_jax.data.device_batches import DeviceBatch, DeviceEncodedBatch
+from stableanimator_jax.data.clips import Clips, Moments, Pixels
 from stableanimator_jax.training.config import ObjectiveConfig, TrainableConfig
 from stableanimator_jax.training.state import training_blueprints
 from stableanimator_jax.training.step import Task
@@ -22,17 +22,15 @@ def shape(*sizes: int, dtype: DTypeLike = jnp.float32) -> jax.ShapeDtypeStruct:
 def test_a_step_counts_what_it_needs_however_it_saves_memory():
     config = MINI
     task = Task(training_blueprints(config, "float32", arcface=False), TrainableConfig(), ObjectiveConfig())
-    pixels, embedding = shape(1, 2, 64, 64, 3, dtype=jnp.uint8), shape(1, config.face_encoder.id_embedding_dim)
+    frames, embedding = shape(1, 2, 64, 64, 3, dtype=jnp.uint8), shape(1, config.face_encoder.id_embedding_dim)
     masks, channels = shape(1, 2, 8, 8, dtype=jnp.bool_), 2 * config.vae.latent_channels
-    clips = DeviceBatch(pixels, pixels, masks, shape(1, 64, 64, 3, dtype=jnp.uint8), embedding)
-    encoded = DeviceEncodedBatch(
+    pixels = Pixels(frames, shape(1, 64, 64, 3, dtype=jnp.uint8))
+    moments = Moments(
         shape(1, 2, 8, 8, channels, dtype=jnp.float16),
         shape(1, 8, 8, channels, dtype=jnp.float16),
         shape(1, config.unet.cross_attention_dim),
-        pixels,
-        masks,
-        embedding,
     )
+    clips, encoded = (Clips(images, frames, masks, embedding) for images in (pixels, moments))
 
     def flops(batch=encoded, remat=True, unet="attentions"):
         asked = replace(task, remat=remat, trainable=TrainableConfig(unet))
