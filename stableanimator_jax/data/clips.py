@@ -1,8 +1,9 @@
 """Training clips: one record for a batch of them, on the host and on the devices."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Generic, NamedTuple
+from typing import Generic
 
 import jax
 import numpy as np
@@ -13,7 +14,9 @@ from stableanimator_jax.models.pixels import AnyArray
 PIXELS_PER_LATENT = 8  # along height and width
 
 
-class Pixels(NamedTuple, Generic[AnyArray]):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Pixels(Generic[AnyArray]):
     """What clips show. RGB, 0 to 255."""
 
     frames: UInt8[AnyArray, "b f H W 3"]
@@ -21,18 +24,22 @@ class Pixels(NamedTuple, Generic[AnyArray]):
     """A frame of the same video that is not among `frames`."""
 
 
-class Moments(NamedTuple, Generic[AnyArray]):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Moments(Generic[AnyArray]):
     """What the frozen models make of it. Clips encoded ahead hold the moments in float16."""
 
-    frames: Float[AnyArray, "b f h w 2c"]
+    frames: Float[AnyArray, "b f h w c2"]
     """The VAE's posterior: mean, then log-variance; not scaled."""
-    reference: Float[AnyArray, "b h w 2c"]
+    reference: Float[AnyArray, "b h w c2"]
     """The same of the reference with noise augmentation."""
     image_embedding: Float32[AnyArray, "b d"]
     """CLIP's, of the reference without noise."""
 
 
-class Clips(NamedTuple, Generic[AnyArray]):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Clips(Generic[AnyArray]):
     """A batch of clips from one bucket: a host's rows, or those of all hosts spread over the devices."""
 
     images: Pixels[AnyArray] | Moments[AnyArray]
@@ -45,8 +52,13 @@ class Clips(NamedTuple, Generic[AnyArray]):
     names: tuple[str, ...] = ()
     """Of the clips. On the host alone."""
 
+    @property
+    def arrays(self) -> "Clips[AnyArray]":
+        """The same without names."""
+        return replace(self, names=())
+
 
 def joined(batches: Sequence[Clips[np.ndarray]]) -> Clips[np.ndarray]:
     """Batches of one kind and bucket as one, rows in their order."""
-    rows = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(batch._replace(names=()) for batch in batches))
-    return rows._replace(names=tuple(chain.from_iterable(batch.names for batch in batches)))
+    rows = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(batch.arrays for batch in batches))
+    return replace(rows, names=tuple(chain.from_iterable(batch.names for batch in batches)))

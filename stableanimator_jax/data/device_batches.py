@@ -59,5 +59,4 @@ class DeviceBatches(Iterator[Clips[Array]]):
 
 def place_batch(batch: Clips[np.ndarray], mesh: Mesh | None) -> Clips[Array]:
     """This host's rows as part of the global batch, without names; see `DeviceBatches`."""
-    rows = batch._replace(names=())
-    return jax.device_put(rows) if mesh is None else place_local_rows(rows, mesh)
+    return jax.device_put(batch.arrays) if mesh is None else place_local_rows(batch.arrays, mesh)

@@ -237,7 +237,7 @@ def encode_frames(
     numbers: Int32[np.ndarray, "n"],
     key: Array,
     noise_augmentation: float,
-) -> tuple[Float16[Array, "n h w 2c"], Float16[Array, "n h w 2c"], Float32[Array, "n d"]]:
+) -> tuple[Float16[Array, "n h w c2"], Float16[Array, "n h w c2"], Float32[Array, "n d"]]:
     """What is kept of frames: moments, moments with noise augmentation, CLIP's image embedding.
 
     Args:
@@ -261,7 +261,7 @@ def _with_noise(
 
 
 @jax.jit
-def _moments(vae: Model[VAE], images: Float32[Array, "n H W 3"]) -> Float16[Array, "n h w 2c"]:
+def _moments(vae: Model[VAE], images: Float32[Array, "n H W 3"]) -> Float16[Array, "n h w c2"]:
     return jnp.concatenate(vae.module().encode(images), axis=-1).astype(jnp.float16)
 
 

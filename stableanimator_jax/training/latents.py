@@ -45,7 +45,7 @@ def encode(
     return Moments(frame_moments(vae, images.frames), condition, embedding)
 
 
-def frame_moments(vae: VAE, frames: UInt8[Array, "b f H W 3"]) -> Float[Array, "b f h w 2c"]:
+def frame_moments(vae: VAE, frames: UInt8[Array, "b f H W 3"]) -> Float[Array, "b f h w c2"]:
     """Mean and log-variance of the posterior of every frame.
 
     One frame of each row after the other, on each of the devices that share a row's frames: all at once would be the
@@ -54,7 +54,7 @@ def frame_moments(vae: VAE, frames: UInt8[Array, "b f H W 3"]) -> Float[Array, "
     _, shards = leading_shards(frames.shape)
     turns = rearrange(spread(frames), "b (shard turn) h w c -> turn b shard h w c", shard=shards)
 
-    def encode(some: UInt8[Array, "b shard H W 3"]) -> Float[Array, "b shard h w 2c"]:
+    def encode(some: UInt8[Array, "b shard H W 3"]) -> Float[Array, "b shard h w c2"]:
         return jnp.concatenate(vae.encode(pixels(spread(some))), axis=-1)
 
     return rearrange(jax.lax.map(encode, turns), "turn b shard h w c -> b (shard turn) h w c")
@@ -68,6 +68,6 @@ def sample(
     return latents, _draw(moments.reference, noise.condition_posterior)
 
 
-def _draw(moments: Float[Array, "*batch 2c"], noise: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
+def _draw(moments: Float[Array, "*batch c2"], noise: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
     mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
     return mean + jnp.exp(0.5 * log_variance) * noise

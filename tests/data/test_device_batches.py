@@ -22,7 +22,7 @@ CLIPS = SyntheticClips(5)
 
 def require_equal(placed: Clips[jax.Array], batch: Clips[np.ndarray]) -> None:
     assert placed.names == ()
-    for x, y in zip(*map(jax.tree.leaves, (placed, batch._replace(names=()))), strict=True):
+    for x, y in zip(*map(jax.tree.leaves, (placed, batch.arrays)), strict=True):
         assert isinstance(x, jax.Array)
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(x, y)
@@ -71,7 +71,7 @@ def test_rows_are_spread_over_the_mesh():
             wanted = list(islice(loader, 3))
         with DeviceBatches(make_loader(clips, config), mesh) as batches:
             for batch, placed in zip(wanted, batches):
-                for x, y in zip(*map(jax.tree.leaves, (placed, batch._replace(names=()))), strict=True):
+                for x, y in zip(*map(jax.tree.leaves, (placed, batch.arrays)), strict=True):
                     assert x.sharding == batch_sharding(mesh)
                     assert x.addressable_shards[1].data.shape[0] == 2
                     np.testing.assert_array_equal(x, y)
@@ -101,7 +101,7 @@ def test_two_processes_have_the_batches_of_one():
             alone = make_loader(clips, config)
             with DeviceBatches(make_loader(clips, config, host={number}, hosts=2), make_mesh()) as batches:
                 for step in range(4):
-                    found, wanted = next(batches), alone.batch_at(step)._replace(names=())
+                    found, wanted = next(batches), alone.batch_at(step).arrays
                     for x, whole in zip(*map(jax.tree.leaves, (found, wanted)), strict=True):
                         assert x.shape == whole.shape
                         for shard in x.addressable_shards:

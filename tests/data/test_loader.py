@@ -27,13 +27,11 @@ def batches(count: int, buckets=(WIDE,), config: LoaderConfig = CONFIG, **where:
 def require_equal(found: list[Clips[np.ndarray]], wanted: list[Clips[np.ndarray]]) -> None:
     assert len(found) == len(wanted)
     for a, b in zip(found, wanted, strict=True):
-        jax.tree.map(require_same, a, b)
-
-
-def require_same(x: np.ndarray | str, y: np.ndarray | str) -> None:
-    assert type(x) is type(y)
-    assert np.asarray(x).dtype == np.asarray(y).dtype
-    np.testing.assert_array_equal(x, y)
+        assert jax.tree.structure(a) == jax.tree.structure(b)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+            assert type(x) is type(y)
+            assert np.asarray(x).dtype == np.asarray(y).dtype
+            np.testing.assert_array_equal(x, y)
 
 
 def test_a_batch_holds_what_the_clips_have():
