@@ -19,19 +19,22 @@ with epy.lazy_api_imports(globals()):
     from stableanimator_jax.data.video import open_writer
     from stableanimator_jax.errors import InputError
     from stableanimator_jax.perception.driving_poses import poses_from_video
-    from stableanimator_jax.perception.dwpose import PoseEstimator
+    from stableanimator_jax.perception.dwpose import DWPose
     from stableanimator_jax.perception.faces import FaceAnalyser
+    from stableanimator_jax.perception.people import People, PoseEstimator
     from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
     from stableanimator_jax.sampling.face_control import FaceOptimisation
     from stableanimator_jax.sampling.pipeline import Animator
 
 __all__ = [
     "Animator",
+    "DWPose",
     "FaceAnalyser",
     "FaceOptimisation",
     "FaceTrack",
     "HJBConfig",
     "InputError",
+    "People",
     "PoseEstimator",
     "Poses",
     "SamplingConfig",

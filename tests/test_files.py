@@ -11,7 +11,7 @@ from stableanimator_jax.data.images import load_image
 from stableanimator_jax.data.poses import load_poses
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.perception.dwpose import PoseEstimator
+from stableanimator_jax.perception.dwpose import DWPose
 from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
 from stableanimator_jax.weights.onnx_arcface import read_onnx_arcface
 from stableanimator_jax.weights.state_dict_files import open_state_dict
@@ -40,7 +40,7 @@ def _video(file: Path) -> None:
         ("x.safetensors.index.json", open_state_dict),
         ("x.onnx", read_onnx_arcface),
         ("det.onnx", lambda file: FaceAnalyser(file.parent)),
-        ("yolox_l.onnx", lambda file: PoseEstimator(file, file)),
+        ("yolox_l.onnx", lambda file: DWPose(file, file)),
         ("x.npy", load_face_embedding),
         ("x.png", load_image),
         ("x.jpg", load_image),

@@ -1,4 +1,4 @@
-"""A driving video's person as poses: found by DWPose, followed, aligned to the reference's person, and drawn."""
+"""A driving video's person as poses: found, followed, aligned to the reference's person, and drawn."""
 
 import sys
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from stableanimator_jax.data.poses import Poses
 from stableanimator_jax.data.resampling import DrivingInfo, Frame, read_driving
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.alignment import align
-from stableanimator_jax.perception.dwpose import People, PoseEstimator
+from stableanimator_jax.perception.people import People, PoseEstimator
 from stableanimator_jax.perception.person_choice import (
     HOW_TO_CHOOSE,
     PersonChoice,
@@ -30,7 +30,7 @@ from stableanimator_jax.perception.tracking import Track, follow
 from stableanimator_jax.progress import ProgressBars
 
 _FLAG, _REFERENCE_FLAG = "--driving-person", "--reference-person"
-_CHUNK = 16  # frames that wait for DWPose at once
+_CHUNK = 16  # frames that wait for the estimator at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +119,8 @@ def find_reference_person(
     (people,) = estimator.people([reference])
     if not len(people.boxes):
         raise InputError(
-            "DWPose finds nobody in the reference image, to whom the poses could be aligned; take another photo, or "
-            "--no-align to leave the poses where they are in the driving video"
+            f"{type(estimator).__name__} finds nobody in the reference image, to whom the poses could be aligned; take "
+            "another photo, or --no-align to leave the poses where they are in the driving video"
         )
     height, width = reference.shape[:2]
     one = slice(i := choose(choice, people.boxes, (width, height), "the reference image", _REFERENCE_FLAG), i + 1)
@@ -161,7 +161,10 @@ def extract_poses(
     with read_driving(video, start=start, end=end, fps=fps, max_frames=max_frames) as (info, frames):
         if info.fps_note:
             _warn(f"the driving video {video} {info.fps_note}; --driving-fps chooses another")
-        track = _follow(video, person, info, *_people(estimator, info, frames))
+        people, cuts = _people(estimator, info, frames)
+    if not any(len(here.boxes) for here in people):
+        raise InputError(f"{type(estimator).__name__} finds nobody in the driving video {video}")
+    track = _follow(person, info, people, cuts)
     _warn_of_track(person, track, info)
 
     driving = Keypoints(track.points, track.scores, info.width, info.height, info.fps)
@@ -200,10 +203,8 @@ def _people(estimator: PoseEstimator, info: DrivingInfo, frames: Iterator[Frame]
     return found, cuts
 
 
-def _follow(video: Path, person: str | None, info: DrivingInfo, people: list[People], cuts: list[int]) -> Track:
-    first = next((i for i, here in enumerate(people) if len(here.boxes)), None)
-    if first is None:
-        raise InputError(f"DWPose finds nobody in the driving video {video}")
+def _follow(person: str | None, info: DrivingInfo, people: list[People], cuts: list[int]) -> Track:
+    first = next(i for i, here in enumerate(people) if len(here.boxes))
     choice = parse_choice(person or "largest", _FLAG)
     where = f"the driving video at {_second(info, first):.2f} s, where it first shows anybody"
     check_choice(choice, len(people[first].boxes), (info.width, info.height), where, _FLAG)

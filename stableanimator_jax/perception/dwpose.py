@@ -5,7 +5,6 @@ the processing before and after the networks that its authors published.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from stableanimator_jax.files import is_directory
 from stableanimator_jax.opencv import cv2, require_opencv
 from stableanimator_jax.perception.boxes import best_of_each
 from stableanimator_jax.perception.onnx_model import OnnxModel, require_model
+from stableanimator_jax.perception.people import People
 
 _SOURCE = "download {} from huggingface.co/yzd-v/DWPose"
 
@@ -40,21 +40,8 @@ _LEAST_SHOULDER = 0.3
 _ORDER = [0, _NECK, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3, *range(17, 133)]
 
 
-@dataclass(frozen=True)
-class People:
-    """The people in one image, the surest first; in pixels of the image, and maybe outside of it."""
-
-    boxes: Float32[np.ndarray, "n 4"]
-    """Left, top, right, bottom."""
-    keypoints: Float32[np.ndarray, "n 134 2"]
-    """(x, y). Rows: 0 to 17 the body in OpenPose's order with the neck, 18 to 23 feet, 24 to 91 the face (iBUG's
-    68), 92 to 112 and 113 to 133 the left and the right hand."""
-    scores: Float32[np.ndarray, "n 134"]
-    """RTMPose's confidence: of the order of 1 for what is seen, and not bounded by it. The neck's is 1 or 0."""
-
-
-class PoseEstimator:
-    """Both networks, loaded."""
+class DWPose:
+    """Both networks, loaded: a `PoseEstimator`."""
 
     def __init__(self, detector: Path, estimator: Path, *, providers: Sequence[str] | None = None):
         """Load the models; nothing is downloaded here.
@@ -87,11 +74,11 @@ class PoseEstimator:
         )
 
     @classmethod
-    def from_folder(cls, folder: Path | str, *, providers: Sequence[str] | None = None) -> "PoseEstimator":
+    def from_folder(cls, folder: Path | str, *, providers: Sequence[str] | None = None) -> "DWPose":
         """Load the models from a folder that has them by their published names, as `model_files` says.
 
         Raises:
-            InputError: as `model_files` and `PoseEstimator`.
+            InputError: as `model_files` and `DWPose`.
         """
         require_opencv()
         return cls(*model_files(Path(folder)), providers=providers)

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from stableanimator_jax.data.keypoints import POINTS
 from stableanimator_jax.perception.boxes import centres, overlaps
-from stableanimator_jax.perception.dwpose import People
+from stableanimator_jax.perception.people import People
 from stableanimator_jax.perception.person_choice import largest
 
 # Arms spread out make a standing person's box three times as wide, and overlap the old one by more than this.

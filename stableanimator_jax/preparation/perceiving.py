@@ -9,8 +9,9 @@ from jaxtyping import UInt8
 
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import require_file
-from stableanimator_jax.perception.dwpose import People, PoseEstimator, model_files
+from stableanimator_jax.perception.dwpose import DWPose, model_files
 from stableanimator_jax.perception.faces import Detection, Face, FaceAnalyser, model_folder
+from stableanimator_jax.perception.people import People, PoseEstimator
 from stableanimator_jax.preparation.config import ModelFiles
 from stableanimator_jax.provenance import file_sha256
 
@@ -34,9 +35,9 @@ class Perception:
 
     def __init__(self, files: ModelFiles):
         """Load those that `files` names. Raises `InputError` where one is missing or is another model."""
-        self._poses = None
+        self._poses: PoseEstimator | None = None
         if files.dwpose is not None:
-            self._poses = PoseEstimator.from_folder(files.dwpose)
+            self._poses = DWPose.from_folder(files.dwpose)
         self._faces = None
         if files.insightface_root is not None:
             self._faces = FaceAnalyser(files.insightface_root, files.insightface_name)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableanimator_jax import InputError, PoseEstimator, poses_from_video
+from stableanimator_jax import DWPose, InputError, People, PoseEstimator, poses_from_video
 from stableanimator_jax.data.images import automatic_size
+from stableanimator_jax.data.keypoints import POINTS
 from tests.data.clips import encode
 from tests.perception.standin_poses import draw_person, write_models
 
@@ -18,7 +19,7 @@ FRAMES, RATE = 6, 8
 def estimator(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dwpose")
     write_models(folder)
-    return PoseEstimator.from_folder(str(folder))
+    return DWPose.from_folder(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,43 @@ def test_the_size_suits_what_is_seen(estimator, walk):
         assert poses.frames.shape == (1, height, width, 3)
 
 
+class WhiteRectangle:
+    """A second `PoseEstimator`: the one person in view is what is white, their keypoints along its diagonal."""
+
+    def people(self, images):
+        return [self._person(image) for image in images]
+
+    def _person(self, image):
+        rows, columns = np.nonzero(image.min(axis=2) > 128)
+        seen = int(rows.size > 0)
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if seen else np.zeros(4)
+        boxes = np.tile(np.float32(box), (seen, 1))
+        share = np.linspace(0, 1, POINTS, dtype=np.float32)[:, None]
+        keypoints = boxes[:, None, :2] + share * (boxes[:, None, 2:] - boxes[:, None, :2])
+        return People(boxes, keypoints, np.ones((seen, POINTS), np.float32))
+
+
+def test_another_estimator_can_take_dwposes_place(estimator, tmp_path):
+    other = WhiteRectangle()
+    assert isinstance(other, PoseEstimator)
+    assert isinstance(estimator, PoseEstimator)
+    frames = np.zeros((FRAMES, 120, 160, 3), np.uint8)
+    encode(tmp_path / "nobody.mov", list(frames), codec="png", rate=RATE, pixels="rgb24")
+    for i, frame in enumerate(frames):
+        frame[30:90, 40 + 4 * i : 80 + 4 * i] = 255
+    encode(tmp_path / "walk.mov", list(frames), codec="png", rate=RATE, pixels="rgb24")
+    poses = poses_from_video(tmp_path / "walk.mov", other, width=160, height=128)
+    assert poses.frames.shape == (FRAMES, 128, 160, 3)
+    for i, frame in enumerate(poses.frames):
+        (top, bottom), (left, right) = rows_and_columns(frame[None])
+        np.testing.assert_allclose([left, right], [(40 + 4 * i) / 160, (80 + 4 * i) / 160], atol=0.05)
+        np.testing.assert_allclose([top, bottom], [30 / 120, 90 / 120], atol=0.05)
+    with pytest.raises(InputError, match=r"^WhiteRectangle finds nobody in the driving video .*nobody.mov$"):
+        poses_from_video(tmp_path / "nobody.mov", other)
+    with pytest.raises(InputError, match=r"^WhiteRectangle finds nobody in the reference image"):
+        poses_from_video(tmp_path / "walk.mov", other, np.zeros((64, 64, 3), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -75,7 +113,11 @@ def test_the_size_suits_what_is_seen(estimator, walk):
         ({"person": "tallest"}, "must be largest, left"),
         ({"person": "2"}, "only one person is seen"),
         ({"reference": np.zeros((64, 64, 3), np.uint8)}, "nobody in the reference image"),
-        ({"reference": np.zeros((64, 64, 3), np.float32)}, "reference image must be uint8 RGB"),
+        pytest.param(
+            {"reference": np.zeros((64, 64, 3), np.float32)},
+            "reference image must be uint8 RGB",
+            marks=pytest.mark.mistyped,
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused(estimator, walk, arguments, message):

@@ -3,7 +3,7 @@ import onnx
 import pytest
 
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.perception.dwpose import PoseEstimator
+from stableanimator_jax.perception.dwpose import DWPose
 from tests.data.clips import one_line
 from tests.perception.standin_poses import DOG, GROWN, SCORES, SECOND, UNSURE, draw_person, write_models
 
@@ -21,7 +21,7 @@ OPENPOSE = [
 
 @pytest.fixture(scope="module")
 def estimator(tmp_path_factory):
-    return PoseEstimator(*write_models(tmp_path_factory.mktemp("dwpose")))
+    return DWPose(*write_models(tmp_path_factory.mktemp("dwpose")))
 
 
 def picture(height: int, width: int):
@@ -107,7 +107,7 @@ def test_nobody(estimator):
 @pytest.mark.parametrize("batch", [1, "batch"])
 def test_batches(tmp_path, batch):
     """More images than a batch, of more sizes than one, with nobody or somebody: each gets its own people."""
-    estimator = PoseEstimator(*write_models(tmp_path, batch=batch))
+    estimator = DWPose(*write_models(tmp_path, batch=batch))
     images, expected = [], []
     for i in range(18):
         image = picture(320 + 4 * i, 300)
@@ -128,7 +128,7 @@ def test_neck_needs_both_shoulders(tmp_path, monkeypatch, side):
     scores = SCORES.copy()
     scores[COCO.index(side)] = 0.25
     monkeypatch.setattr("tests.perception.standin_poses.SCORES", scores)
-    estimator = PoseEstimator(*write_models(tmp_path))
+    estimator = DWPose(*write_models(tmp_path))
     image = picture(500, 400)
     coco = draw_person(image, (100, 50, 250, 450))
     (people,) = estimator.people([image])
@@ -141,7 +141,7 @@ def test_score_is_the_smaller_maximum_and_none_is_a_corner(tmp_path, monkeypatch
     scores = SCORES.copy()
     scores[60] = -0.1
     monkeypatch.setattr("tests.perception.standin_poses.SCORES", scores)
-    estimator = PoseEstimator(*write_models(tmp_path))
+    estimator = DWPose(*write_models(tmp_path))
     image = picture(600, 600)
     draw_person(image, (200, 100, 350, 500))
     (people,) = estimator.people([image])
@@ -153,9 +153,9 @@ def test_score_is_the_smaller_maximum_and_none_is_a_corner(tmp_path, monkeypatch
 
 def test_providers(tmp_path):
     paths = write_models(tmp_path)
-    PoseEstimator(*paths, providers=["CPUExecutionProvider"])
+    DWPose(*paths, providers=["CPUExecutionProvider"])
     with pytest.raises(InputError, match=r"no TPUExecutionProvider, only .*CPUExecutionProvider") as error:
-        PoseEstimator(*paths, providers=["TPUExecutionProvider"])
+        DWPose(*paths, providers=["TPUExecutionProvider"])
     one_line(error)
 
 
@@ -164,7 +164,7 @@ def test_bad_files(tmp_path):
 
     def refused(message: str, first=detector, second=estimator):
         with pytest.raises(InputError, match=message) as error:
-            PoseEstimator(first, second)
+            DWPose(first, second)
         one_line(error)
         assert "huggingface.co/yzd-v/DWPose" in str(error.value)
 
@@ -194,18 +194,18 @@ def test_shapes_that_only_show_when_run(tmp_path):
     model.graph.output.append(onnx.helper.make_tensor_value_info("some", onnx.TensorProto.FLOAT, shape))
     onnx.save(model, detector)
     with pytest.raises(InputError, match=r"yolox_l\.onnx has output \[1, 100, 85\] in place of \[n, 8400, 85\]"):
-        PoseEstimator(detector, estimator).boxes([picture(64, 64)])
+        DWPose(detector, estimator).boxes([picture(64, 64)])
 
 
 def test_models_by_their_names_in_a_folder(tmp_path):
     write_models(tmp_path / "models")
     image = picture(300, 200)
     coco = draw_person(image, (20, 30, 100, 270))
-    (people,) = PoseEstimator.from_folder(tmp_path / "models").people([image])
+    (people,) = DWPose.from_folder(tmp_path / "models").people([image])
     assert_found(people, 0, coco)
     with pytest.raises(InputError, match=r"nowhere is not a directory: give .*yolox_l\.onnx"):
-        PoseEstimator.from_folder(tmp_path / "nowhere")
+        DWPose.from_folder(tmp_path / "nowhere")
     (tmp_path / "models" / "dw-ll_ucoco_384.onnx").unlink()
     with pytest.raises(InputError, match=r"pose estimator .*384\.onnx does not exist; download") as error:
-        PoseEstimator.from_folder(tmp_path / "models")
+        DWPose.from_folder(tmp_path / "models")
     one_line(error)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stableanimator_jax.perception.dwpose import People
+from stableanimator_jax.perception.people import People
 from stableanimator_jax.perception.tracking import Track
 from stableanimator_jax.perception.tracking import follow as follow_at
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from stableanimator_jax.data.clip_format import bucket_size, decode_images
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.perception.dwpose import People
 from stableanimator_jax.perception.faces import Detection
+from stableanimator_jax.perception.people import People
 from stableanimator_jax.perception.tracking import Track
 from stableanimator_jax.preparation import filters
 from stableanimator_jax.preparation.config import ClipConfig, ModelFiles, nearest_bucket

@@ -15,7 +15,8 @@ from stableanimator_jax.data.sound import check_sound
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing_directory
 from stableanimator_jax.perception.driving_poses import DrivenPoses, extract_poses, skeletons
-from stableanimator_jax.perception.dwpose import PoseEstimator
+from stableanimator_jax.perception.dwpose import DWPose
+from stableanimator_jax.perception.people import PoseEstimator
 from stableanimator_jax.perception.preview import write_preview
 from stableanimator_jax.scripts.sample.settings import SampleConfig
 
@@ -26,7 +27,7 @@ def open_estimator(config: SampleConfig) -> PoseEstimator:
     assert config.dwpose is not None  # SampleConfig sees to it
     if config.sound:
         check_sound(config.driving, config.output)  # whether the output can hold it; that there is none is said later
-    return PoseEstimator.from_folder(config.dwpose)
+    return DWPose.from_folder(config.dwpose)
 
 
 def driven_poses(
