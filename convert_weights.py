@@ -84,6 +84,7 @@ def _import(flags: Sequence[str]) -> None:
     )
     output = _required(config.output, "--output CHECKPOINT, the directory to make")
     _on_the_cpu()
+    from stableanimator_jax.models.catalogue import SAMPLING
     from stableanimator_jax.weights.importing import import_weights
 
     models = import_weights(
@@ -97,8 +98,7 @@ def _import(flags: Sequence[str]) -> None:
         show_progress=True,
     )
     print(f"wrote {output}: {', '.join(models)}")
-    needed = ("unet", "vae", "image_encoder", "pose_net", "face_encoder")
-    if missing := [model for model in needed if model not in models]:
+    if missing := [model for model in SAMPLING if model not in models]:
         print(f"note: sample.py and train.py also need {', '.join(missing)}: import all parts into one checkpoint")
 
 

@@ -31,15 +31,10 @@ from _device import machine, matmul_rate, peak_memory, random_model, versions
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.limits import AtLeast, check_limits
+from stableanimator_jax.models.catalogue import blueprint, sampling_models
 from stableanimator_jax.models.conditioning import Conditioning
-from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.flops import matmul_flops
-from stableanimator_jax.models.functional import Blueprint
-from stableanimator_jax.models.image_encoder import ImageEncoder
-from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.models.pose_net import PoseNet
-from stableanimator_jax.models.unet import UNet
-from stableanimator_jax.models.vae import VAE
+from stableanimator_jax.runtime import Dtype
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.denoiser import Rows, predict
@@ -96,17 +91,9 @@ class Options:
         return default if self.height is None else self.height, default if self.width is None else self.width
 
 
-def random_animator(config: StableAnimatorConfig, dtype: str) -> Animator:
-    reduced = Precision(jnp.dtype(dtype), jnp.dtype(dtype))
-    full = Precision(jnp.dtype("float32"), jnp.dtype("float32"))
-    return Animator(
-        config=config,
-        unet=random_model(Blueprint(UNet, config.unet, reduced)),
-        pose_net=random_model(Blueprint(PoseNet, config.pose_net, reduced)),
-        vae=random_model(Blueprint(VAE, config.vae, full)),
-        image_encoder=random_model(Blueprint(ImageEncoder, config.image_encoder, reduced)),
-        face_encoder=random_model(Blueprint(FaceEncoder, config.face_encoder, reduced)),
-    )
+def random_animator(config: StableAnimatorConfig, dtype: Dtype) -> Animator:
+    models: dict[str, Any] = {name: random_model(blueprint(config, name, dtype)) for name in sampling_models(config)}
+    return Animator(config, **models)
 
 
 def predict_arguments(animator: Animator, condition: Conditioning, options: Options) -> tuple[Any, ...]:

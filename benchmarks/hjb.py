@@ -116,16 +116,6 @@ class Options:
 Models = tuple[Model[VAE], Model[ArcFace]]
 
 
-def computing_in(models: Models, dtype: str) -> Models:
-    """The same float32 parameters, computed with in `dtype`."""
-    vae, arcface = models
-    precision = Precision(jnp.dtype(dtype), jnp.dtype("float32"))
-    return (
-        Model(vae.params, dataclasses.replace(vae.blueprint, precision=precision)),
-        Model(arcface.params, dataclasses.replace(arcface.blueprint, precision=precision)),
-    )
-
-
 class Problem(NamedTuple):
     """What is optimised."""
 
@@ -236,12 +226,11 @@ def whole_frame_similarity(models: Models, latents: jax.Array, problem: Problem,
 
 def measure(options: Options) -> list[tuple[str, str]]:
     """Every row of the table."""
-    full = Precision(jnp.dtype("float32"), jnp.dtype("float32"))
-    exact: Models = (
-        random_model(Blueprint(VAE, options.vae, full)),
-        random_model(Blueprint(ArcFace, options.arcface, full)),
-    )
-    models, problem = computing_in(exact, options.dtype), make_problem(options)
+    vae = random_model(Blueprint(VAE, options.vae, Precision()))
+    arcface = random_model(Blueprint(ArcFace, options.arcface, Precision()))
+    exact: Models = vae, arcface
+    models: Models = vae.computing_in(options.dtype), arcface.computing_in(options.dtype)
+    problem = make_problem(options)
     # The region first: a device's statistics know the most memory of all so far, and whole frames take more.
     region = None if options.margin is None else measure_mode(models, problem, options, options.margin)
     whole = measure_mode(models, problem, options, None)

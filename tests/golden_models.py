@@ -8,14 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from stableanimator_jax.config import ArcFaceConfig, StableAnimatorConfig
-from stableanimator_jax.models.arcface import ArcFace
-from stableanimator_jax.models.face_encoder import FaceEncoder
-from stableanimator_jax.models.functional import Blueprint, Model
-from stableanimator_jax.models.image_encoder import ImageEncoder
+from stableanimator_jax.models.catalogue import blueprint
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.models.pose_net import PoseNet
-from stableanimator_jax.models.unet import UNet
-from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.weights.rules import plan_export
 from stableanimator_jax.weights.tables import tables
 from tests.golden_data import ReferenceWeights
@@ -23,26 +18,18 @@ from tests.weights.state_dicts import convert
 
 # The golden cases' sizes: those of the tiny configuration, but for an IResNet of full width.
 TINY = replace(StableAnimatorConfig.tiny(), arcface=ArcFaceConfig(layers=(1, 2, 2, 1)))
-FLOAT32 = Precision(np.dtype("float32"), np.dtype("float32"))
+FLOAT32 = Precision()
 BFLOAT16 = Precision(jnp.dtype("bfloat16"), jnp.dtype("bfloat16"))
-KINDS: dict[str, Any] = {
-    "unet": UNet,
-    "vae": VAE,
-    "image_encoder": ImageEncoder,
-    "face_encoder": FaceEncoder,
-    "pose_net": PoseNet,
-    "arcface": ArcFace,
-}
 
 
 def reference_model(name: str, config: StableAnimatorConfig = TINY, precision: Precision = FLOAT32) -> Model[Any]:
     """One model of `config` with reference weights, converted by its production rule table."""
-    blueprint = Blueprint(KINDS[name], getattr(config, name), precision)
-    abstract = blueprint.abstract_params()
+    made_from = replace(blueprint(config, name), precision=precision)
+    abstract = made_from.abstract_params()
     table = tables(config)[name]
     shapes = {a.key: a.source_shape for a in plan_export(table, abstract)}
     params = convert(table, ReferenceWeights(shapes, f"{name}."), abstract)
-    return Model(jax.tree.map(jnp.asarray, params), blueprint)
+    return Model(jax.tree.map(jnp.asarray, params), made_from)
 
 
 def channels_last(array: np.ndarray) -> np.ndarray:

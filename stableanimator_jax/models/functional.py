@@ -1,11 +1,13 @@
 """Models as pytrees, ready for `jax.jit`: parameters are traced, structure is static."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from stableanimator_jax.models.layers import Precision
 
@@ -59,3 +61,8 @@ class Model(Generic[M]):
     def module(self) -> M:
         """The module with these parameters; for use inside jitted functions."""
         return nnx.merge(self.blueprint.graphdef(), self.params)
+
+    def computing_in(self, dtype: DTypeLike) -> "Model[M]":
+        """The same parameters, computed with in `dtype`."""
+        precision = replace(self.blueprint.precision, compute=jnp.dtype(dtype))
+        return replace(self, blueprint=replace(self.blueprint, precision=precision))

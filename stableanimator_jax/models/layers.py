@@ -17,13 +17,15 @@ from jaxtyping import Array, Float
 
 from stableanimator_jax.parallel import on_each_image, whole
 
+_FLOAT32 = jnp.dtype("float32")
+
 
 @dataclass(frozen=True)
 class Precision:
     """The dtype that layers compute in, and the dtype that kernels and biases are stored in."""
 
-    compute: DTypeLike = jnp.float32
-    params: DTypeLike = jnp.float32
+    compute: DTypeLike = _FLOAT32
+    params: DTypeLike = _FLOAT32
 
 
 class LayerKwargs(TypedDict):

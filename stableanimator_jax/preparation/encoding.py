@@ -37,10 +37,10 @@ from stableanimator_jax.data.published_layout import PublishedLayout
 from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import is_directory, replacing, require_file
 from stableanimator_jax.interrupts import check_interrupted
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.clip_input import clip_pixels
-from stableanimator_jax.models.functional import Blueprint, Model
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
-from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.pixels import pixels
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.preparation.config import EncodeConfig
@@ -130,10 +130,8 @@ def encode(config: EncodeConfig) -> EncodeResult:
     started, lengths = time.perf_counter(), list[int]()
     damaged: dict[str, str] = {}
     if todo:
-        full, reduced = (Precision(jnp.dtype(d), jnp.dtype(d)) for d in ("float32", dtype))
-        vae = checkpoint.load("vae", Blueprint(VAE, checkpoint.config.vae, full))
-        image_encoder = checkpoint.load(
-            "image_encoder", Blueprint(ImageEncoder, checkpoint.config.image_encoder, reduced)
+        vae, image_encoder = (
+            checkpoint.load(model, blueprint(checkpoint.config, model, dtype)) for model in ("vae", "image_encoder")
         )
         with (
             out_of_memory_explained(

@@ -12,8 +12,7 @@ from jaxtyping import Array, Float, Float32, UInt8
 from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.arcface import ArcFace
-from stableanimator_jax.models.functional import Blueprint, Model
-from stableanimator_jax.models.layers import Precision
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.sampling.config import Crop, HJBConfig
 from stableanimator_jax.sampling.decode import decode_frames
@@ -95,9 +94,7 @@ class FaceControl:
         self.decode_chunk = decode_chunk
         self.on_step, self.on_chunk = on_step, on_chunk
         self.full_vae = vae
-        precision = Precision(compute=jnp.dtype(config.dtype))
-        self.vae = Model(vae.params, Blueprint(VAE, vae.blueprint.config, precision))
-        self.arcface = Model(arcface.params, Blueprint(ArcFace, arcface.blueprint.config, precision))
+        self.vae, self.arcface = vae.computing_in(config.dtype), arcface.computing_in(config.dtype)
 
     def __call__(self, step: int, clean: Float[Array, "f h w c"]) -> Float[Array, "f h w c"]:
         """The refined clean sample of a step, or the same where this step is not optimised."""
@@ -157,8 +154,7 @@ def embed_face(
         raise InputError("--hjb.crop aligned needs the landmarks of the reference's face, and only its box is known")
     else:
         face = warp_aligned(frame, jnp.asarray(alignment_transforms(landmarks[None])))
-    full = Model(arcface.params, Blueprint(ArcFace, arcface.blueprint.config, Precision()))
-    return np.asarray(_embed(full, face * 2 - 1)[0])
+    return np.asarray(_embed(arcface.computing_in("float32"), face * 2 - 1)[0])
 
 
 @jax.jit

@@ -16,7 +16,7 @@ from stableanimator_jax.data.images import FitMode, ImageLike, as_image, fit_asp
 from stableanimator_jax.data.poses import PosesLike, as_poses
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.arcface import ArcFace
-from stableanimator_jax.models.catalogue import blueprint
+from stableanimator_jax.models.catalogue import blueprint, sampling_models
 from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.functional import Model
@@ -30,7 +30,7 @@ from stableanimator_jax.sampling.config import Crop, SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.denoise import Progress, denoise
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
-from stableanimator_jax.sampling.samplers import Hook, OnStep
+from stableanimator_jax.sampling.samplers import Hook, OnStep, Sampler, euler
 from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint
 from stableanimator_jax.weights.opening import open_checkpoint
@@ -47,7 +47,7 @@ class Animator:
     pose_net: Model[PoseNet]
     vae: Model[VAE]
     image_encoder: Model[ImageEncoder]
-    face_encoder: Model[FaceEncoder] | None
+    face_encoder: Model[FaceEncoder] | None = None
     """None where the UNet takes no face (`unet.id_injection` is "none")."""
     arcface: Model[ArcFace] | None = None
     """Loaded for the face optimisation only."""
@@ -80,22 +80,9 @@ class Animator:
         """
         computed = compute_dtype(dtype)
         opened = open_checkpoint(str(checkpoint))
-        config = opened.config
-
-        def load(model: str) -> Model[Any]:
-            return opened.load(model, blueprint(config, model, computed), mesh)
-
-        return cls(
-            config=config,
-            unet=load("unet"),
-            pose_net=load("pose_net"),
-            vae=load("vae"),
-            image_encoder=load("image_encoder"),
-            face_encoder=load("face_encoder") if config.unet.takes_faces else None,
-            arcface=load("arcface") if arcface else None,
-            mesh=mesh,
-            source=describe(opened.path).source,
-        )
+        names = [*sampling_models(opened.config), *["arcface"] * arcface]
+        models = {name: opened.load(name, blueprint(opened.config, name, computed), mesh) for name in names}
+        return cls(opened.config, **models, mesh=mesh, source=describe(opened.path).source)
 
     def save_pretrained(self, directory: str | Path, *, overwrite: bool = False) -> None:
         """Write the models as a checkpoint that `from_pretrained` and every script take, all or nothing.
@@ -130,6 +117,7 @@ class Animator:
         sampling: SamplingConfig = PUBLISHED,
         key: Array | None = None,
         noise: Float[Array, "w h w2 c"] | None = None,
+        sampler: Sampler = euler,
         hjb: FaceOptimisation | None = None,
         on_step: OnStep | None = None,
         on_denoise: Progress | None = None,
@@ -148,6 +136,7 @@ class Animator:
             sampling=sampling,
             key=key,
             noise=noise,
+            sampler=sampler,
             hjb=hjb,
             on_step=on_step,
             on_denoise=on_denoise,
@@ -169,6 +158,7 @@ class Animator:
         sampling: SamplingConfig = PUBLISHED,
         key: Array | None = None,
         noise: Float[Array, "w h w2 c"] | None = None,
+        sampler: Sampler = euler,
         hjb: FaceOptimisation | None = None,
         on_step: OnStep | None = None,
         on_denoise: Progress | None = None,
@@ -193,6 +183,7 @@ class Animator:
             key: one of `jax.random`'s, instead of that of `sampling.seed`.
             noise: unit Gaussian noise to start one window of frames from, `[window, height / 8, width / 8, 4]` for the
                 published models, instead of the key's.
+            sampler: how the steps are taken: a function like `sampling.samplers.euler`.
             hjb: optimise the face while denoising (paper section 3.4); needs `from_pretrained(..., arcface=True)`.
             on_step: called after every denoising step with its number, from 0, and the latents.
             on_denoise, on_decode: called with (done, total) as the work goes on.
@@ -219,7 +210,9 @@ class Animator:
             augmentation = jax.random.normal(augmentation_key, (rows, columns, 3))
             condition = self.encode(person, embedding, augmentation, sampling)
             start = jax.random.normal(noise_key, noise_shape) if noise is None else jnp.asarray(noise, jnp.float32)
-            latents = self.denoise(condition, skeletons, start, sampling, on_denoise, hook=hook, on_step=on_step)
+            latents = self.denoise(
+                condition, skeletons, start, sampling, on_denoise, sampler=sampler, hook=hook, on_step=on_step
+            )
             yield from decode_frames(self.vae, latents, sampling.decode_chunk, on_decode)
 
         return chunks()
@@ -250,6 +243,7 @@ class Animator:
         sampling: SamplingConfig,
         on_progress: Progress | None = None,
         *,
+        sampler: Sampler = euler,
         hook: Hook | None = None,
         on_step: OnStep | None = None,
     ) -> Float[Array, "f h w2 c"]:
@@ -261,6 +255,7 @@ class Animator:
             poses,
             noise,
             sampling,
+            sampler=sampler,
             hook=hook,
             mesh=self.mesh,
             on_step=on_step,

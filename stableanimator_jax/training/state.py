@@ -166,8 +166,8 @@ def _checksum(array: Float[Array, "..."]) -> UInt32[Array, ""]:
 def _initial(made_from: Blueprint[Any], seed: int) -> dict[Any, Any]:
     """A model's parameters by its own initialisers, made on this host's CPU."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        full = Precision(jnp.dtype("float32"), jnp.dtype("float32"))
-        return nnx.to_pure_dict(nnx.state(made_from.kind(made_from.config, precision=full, rngs=nnx.Rngs(seed))))
+        module = made_from.kind(made_from.config, precision=Precision(), rngs=nnx.Rngs(seed))
+        return nnx.to_pure_dict(nnx.state(module))
 
 
 def _place(arrays: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,10 +20,6 @@ from stableanimator_jax.data.prepared import PreparedClips
 from stableanimator_jax.data.published_layout import PublishedLayout
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.catalogue import blueprint
-from stableanimator_jax.models.functional import Blueprint
-from stableanimator_jax.models.image_encoder import ImageEncoder
-from stableanimator_jax.models.layers import Precision
-from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.preparation import encoding
 from stableanimator_jax.preparation.dataset_writer import TRAIN, VALIDATION, write_dataset
 from stableanimator_jax.preparation.staging import StagedClip, write_clip
@@ -105,9 +100,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_training_on_them_is_training_on_pixels(encoded, made_by):
     """What the step makes of encoded clips is what it makes of their pixels, with the same noise."""
-    source, full = open_checkpoint("embedded"), Precision(jnp.dtype("float32"), jnp.dtype("float32"))
-    vae = source.load("vae", Blueprint(VAE, source.config.vae, full)).module()
-    clip = source.load("image_encoder", Blueprint(ImageEncoder, source.config.image_encoder, full)).module()
+    source = open_checkpoint("embedded")
+    vae, clip = (source.load(name, blueprint(source.config, name)).module() for name in ("vae", "image_encoder"))
     from_pixels, draw = jax.jit(functools.partial(encode, vae, clip)), jax.jit(functools.partial(sample, vae))
     rng, channels = np.random.default_rng(0), source.config.vae.latent_channels
     seen = set()

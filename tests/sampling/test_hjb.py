@@ -7,8 +7,7 @@ import optax
 import pytest
 
 from stableanimator_jax import diffusion
-from stableanimator_jax.models.functional import Blueprint, Model
-from stableanimator_jax.models.layers import Precision
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.sampling import hjb
 from stableanimator_jax.sampling.hjb import Faces, lower_chunk, refine, refine_chunk
 from tests.golden_data import load
@@ -186,9 +185,7 @@ def test_a_number_that_is_not_finite_is_seen(models):
 
 def test_bfloat16_comes_close(models):
     """The same float32 parameters, computed with in bfloat16 between the float32 norms."""
-    reduced = [
-        Model(m.params, Blueprint(m.blueprint.kind, m.blueprint.config, Precision(jnp.bfloat16))) for m in models
-    ]
+    reduced = [model.computing_in("bfloat16") for model in models]
     latents, faces = video(4), boxes(4)
     exact = run(models, latents, faces)
     out = run(reduced, latents, faces)

@@ -17,7 +17,9 @@ from stableanimator_jax.data.poses import Poses
 from stableanimator_jax.runtime import compute_dtype
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.pipeline import check_size
+from stableanimator_jax.sampling.samplers import euler
 from stableanimator_jax.weights.checkpoint import save_checkpoint
+from tests.sampling.test_samplers import heun
 from tests.training.mini_model import save_mini_model
 
 FAST = SamplingConfig(steps=1, window=4, overlap=1)
@@ -62,6 +64,26 @@ def test_the_face_embedding_matters(animator, reference, poses, video):
     embedding = np.random.default_rng(2).standard_normal(512).astype(np.float32)
     other = animator.animate(reference, poses, id_embedding=embedding, sampling=FAST)
     assert (video != other).any()
+
+
+def test_another_sampler_makes_another_video(animator, reference, poses):
+    sampling, calls, steps = replace(FAST, steps=2), [], []
+    videos = [
+        animator.animate(
+            reference,
+            poses,
+            sampling=sampling,
+            sampler=sampler,
+            on_denoise=lambda done, total: calls.append((done, total)),
+            on_step=lambda step, latents: steps.append((step, latents)),
+        )
+        for sampler in (heun, euler)
+    ]
+    assert [step for step, _ in steps] == [0, 1, 0, 1]
+    assert all(latents.shape == (5, 8, 16, 4) for _, latents in steps)
+    # Heun denoises twice in the first step, whose progress is told once; the last step is Euler's in both.
+    assert calls == [(n, 4) for n in (1, 2, 3, 4)] * 2
+    assert (videos[0] != videos[1]).mean() > 0.1
 
 
 def test_streamed_chunks_are_the_video(animator, reference, poses, video):

@@ -1,4 +1,4 @@
-"""Samplers on a denoiser whose answer is known, and a second one through the whole of `denoise`."""
+"""Samplers on a denoiser whose answer is known."""
 
 from itertools import pairwise
 
@@ -6,17 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from stableanimator_jax import diffusion
-from stableanimator_jax.sampling.config import SamplingConfig
-from stableanimator_jax.sampling.denoise import denoise
 from stableanimator_jax.sampling.samplers import euler
-from tests.golden_models import reference_model
-from tests.sampling.test_denoise import inputs
 
 SIGMAS = diffusion.karras_sigmas(5)
 
 
 def heun(denoiser, latents, sigmas, *, hook=None, on_step=None):
-    """Karras et al. 2022, algorithm 1, without churn: a second sampler, written against the seam alone."""
+    """Karras et al. 2022, algorithm 1, without churn: a second sampler, written against the seam alone.
+
+    `test_pipeline` makes a video by it.
+    """
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         clean = denoiser(latents, sigma)
         clean = clean if hook is None else hook(step, clean)
@@ -65,23 +64,3 @@ def test_every_step_is_told_with_its_latents():
     assert list(told) == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(told[4], out)
     assert all(jnp.isfinite(latents).all() for latents in told.values())  # none of them was given away to a program
-
-
-def test_another_sampler_goes_through_denoise():
-    models = reference_model("unet"), reference_model("pose_net")
-    sampling, calls, steps = SamplingConfig(steps=2, window=4, overlap=1), [], []
-    out = denoise(
-        *models,
-        *inputs(9),
-        sampling,
-        sampler=heun,
-        on_progress=lambda done, total: calls.append((done, total)),
-        on_step=lambda step, latents: steps.append((step, latents.shape)),
-    )
-    assert out.shape == (9, 8, 8, 4)
-    assert jnp.isfinite(out).all()
-    assert steps == [(0, (9, 8, 8, 4)), (1, (9, 8, 8, 4))]
-    assert calls[-1] == (6, 6)
-    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
-    # The last step is Euler's in both, but the one before it is not.
-    assert jnp.abs(out - denoise(*models, *inputs(9), sampling)).max() > 1e-3

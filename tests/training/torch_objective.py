@@ -7,12 +7,10 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from stableanimator_jax.config import StableAnimatorConfig
-from stableanimator_jax.models.functional import Blueprint
-from stableanimator_jax.models.layers import Precision
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.weights.rules import plan_export
 from stableanimator_jax.weights.tables import tables
 from tests.golden.reference_weights import reference_array
-from tests.golden_models import KINDS
 from tests.models.test_face_encoder_parity import torch_face_encoder
 from tests.models.test_pose_net_parity import torch_pose_net
 from tests.models.test_unet_parity import torch_unet
@@ -88,7 +86,7 @@ class TorchObjective:
             weights = {key: torch.from_numpy(reference_array(f"{name}.{key}", v.shape)) for key, v in keys.items()}
             module.load_state_dict(weights)
             module.to(dtype)
-        abstract = Blueprint(KINDS["face_encoder"], config.face_encoder, Precision()).abstract_params()
+        abstract = blueprint(config, "face_encoder").abstract_params()
         plan = plan_export(tables(config)["face_encoder"], abstract)
         self.face_encoder = {
             a.key: torch.from_numpy(reference_array(f"face_encoder.{a.key}", a.source_shape)).to(dtype).requires_grad_()

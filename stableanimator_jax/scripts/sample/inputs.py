@@ -12,6 +12,7 @@ from stableanimator_jax.data.keypoints import keypoints_beside
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import is_directory
+from stableanimator_jax.models.catalogue import sampling_models
 from stableanimator_jax.perception.boxes import centres
 from stableanimator_jax.perception.driving_poses import find_reference_person
 from stableanimator_jax.perception.faces import Detection, FaceAnalyser, load_face_embedding
@@ -32,8 +33,6 @@ from stableanimator_jax.scripts.sample.record import InputFile, Record
 from stableanimator_jax.scripts.sample.settings import SampleConfig
 from stableanimator_jax.shipped import EMBEDDED, EXAMPLE, is_shipped
 from stableanimator_jax.weights.run_folder import checkpoint_path
-
-_MODELS = ("unet", "pose_net", "vae", "image_encoder")
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray
     from stableanimator_jax.weights.opening import open_checkpoint
 
     source = open_checkpoint(config.checkpoint)
-    require_models(source.path, (*_MODELS, *["face_encoder"] * source.config.unet.takes_faces))
+    require_models(source.path, sampling_models(source.config))
     if (config.optimises_faces or config.embeds_reference) and "arcface" not in describe(source.path).models:
         asking = "the face optimisation" if config.optimises_faces else "--identity checkpoint"
         raise InputError(

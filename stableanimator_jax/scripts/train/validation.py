@@ -23,6 +23,7 @@ from stableanimator_jax.data.loader import Loader
 from stableanimator_jax.data.video import open_writer
 from stableanimator_jax.files import replacing
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.catalogue import sampling_models
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.parallel import rows_apart
 from stableanimator_jax.sampling.config import SamplingConfig
@@ -90,8 +91,7 @@ class Validation:
         similarities: dict[str, list[float]] = {}
         sheets = {}
         if jax.process_index() == 0:
-            names = ("unet", "pose_net", "vae", "image_encoder", "face_encoder")
-            animator = Animator(self.model, **{name: models[name] for name in names})
+            animator = Animator(self.model, **{name: models[name] for name in sampling_models(self.model)})
             for number in range(self.config.videos):
                 clip = self.pixels.batch_at(number)
                 pixels = cast(Pixels[np.ndarray], clip.images)
