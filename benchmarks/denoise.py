@@ -28,13 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 from _device import machine, matmul_rate, peak_memory, random_model, versions
 
-from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.config import Dtype, StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.limits import AtLeast, check_limits
 from stableanimator_jax.models.catalogue import blueprint, sampling_models
 from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.flops import matmul_flops
-from stableanimator_jax.runtime import Dtype
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.denoiser import Rows, predict

@@ -22,6 +22,10 @@ T = TypeVar("T")
 EMBEDDING_DIM = 512
 """Numbers in an ArcFace embedding, wherever one is kept in a file."""
 IdInjection = Literal["distribution_aware", "addition", "none"]
+Device = Literal["auto", "cpu", "gpu", "tpu"]
+Dtype = Literal["float32", "bfloat16"]
+DtypeChoice = Literal["auto", "bfloat16", "float32"]
+"""What `runtime.compute_dtype` makes a `Dtype` of."""
 
 
 def _require(condition: bool, message: str) -> None:

@@ -7,6 +7,8 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from stableanimator_jax.errors import InputError, reason_of
 
 _PACKAGES = (
@@ -45,10 +47,17 @@ def sha256_of(files: Sequence[Path], directory: Path | None = None) -> str:
     return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Path, *, show_progress: bool = False) -> str:
     """SHA-256 of a file's bytes, as `sha256sum` prints it. Raises `OSError`."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest, size = hashlib.sha256(), path.stat().st_size
+    with (
+        path.open("rb") as file,
+        tqdm(total=size, desc=f"sha256 of {path.name}", unit="B", unit_scale=True, disable=not show_progress) as bar,
+    ):
+        while block := file.read(2**22):
+            digest.update(block)
+            bar.update(len(block))
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -4,15 +4,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from stableanimator_jax.config import Device, Dtype
 from stableanimator_jax.errors import InputError
-
-Device = Literal["auto", "cpu", "gpu", "tpu"]
-Dtype = Literal["float32", "bfloat16"]
 
 # The CPU stays beside an accelerator: weights are read there.
 _PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}

@@ -18,10 +18,11 @@ from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
 from examples.drawn_world.clips import TRAIN_SEEDS, VALIDATION_SEEDS, draw_clip, lossless_enough_jpeg, small_skeletons
-from examples.drawn_world.settings import claim, make_folder, require_counts
+from examples.drawn_world.settings import claim, require_counts
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, encode_png
 from stableanimator_jax.data.prepared import DATASET_FILE
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import replacing, replacing_directory
 from stableanimator_jax.interrupts import check_interrupted
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.catalogue import blueprint
@@ -116,13 +117,8 @@ def _draw_one(task: _Task) -> None:
         valid=faces.valid,
         embeddings=np.zeros((task.frames, EMBEDDING_DIM), np.float32),  # until `write`
     )
-    _write_whole(task.file, record)
-
-
-def _write_whole(file: Path, record: ClipRecord) -> None:
-    temporary = file.with_suffix(".tmp.npz")
-    write_clip(temporary, record)
-    temporary.rename(file)
+    with replacing(task.file) as file:
+        write_clip(file, record)
 
 
 def write(config: DatasetConfig) -> None:
@@ -144,16 +140,14 @@ def write(config: DatasetConfig) -> None:
         if not embedded.exists():
             record = read_clip(task.file)
             found = embed_faces(arcface, decode_images(record.frames), record.boxes) * record.valid[:, None]
-            _write_whole(embedded, dataclasses.replace(record, embeddings=found))
+            with replacing(embedded) as file:
+                write_clip(file, dataclasses.replace(record, embeddings=found))
         splits[task.split].append(StagedClip(embedded, task.file.stem, config.bucket, task.frames))
-    unfinished = config.output.with_name(f"{config.output.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    make_folder(unfinished)
-    write_dataset(unfinished / config.bucket, config.bucket, splits)
     drawn = {"frames": config.frames, "size": config.size, "arcface": judge}
     counts = {split: len(clips) for split, clips in splits.items()}
-    (unfinished / DATASET_FILE).write_text(json.dumps({"buckets": {config.bucket: counts}, "drawn": drawn}, indent=1))
-    unfinished.rename(config.output)
+    with replacing_directory(config.output) as made:
+        write_dataset(made / config.bucket, config.bucket, splits)
+        (made / DATASET_FILE).write_text(json.dumps({"buckets": {config.bucket: counts}, "drawn": drawn}, indent=1))
     shutil.rmtree(_waiting(config))
     print(f"{config.output}: " + ", ".join(f"{count} clips in {split}" for split, count in counts.items()))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stableanimator_jax.config import read_json
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import replacing
 
 
@@ -28,7 +28,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise InputError(f"cannot write {folder}: {e.strerror}") from e
+        raise InputError(f"cannot write {folder}: {reason_of(e)}") from e
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Trained weights into the package: all six models of a run, small enough to ship."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import stableanimator_jax
-from examples.drawn_world.settings import make_folder
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import replacing_directory
 from stableanimator_jax.weights.checkpoint import MODELS, describe, require_replaceable, save_checkpoint, stream_params
 
 MOST_BYTES = 20_000_000
@@ -45,23 +44,13 @@ def ship(config: ShipConfig) -> None:
     require_replaceable(config.output, overwrite=config.overwrite)
     # Where the run was and what it began from are folders of whoever trained.
     source = {name: value for name, value in run.source.items() if name not in ("trained_from", "run")}
-    make_folder(config.output.parent)
-    with tempfile.TemporaryDirectory(dir=config.output.parent, prefix=".shipping") as folder:
-        made = Path(folder) / "weights"
+    with replacing_directory(config.output, overwrite=True) as made:
         # VAE and ArcFace compute in float32, from what they are stored as.
         params = {model: _rounded(place, model) for model, place in places.items()}
         save_checkpoint(made, run.config, params, {**source, "trained on": "drawn people"})
         size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
         if size > MOST_BYTES:
             raise InputError(f"these weights would take {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
-        if config.output.exists():
-            config.output.rename(Path(folder) / "replaced")
-        try:
-            made.rename(config.output)
-        except OSError:
-            if (Path(folder) / "replaced").exists():
-                (Path(folder) / "replaced").rename(config.output)
-            raise
     print(f"{config.output}: {size / 1e6:.1f} MB")
 
 

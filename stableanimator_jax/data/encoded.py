@@ -23,6 +23,7 @@ from stableanimator_jax.data.prepared import DATASET_FILE, PreparedClips
 from stableanimator_jax.data.published_layout import PublishedLayout, file_sizes
 from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import is_directory
+from stableanimator_jax.provenance import sha256_of
 
 ENCODED_FILE = "encoded.json"
 _FORMAT = "stableanimator-jax encoded clips"
@@ -189,7 +190,7 @@ def clip_files(clips: PixelClips) -> list[str]:
         InputError: those cannot be read.
     """
     if isinstance(clips, PreparedClips):
-        dataset = hashlib.sha256(_read_bytes(clips.directory / DATASET_FILE)).hexdigest()
+        dataset = sha256_of([clips.directory / DATASET_FILE])
         return [_file_name([dataset, clips.bucket, clips.split, index]) for index in range(len(clips))]
     found = map(clips.folder_at, range(len(clips)))
     return [_file_name([clip.name, clip.size, clip.fit, _sizes(clip.images())]) for clip in found]
@@ -204,13 +205,6 @@ def _sizes(files: dict[int, Path]) -> list[tuple[str, int]]:
         return file_sizes(list(files.values()))
     except OSError as e:
         raise InputError(f"cannot read frame {e.filename}: {reason_of(e)}") from e
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise InputError(f"cannot read {path}: {reason_of(e)}") from e
 
 
 def present_files(folder: Path) -> set[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.config import Dtype, StableAnimatorConfig
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.functional import Blueprint
@@ -13,7 +13,6 @@ from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.runtime import Dtype
 
 _KINDS: dict[str, Any] = {
     "unet": UNet,

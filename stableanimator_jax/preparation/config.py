@@ -3,10 +3,11 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
+from stableanimator_jax.config import Device, DtypeChoice
 from stableanimator_jax.data.clip_format import bucket_size
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.errors import InputError
@@ -133,9 +134,9 @@ class EncodeConfig:
     """How much noise the VAE's copy of a reference has, as for training."""
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     """Of that noise."""
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    dtype: DtypeChoice = "auto"
     """What CLIP computes in (the VAE in float32 always). auto: bfloat16, but float32 on a CPU."""
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    device: Device = "auto"
     """Where to compute. auto: an accelerator where JAX finds one."""
     compilation_cache: bool = True
     """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""

@@ -162,7 +162,8 @@ def write_clip(file: Path, record: ClipRecord) -> None:
         images = getattr(record, name)
         arrays[name] = np.frombuffer(b"".join(images), np.uint8)
         arrays[f"{name}_ends"] = np.cumsum([len(image) for image in images])
-    np.savez(file, **arrays)
+    with file.open("wb") as stream:  # or NumPy would give the file another name
+        np.savez(stream, **arrays)
 
 
 def read_clip(file: Path) -> ClipRecord:

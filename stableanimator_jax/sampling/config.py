@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from stableanimator_jax.config import Dtype
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.limits import Between, check_limits
 
@@ -79,7 +80,7 @@ class HJBConfig:
     margin: Annotated[float | None, Between(0, 100)] = None
     """Decode only the faces' surroundings: a margin on each side, as a share of their size (such as 0.25). Faster,
     approximate, and leaves the background alone. By default whole frames are decoded, as published."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """What VAE decoder and ArcFace compute in here; norms and Adam are float32 always."""
 
     def __post_init__(self):

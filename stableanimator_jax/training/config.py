@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from stableanimator_jax.config import IdInjection
+from stableanimator_jax.config import Device, DtypeChoice, IdInjection
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.data.loader import LoaderConfig
 from stableanimator_jax.errors import InputError
@@ -222,14 +222,14 @@ class TrainConfig:
     """Steps of the whole run, those before it was resumed too."""
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     """Of everything random but the data's order, which has its own."""
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    dtype: DtypeChoice = "auto"
     """What the models compute in (the VAE, norms, loss and optimiser in float32 always), and what frozen parameters
     are held in. auto: bfloat16, but float32 on a CPU."""
     remat: bool = True
     """Compute the UNet's blocks once more in the backward pass rather than keep what is inside them."""
     log_every: Annotated[int, AtLeast(1)] = 10
     """Steps between points of the curves; each is a mean over them."""
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    device: Device = "auto"
     """Where to compute. auto: an accelerator where JAX finds one."""
     compilation_cache: bool = True
     """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""

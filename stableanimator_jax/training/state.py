@@ -14,13 +14,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, PyTree, UInt32
 
-from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.config import Dtype, StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.parallel import fsdp_shardings
-from stableanimator_jax.runtime import Dtype
 from stableanimator_jax.training.config import ModelConfig, TrainConfig
 from stableanimator_jax.training.trainable import TRAINED_MODELS, Params, split_abstract
 from stableanimator_jax.weights.checkpoint import describe, load_params

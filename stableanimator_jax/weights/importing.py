@@ -4,7 +4,6 @@ Everything that names and shapes can tell is checked before a tensor is read, an
 the tensors stream through, one at a time, into a directory beside the checkpoint's place, which takes it when whole.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,11 +15,11 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from stableanimator_jax.config import FaceEncoderConfig, PoseNetConfig, StableAnimatorConfig
+from stableanimator_jax.config import Dtype, FaceEncoderConfig, PoseNetConfig, StableAnimatorConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import require_room
 from stableanimator_jax.models.catalogue import blueprint
-from stableanimator_jax.runtime import Dtype
+from stableanimator_jax.provenance import file_sha256
 from stableanimator_jax.weights.checkpoint import MODELS, require_replaceable, save_checkpoint
 from stableanimator_jax.weights.onnx_arcface import infer_arcface_config, read_onnx_arcface
 from stableanimator_jax.weights.published_files import NetworkFiles, SvdFiles, find_arcface, find_networks, find_svd
@@ -290,14 +289,6 @@ def _hint(error: WeightsError) -> str:
 
 
 def _fingerprint(file: Path, show_progress: bool) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    size = file.stat().st_size
-    with (
-        file.open("rb") as data,
-        tqdm(total=size, desc=f"sha256 of {file.name}", unit="B", unit_scale=True, disable=not show_progress) as bar,
-    ):
-        while block := data.read(2**22):
-            digest.update(block)
-            bar.update(len(block))
     # Under two folders, as in SVD/unet/diffusion_pytorch_model.safetensors.
-    return {"name": "/".join(file.absolute().parts[-3:]), "bytes": size, "sha256": digest.hexdigest()}
+    name = "/".join(file.absolute().parts[-3:])
+    return {"name": name, "bytes": file.stat().st_size, "sha256": file_sha256(file, show_progress=show_progress)}

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from stableanimator_jax.config import (
     ArcFaceConfig,
+    Dtype,
     FaceEncoderConfig,
     ImageEncoderConfig,
     PoseNetConfig,
@@ -23,7 +24,7 @@ from stableanimator_jax.config import (
     VAEConfig,
 )
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.models.catalogue import Dtype, blueprint
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint, stream_params
 from stableanimator_jax.weights.exporting import export_weights
 from stableanimator_jax.weights.importing import import_weights

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.config import Dtype, StableAnimatorConfig
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.models.catalogue import Dtype, blueprint
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from stableanimator_jax.weights.inspecting import inspect_checkpoint
 

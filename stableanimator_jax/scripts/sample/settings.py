@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from stableanimator_jax.config import from_dict
+from stableanimator_jax.config import Device, DtypeChoice, from_dict
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import absolute_path
@@ -92,9 +92,9 @@ class SampleConfig:
     """As --face-boxes for the frames, from frame_0.png, frame_1.png, … of the poses' size, white where the face is."""
     output_fps: Annotated[float | None, Between(0.01, 1000), tyro.conf.arg(metavar="FPS")] = None
     """Frames a second that the output plays at. By default the poses' own where they are a video, else --fps."""
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    dtype: DtypeChoice = "auto"
     """What the models compute in (the VAE in float32 always). auto: bfloat16, but float32 on a CPU."""
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    device: Device = "auto"
     """Where to compute. auto: an accelerator where JAX finds one."""
     compilation_cache: bool = True
     """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""

@@ -296,7 +296,7 @@ def _prepare(
 ) -> tuple[_Run, Params]:
     """Load the models, and say what is trained."""
     has_arcface = "arcface" in describe(source.path).models
-    blueprints = training_blueprints(model, config.dtype, arcface=has_arcface)  # pyright: ignore[reportArgumentType]
+    blueprints = training_blueprints(model, compute_dtype(config.dtype), arcface=has_arcface)
     trained, frozen, anew = load(source, blueprints, config, mesh)
     task = Task(
         blueprints,
