@@ -1,65 +1,9 @@
 """Animate the person of a reference image along a sequence of poses.
 
-    python sample.py                                        the example, a drawn person: two minutes on a laptop
-    python sample.py CONFIG.py [--flag value ...]           start from a config file (see configs/)
-    python sample.py --reference me.jpg --poses dance/ --checkpoint DIR --output me.mp4
-    python sample.py --from-json me.mp4.json --output again.mp4
-
-Without --checkpoint, a config file or --from-json the settings are those of configs/drawn_people.py, made for the
-weights in this package; with --checkpoint DIR they begin as published.
-
-Exit status: 0 done, 2 something in the input is wrong (one line on stderr says what), 130 interrupted.
+`python sample.py --help` says more.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
-from configs.drawn_people import get_config as drawn_people
-from stableanimator_jax.errors import InputError
-from stableanimator_jax.scripts.cli import config_file, flag_value, leave, parse_flags, run_script
-from stableanimator_jax.scripts.sample.record import read_record, version_changes
-from stableanimator_jax.scripts.sample.settings import SampleConfig
-from stableanimator_jax.shipped import EMBEDDED
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """What `sample.py` takes."""
-
-    from_json: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
-    """Repeat the run whose record this is (OUTPUT.json); its inputs must still be as they were. Flags override it."""
-    config: Annotated[SampleConfig, tyro.conf.arg(name="")] = field(default_factory=SampleConfig)
-
-
-def main(argv: Sequence[str]) -> None:
-    """Parse the command line and run. Raises `InputError`."""
-    own_weights = flag_value(argv, "--checkpoint") in (None, EMBEDDED)
-    config, flags = config_file(argv, drawn_people() if own_weights else SampleConfig())
-    record = None
-    if (source := flag_value(flags, "--from-json")) is not None:
-        if len(flags) < len(argv):
-            raise InputError("give a config file or --from-json, not both: each sets everything")
-        record = read_record(Path(source))
-        try:
-            config = SampleConfig.from_dict(record.configuration)
-        except InputError as e:
-            raise InputError(f"{source}: {e}") from e
-    config = parse_flags(flags, Arguments(config=config), prog="sample.py", description=__doc__ or "").config
-
-    from stableanimator_jax.scripts.sample.inputs import verify_inputs  # OpenCV and others: slow, and not for --help
-    from stableanimator_jax.scripts.sample.run import run
-
-    config = config.absolute()
-    if record is not None:
-        verify_inputs(record, config)
-        if changes := version_changes(record):
-            print(f"note: {changes}; frames may differ in their last bits")
-    run(config)
-
+from stableanimator_jax.scripts.sample.command import script
 
 if __name__ == "__main__":
-    leave(run_script(main))
+    script()

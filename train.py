@@ -1,28 +1,9 @@
 """Train or finetune StableAnimator, on one device or on many.
 
-    python train.py configs/train_tiny.py --data.dataset DIR              a small model, on a laptop
-    python train.py configs/train_512.py --data.dataset DIR --output RUN  the published training, on a GPU
-    python train.py CONFIG.py ... --resume                                go on where the run in --output stopped
-
-docs/training.md has recipes for GPUs and TPU pods. Exit status: 0 done, 2 something in the input is wrong (one line on
-stderr says what), 130 interrupted: what was done is saved.
+`python train.py --help` says more.
 """
 
-from collections.abc import Sequence
-
-from stableanimator_jax.scripts.cli import leave, parse, run_script
-from stableanimator_jax.training.config import TrainConfig
-
-
-def main(argv: Sequence[str]) -> None:
-    """Parse the command line and train. Raises `InputError`."""
-    config = parse(argv, TrainConfig(), prog="train.py", description=__doc__ or "")
-
-    from stableanimator_jax.scripts.train.run import run  # slow to import, and not for --help
-
-    run(config)
-
+from stableanimator_jax.scripts.train.command import script
 
 if __name__ == "__main__":
-    status = run_script(main)
-    leave(status, at_once=status != 0)
+    script()

@@ -7,18 +7,8 @@ that it never saw either, at 64x64; with a contact sheet and a plot of the face 
 2 CPU cores, compilation included (less when run again). examples/drawn_world says where the weights come from.
 """
 
-from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
-from stableanimator_jax.scripts.sample.settings import SampleConfig
+from stableanimator_jax.scripts.sample.settings import DRAWN_PEOPLE, SampleConfig
 
 
 def get_config() -> SampleConfig:
-    return SampleConfig(
-        checkpoint="embedded",
-        width=64,
-        height=64,
-        identity="checkpoint",
-        # Short windows: it was trained on clips of 2 frames. Little guidance: 3, as published, burns its colours out.
-        # Few steps: more do not make it better, and each has the face optimisation.
-        sampling=SamplingConfig(steps=15, window=8, overlap=2, guidance_min=1.5, guidance_max=1.5),
-        hjb=HJBConfig(iterations="published"),
-    )
+    return DRAWN_PEOPLE

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import prepare_data
 from stableanimator_jax.data.prepared import read_dataset_file
 from stableanimator_jax.preparation.config import BeamConfig
 from stableanimator_jax.scripts.cli import run_script
+from stableanimator_jax.scripts.prepare.command import main
 from tests.preparation.training_videos import FLAGS, flags, models, scene, tree_bytes, write_video
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ HAS_BEAM = find_spec("apache_beam") is not None
 def test_without_beam_one_line_says_what_to_install(tmp_path, capsys):
     write_video(tmp_path / "videos" / "a.mkv", scene(17))
     argv = ["videos", str(tmp_path / "videos"), "--output", str(tmp_path / "root"), "--beam.runner", "DirectRunner"]
-    assert run_script(prepare_data.main, argv) == 2
+    assert run_script(main, argv) == 2
     assert "pip install 'stableanimator-jax[beam]'" in capsys.readouterr().err
     assert not (tmp_path / "root").exists()
 

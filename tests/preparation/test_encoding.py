@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 
-import prepare_data
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.clips import Clips, Moments, Pixels
 from stableanimator_jax.data.device_batches import DeviceBatches
@@ -24,6 +23,7 @@ from stableanimator_jax.preparation import encoding
 from stableanimator_jax.preparation.dataset_writer import TRAIN, VALIDATION, write_dataset
 from stableanimator_jax.preparation.staging import StagedClip, write_clip
 from stableanimator_jax.scripts.cli import run_script
+from stableanimator_jax.scripts.prepare.command import main
 from stableanimator_jax.training.latents import EncodingNoise, encode, sample
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from stableanimator_jax.weights.fingerprint import fingerprint
@@ -65,7 +65,7 @@ def plain(tmp_path_factory) -> Path:
 
 
 def call(*argv: object) -> int:
-    return run_script(prepare_data.main, [str(argument) for argument in argv])
+    return run_script(main, [str(argument) for argument in argv])
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import sample
 from stableanimator_jax.scripts.cli import run_script
+from stableanimator_jax.scripts.sample.command import main
 from stableanimator_jax.shipped import EXAMPLE
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ QUICK = [
 
 def call(*argv: object) -> int:
     """The script within this process: its exit status."""
-    return run_script(sample.main, [str(argument) for argument in argv])
+    return run_script(main, [str(argument) for argument in argv])
 
 
 def start(*argv: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:

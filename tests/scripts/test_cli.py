@@ -4,7 +4,9 @@ import io
 import os
 import pickle
 import runpy
+import tomllib
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Literal
 
@@ -157,3 +159,15 @@ def test_a_name_that_is_no_utf8_is_printable_in_every_error():
     assert printable("\ud800") == r"\ud800"
     assert printable("å 中") == "å 中"
     assert printable("å".encode().decode("ascii", "surrogateescape")) == "å"  # as a C locale has it
+
+
+def test_an_installed_package_has_the_same_programs():
+    commands = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    for name, script in (
+        ("sample", "sample"),
+        ("train", "train"),
+        ("convert", "convert_weights"),
+        ("prepare", "prepare_data"),
+    ):
+        program = EntryPoint(name, commands[f"stableanimator-{name}"], "console_scripts").load()
+        assert program is runpy.run_path(str(ROOT / f"{script}.py"))["script"]

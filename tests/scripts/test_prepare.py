@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import prepare_data
 from stableanimator_jax.data.prepared import PreparedClips, read_dataset_file
 from stableanimator_jax.data.published_layout import PublishedLayout
 from stableanimator_jax.preparation import run
 from stableanimator_jax.preparation.workers import stage_one
 from stableanimator_jax.scripts.cli import run_script
+from stableanimator_jax.scripts.prepare.command import main
 from tests.preparation.training_videos import FLAGS, SIZE, flags, models, scene, tree_bytes, write_frames, write_video
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def start(videos, root, model_files, *more) -> subprocess.Popen[str]:
 
 
 def call(*argv: object) -> int:
-    return run_script(prepare_data.main, [str(argument) for argument in argv])
+    return run_script(main, [str(argument) for argument in argv])
 
 
 @pytest.fixture
@@ -184,9 +184,9 @@ def test_killed_while_the_dataset_is_put_in_place(
         patch.setattr(Path, "replace", stop)
         if moves < 4:  # the bucket, images, report.md, dataset.json
             with pytest.raises(Killed):
-                prepare_data.main(argv)
+                main(argv)
         else:
-            prepare_data.main(argv)
+            main(argv)
     assert (root / "dataset.json").exists() == (moves == 4)
     assert call(*argv) == 0
     assert tree_bytes(root) == tree_bytes(undisturbed[0])

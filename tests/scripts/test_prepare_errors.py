@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-import prepare_data
 from stableanimator_jax.preparation import run
 from stableanimator_jax.preparation.workers import stage_one
 from stableanimator_jax.scripts.cli import run_script
+from stableanimator_jax.scripts.prepare.command import main
 from tests.preparation.training_videos import FLAGS, flags, models, scene, write_frames, write_video
 
 
@@ -33,7 +33,7 @@ def place(tmp_path, monkeypatch):
 
 
 def call(*argv: object) -> int:
-    return run_script(prepare_data.main, [str(argument) for argument in argv])
+    return run_script(main, [str(argument) for argument in argv])
 
 
 def good(model_files) -> list[str]:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-import train
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.locking import alone_in
 from stableanimator_jax.scripts.cli import run_script
 from stableanimator_jax.scripts.train import run
+from stableanimator_jax.scripts.train.command import main
 from tests.data.published_folders import make_folder
 from tests.scripts.train_script import FLAGS, ROOT, finish, start, start_together
 from tests.training import drawn_clips
@@ -47,7 +47,7 @@ def place(given, tmp_path, monkeypatch):
 
 def call(*argv: object) -> int:
     flags = ["--init-from", "mini", "--data.dataset", "data", *FLAGS, "--no-compilation-cache"]
-    return run_script(train.main, [*flags, *map(str, argv)])
+    return run_script(main, [*flags, *map(str, argv)])
 
 
 def error(capsys, *argv: object) -> str:
@@ -100,7 +100,7 @@ def test_settings(capsys, flags, message):
 
 
 def test_no_data(capsys):
-    status = run_script(train.main, ["--init-from", "mini", *OUTPUT])
+    status = run_script(main, ["--init-from", "mini", *OUTPUT])
     assert (status, capsys.readouterr().err.count("\n")) == (2, 1)
 
 
@@ -115,10 +115,10 @@ def test_folders_of_another_size_or_without_embeddings(capsys):
     make_folder(Path("a"), 8, size=(72, 72))
     Path("a.txt").write_text("a\n")
     lists = ["--data.lists", "a.txt", "--validation.every", "0", "--init-from", "mini", *FLAGS, *OUTPUT]
-    assert run_script(train.main, [*lists, "--data.sizes", "72x72"]) == 2
+    assert run_script(main, [*lists, "--data.sizes", "72x72"]) == 2
     assert "72x72" in capsys.readouterr().err
     Path("a/embeddings.npy").unlink()
-    assert run_script(train.main, [*lists, "--data.sizes", "64x64"]) == 2
+    assert run_script(main, [*lists, "--data.sizes", "64x64"]) == 2
     assert re.search(r"embeddings\.npy is missing; `prepare_data\.py faces` makes it", capsys.readouterr().err)
 
 
@@ -301,7 +301,7 @@ def test_other_folders_and_another_batch_than_the_run_had(capsys, monkeypatch):
 
     def begun(names: str, *more: str) -> int:
         Path("list.txt").write_text("\n".join(names) + "\n")
-        return run_script(train.main, [*lists, *more])
+        return run_script(main, [*lists, *more])
 
     assert begun("abc") == 0
     assert begun("ca", "--resume") == 2

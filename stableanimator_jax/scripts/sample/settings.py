@@ -192,3 +192,16 @@ class SampleConfig:
         """As plain data for JSON."""
         data = dataclasses.asdict(self)
         return {name: str(value) if isinstance(value, Path) else value for name, value in data.items()}
+
+
+DRAWN_PEOPLE = SampleConfig(
+    checkpoint=EMBEDDED,
+    width=64,
+    height=64,
+    identity="checkpoint",
+    # Short windows: it was trained on clips of 2 frames. Little guidance: 3, as published, burns its colours out.
+    # Few steps: more do not make it better, and each has the face optimisation.
+    sampling=SamplingConfig(steps=15, window=8, overlap=2, guidance_min=1.5, guidance_max=1.5),
+    hjb=HJBConfig(iterations="published"),
+)
+"""For the weights in this package; `configs/drawn_people.py`."""
