@@ -46,7 +46,7 @@ def test_what_users_run_needs_only_what_they_are_told_to_install():
     assert not undeclared(sources, distributions([*PROJECT["dependencies"], *extras]))
 
 
-@pytest.mark.parametrize("folder", ["tests", "benchmarks", "tools"])
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "examples"])
 def test_what_developers_run_needs_only_what_they_are_told_to_install(folder):
     extras = [line for lines in EXTRAS.values() for line in lines]
     sources = list(ROOT.glob(f"{folder}/**/*.py"))
