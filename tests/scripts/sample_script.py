@@ -28,7 +28,7 @@ def call(*argv: object) -> int:
 
 def start(*argv: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
     """The script as a user runs it, with a home directory of its own."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "JAX_COMP"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     return subprocess.Popen(
         [sys.executable, ROOT / "sample.py", *map(str, argv)],
         cwd=cwd,

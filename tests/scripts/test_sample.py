@@ -325,7 +325,7 @@ def test_help_does_not_wait_for_jax():
 
 def test_from_a_clean_directory(tmp_path):
     """No inputs named, outputs where the README says, compiled programs kept for the next run."""
-    process = start("--steps", 1, cwd=tmp_path)
+    process = start("--steps", 1, cwd=tmp_path, JAX_COMPILATION_CACHE_DIR="")
     out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     assert "reference: the example in this package" in out

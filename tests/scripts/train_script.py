@@ -26,27 +26,18 @@ FLAGS = (
     "--log-every",
     "1",
 )
-# Programs of small arrays need no optimising, which would take most of these tests' time.
-XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
-def environment(cache: Path, devices: int = 1) -> dict[str, str]:
-    return os.environ | {
-        "JAX_PLATFORMS": "cpu",
+def start(folder: Path, *flags: str, devices: int = 1) -> subprocess.Popen[str]:
+    """The script in `folder`, on `devices` virtual CPU devices."""
+    command = [sys.executable, str(ROOT / "train.py"), *FLAGS, *flags]
+    environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "XLA_FLAGS": XLA_FLAGS,
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "",
     }
-
-
-def start(cache: Path, *flags: str, devices: int = 1) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "train.py"), *FLAGS, *flags]
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, env=environment(cache, devices), cwd=cache, stdout=pipe, stderr=pipe, text=True, errors="replace"
-    )
+    return subprocess.Popen(command, env=environment, cwd=folder, stdout=pipe, stderr=pipe, text=True, errors="replace")
 
 
 def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
@@ -56,17 +47,17 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
     return out, err
 
 
-def train(cache: Path, *flags: str, devices: int = 1, status: int = 0) -> tuple[str, str]:
-    return finish(start(cache, *flags, devices=devices), status)
+def train(folder: Path, *flags: str, devices: int = 1, status: int = 0) -> tuple[str, str]:
+    return finish(start(folder, *flags, devices=devices), status)
 
 
-def train_together(cache: Path, processes: int, devices: int, *flags: str) -> str:
+def train_together(folder: Path, processes: int, devices: int, *flags: str) -> str:
     """The same run in several processes of so many devices each; what the first of them said."""
-    return finish_together(start_together(cache, processes, devices, *flags))[0]
+    return finish_together(start_together(folder, processes, devices, *flags))[0]
 
 
 def start_together(
-    cache: Path, processes: int, devices: int, *flags: str, each: Sequence[Sequence[str]] | None = None
+    folder: Path, processes: int, devices: int, *flags: str, each: Sequence[Sequence[str]] | None = None
 ) -> list[subprocess.Popen[str]]:
     """`each` has flags of every process of its own."""
     with socket.socket() as free:
@@ -75,7 +66,7 @@ def start_together(
     distributed = ("--distributed.start", "explicit", "--distributed.coordinator", address)
     counted = ("--distributed.processes", str(processes), "--distributed.process")
     own = each or [()] * processes
-    return [start(cache, *flags, *distributed, *counted, str(n), *own[n], devices=devices) for n in range(processes)]
+    return [start(folder, *flags, *distributed, *counted, str(n), *own[n], devices=devices) for n in range(processes)]
 
 
 def finish_together(processes: list[subprocess.Popen[str]], status: int = 0) -> tuple[str, str]:
