@@ -5,6 +5,7 @@ start, keep their compiled programs in one place, and optimise them little: they
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -17,6 +18,13 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_file() -> Iterator[None]:
+    """Programs are let go after each file of tests: all of them together take many gigabytes."""
+    yield
+    jax.clear_caches()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
