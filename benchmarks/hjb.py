@@ -32,6 +32,7 @@ import numpy as np
 from _device import NOISE, difference, machine, matmul_rate, peak_memory, random_model, versions
 
 from stableanimator_jax.config import ArcFaceConfig, VAEConfig
+from stableanimator_jax.data.face_track import Face, FaceTrack
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.limits import Above, AtLeast, Between, check_limits
 from stableanimator_jax.models.arcface import ArcFace
@@ -39,8 +40,9 @@ from stableanimator_jax.models.flops import matmul_flops
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.vae import VAE
+from stableanimator_jax.sampling.face_crop import crops_of
 from stableanimator_jax.sampling.face_region import face_regions
-from stableanimator_jax.sampling.hjb import Faces, Refinement, lower_chunk, refine, refine_chunk
+from stableanimator_jax.sampling.hjb import Refinement, lower_chunk, refine, refine_chunk
 from stableanimator_jax.scripts.cli import parse_flags, run_script
 
 LEARNING_RATE = 0.1  # the published first step's
@@ -101,16 +103,16 @@ class Options:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """The face (y0, y1, x0, x1), inclusive: a square in the middle, or wider where that is too high."""
+        """The face (left, top, right, bottom), inclusive: a square in the middle, or wider where that is too high."""
         height, width = self.size
         face_height = min(height, round((self.face_share * height * width) ** 0.5))
         face_width = max(1, min(width, round(self.face_share * height * width / face_height)))
         y, x = (height - face_height) // 2, (width - face_width) // 2
-        return y, y + face_height - 1, x, x + face_width - 1
+        return x, y, x + face_width - 1, y + face_height - 1
 
     @property
-    def faces(self) -> Faces:
-        return Faces(np.tile(np.array(self.box, np.float32), (self.frames, 1)), np.ones(self.frames, bool))
+    def faces(self) -> FaceTrack:
+        return FaceTrack.of([Face(np.array(self.box, np.float32))] * self.frames)
 
 
 Models = tuple[Model[VAE], Model[ArcFace]]
@@ -195,7 +197,8 @@ def region_size(options: Options, margin: float | None) -> tuple[int, int]:
     if margin is None:
         return options.latent_size
     regions = face_regions(
-        *options.faces,
+        crops_of(options.faces, "box"),
+        options.faces.valid,
         chunk=options.chunk,
         frame=options.latent_size,
         downscale=options.vae.downscale,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from _device import machine, versions
 
@@ -21,6 +22,7 @@ from stableanimator_jax.data.images import fit_aspect, load_image
 from stableanimator_jax.data.poses import load_poses
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.limits import Between, check_limits
+from stableanimator_jax.models.arcface import cosine
 from stableanimator_jax.sampling.config import Crop, HJBConfig, SamplingConfig
 from stableanimator_jax.sampling.face_control import FaceOptimisation, StepReport
 from stableanimator_jax.sampling.pipeline import Animator
@@ -113,15 +115,12 @@ def load_example(options: Options) -> Problem:
     assert boxes.size is not None
     assert boxes.reference is not None
     whole = boxes.track.fitted(boxes.size, options.size, options.size, "crop")
-    assert whole.landmarks is not None
-    track = FaceTrack(whole.boxes[: len(poses)], whole.landmarks[: len(poses)], whole.valid[: len(poses)])
-    face = portrait(image, boxes.reference, (options.size, options.size), "crop")
-    return Problem(fit_aspect(image, options.size, options.size, "crop"), face, poses, track)
+    shown = portrait(image, boxes.reference, (options.size, options.size), "crop", "the package's example")
+    return Problem(fit_aspect(image, options.size, options.size, "crop"), shown, poses, whole[: len(poses)])
 
 
 def embed(animator: Animator, problem: Problem, crop: Crop) -> np.ndarray:
-    image, place = problem.portrait
-    return animator.embed_face(image, place.box, place.landmarks, crop)
+    return animator.embed_face(problem.portrait.image, problem.portrait.face, crop)
 
 
 def animate(
@@ -155,13 +154,9 @@ def animate(
 def similarity(animator: Animator, problem: Problem, frames: np.ndarray, crop: Crop) -> float:
     """Mean cosine of a finished video's faces to the reference's, both cropped in the same way."""
     wanted = embed(animator, problem, crop)
-    track = problem.track
-    assert track.landmarks is not None
-    cosines = []
-    for frame, box, landmarks in zip(frames, track.boxes, track.landmarks, strict=True):
-        found = animator.embed_face(frame, box, landmarks, crop)
-        cosines.append(found @ wanted / (np.linalg.norm(found) * np.linalg.norm(wanted)))
-    return float(np.mean(cosines))
+    faces = zip(frames, problem.track.faces(), strict=True)
+    found = [animator.embed_face(frame, face, crop) for frame, face in faces if face is not None]
+    return float(cosine(jnp.stack(found), jnp.asarray(wanted)).mean())
 
 
 def face_pixels(problem: Problem) -> np.ndarray:

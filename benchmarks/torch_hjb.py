@@ -3,7 +3,7 @@
     python benchmarks/torch_hjb.py JSON
 
 JSON holds `vae` and `arcface` (a `VAEConfig` and an `ArcFaceConfig` as dictionaries), `height` and `width` of the
-latents, the faces' `box` (y0, y1, x0, x1) in pixels, inclusive, `frames`, `chunk`, `iterations`, `repeat`,
+latents, the faces' `box` (left, top, right, bottom) in pixels, inclusive, `frames`, `chunk`, `iterations`, `repeat`,
 `learning_rate`, `dtype`. The last line printed is a JSON list of [what, value].
 """
 
@@ -84,14 +84,14 @@ def main(asked: dict[str, Any]) -> list[tuple[str, str]]:
     torch.backends.cudnn.benchmark = True
     vae, arcface = random_models(asked, device)
     frames, chunk = asked["frames"], asked["chunk"]
-    y0, y1, x0, x1 = asked["box"]
+    left, top, right, bottom = asked["box"]
     latents = torch.randn(frames, asked["vae"]["latent_channels"], asked["height"], asked["width"], device=device)
     reference = torch.randn(1, asked["arcface"]["embedding_dim"], device=device)
 
     def cosines(part: torch.Tensor) -> torch.Tensor:
         scaled = (part / asked["vae"]["scaling_factor"]).to(dtype)
         images = (vae.decode(scaled, num_frames=len(part), return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
-        crops = F.interpolate(images[:, :, y0 : y1 + 1, x0 : x1 + 1], (FACE_SIZE, FACE_SIZE), mode="bilinear")
+        crops = F.interpolate(images[:, :, top : bottom + 1, left : right + 1], (FACE_SIZE, FACE_SIZE), mode="bilinear")
         return F.cosine_similarity(arcface((crops * 2 - 1).to(dtype)).float(), reference)
 
     def iterate(optimiser: torch.optim.Optimizer, x: torch.Tensor) -> float:

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 # Imported when asked for, so that `sample.py --help` does not wait for JAX.
 with epy.lazy_api_imports(globals()):
     from stableanimator_jax.config import StableAnimatorConfig
-    from stableanimator_jax.data.face_track import FaceTrack
+    from stableanimator_jax.data.face_track import Face, FaceTrack
     from stableanimator_jax.data.images import fit_aspect, load_image
     from stableanimator_jax.data.poses import Poses, load_poses
     from stableanimator_jax.data.video import open_writer
@@ -29,6 +29,7 @@ with epy.lazy_api_imports(globals()):
 __all__ = [
     "Animator",
     "DWPose",
+    "Face",
     "FaceAnalyser",
     "FaceOptimisation",
     "FaceTrack",

@@ -107,7 +107,7 @@ def _augmented(
     images = images + share * (blurred - images)
     images = images * jax.random.uniform(keys[1], (b, 1, 1, 3), minval=0.95, maxval=1.05)
     images = images + 0.1 * jax.random.uniform(keys[2], (b, 1, 1, 1)) * jax.random.normal(keys[3], images.shape)
-    return crop_boxes(images, boxes[:, jnp.array([1, 3, 0, 2])])
+    return crop_boxes(images, boxes)
 
 
 def draw_faces(

@@ -156,7 +156,7 @@ def embed_faces(
     arcface: Model[ArcFace], frames: UInt8[np.ndarray, "f h w 3"], boxes: Float32[np.ndarray, "f 4"]
 ) -> Float32[np.ndarray, "f 512"]:
     """Raw embeddings of the faces inside boxes (left, top, right, bottom), cropped as the face optimisation does."""
-    return np.asarray(_embed(arcface, frames, boxes[:, [1, 3, 0, 2]]))
+    return np.asarray(_embed(arcface, frames, boxes))
 
 
 @jax.jit

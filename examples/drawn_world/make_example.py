@@ -18,7 +18,7 @@ from examples.drawn_world.clips import SKELETON_SIDE, TEST_SEEDS, DrawnClip, dra
 from examples.drawn_world.drawing import draw
 from examples.drawn_world.motion import make_motion
 from examples.drawn_world.people import make_person
-from stableanimator_jax.data.face_track import FaceTrack, ReferenceFace, save_face_boxes
+from stableanimator_jax.data.face_track import FaceTrack, save_face_boxes
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.shipped import EXAMPLE
 
@@ -58,13 +58,11 @@ def main(directory: Path) -> None:
         png = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 9]
         cv2.imwrite(str(poses / f"frame_{i}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), png)
     track, portrait = faces(clip, SKELETON_SIDE), faces(clip, len(reference))
-    assert track.landmarks is not None
-    assert portrait.landmarks is not None
     save_face_boxes(
         directory / "face_boxes.json",
-        track=FaceTrack(track.boxes[:FRAMES], track.landmarks[:FRAMES], track.valid[:FRAMES]),
+        track=track[:FRAMES],
         size=(SKELETON_SIDE, SKELETON_SIDE),
-        reference=ReferenceFace(portrait.boxes[REFERENCE], portrait.landmarks[REFERENCE]),
+        reference=portrait.faces()[REFERENCE],
     )
 
 

@@ -26,6 +26,7 @@ from examples.drawn_world.metrics import image_features, picture_quality, pose_f
 from examples.drawn_world.pairs import DrawnPair, draw_pair, palette, unseen_pairs
 from examples.drawn_world.people import make_person
 from examples.drawn_world.settings import make_folder
+from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing
 from stableanimator_jax.interrupts import check_interrupted
@@ -236,7 +237,7 @@ def make_videos(
 
 
 def _animate(animator: Animator, pair: DrawnPair, sampling: SamplingConfig, hjb: HJBConfig | None) -> np.ndarray:
-    embedding = animator.embed_face(pair.reference, pair.reference_box)
+    embedding = animator.embed_face(pair.reference, Face(pair.reference_box))
     return animator.animate(
         pair.reference,
         pair.poses,

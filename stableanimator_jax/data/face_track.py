@@ -1,16 +1,17 @@
-"""Where a person's face is in every frame of a video: boxes from a JSON file or from mask images.
+"""Faces: one in an image, one through a video, and both out of a JSON file or mask images.
 
-A box is (left, top, right, bottom) in whole pixels with its bounds inclusive, so [3, 3] is one pixel wide and covers
-the span from 3 to 4. Landmarks are points with pixel centres at whole numbers, as OpenCV and InsightFace count.
+A box is (left, top, right, bottom) in pixels with its bounds inclusive, so [3, 3] is one pixel wide and covers the span
+from 3 to 4. Landmarks are points with pixel centres at whole numbers, as OpenCV and InsightFace count.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt8
 
 from stableanimator_jax.data.images import BLACK, FitMode, aspect_window, load_image
 from stableanimator_jax.data.json_files import (
@@ -30,15 +31,58 @@ _WHITE = 128  # masks are black and white, but for the edges that a resize has s
 
 
 @dataclass(frozen=True, eq=False)
+class Face:
+    """A face in an image: where it is, in the image's pixels, and whose."""
+
+    box: Float32[np.ndarray, "4"]
+    """Left, top, right, bottom; whole pixels in files, any numbers as detected. May reach outside of the image."""
+    landmarks: Float32[np.ndarray, "5 2"] | None = None
+    """(x, y) of the eyes, the nose and the corners of the mouth; of an upright face, image-left ones first."""
+    embedding: Float32[np.ndarray, "512"] | None = None
+    """ArcFace's raw output, not normalised: what the Face Encoder was trained on."""
+    score: float = 1.0
+    """The detector's confidence in [0, 1]."""
+
+
+@dataclass(frozen=True, eq=False)
 class FaceTrack:
     """One face through a video."""
 
     boxes: Float32[np.ndarray, "f 4"]
     """Left, top, right, bottom in whole pixels, inclusive. May reach outside of the frame until `fitted`."""
     landmarks: Float32[np.ndarray, "f 5 2"] | None
-    """(x, y) of the eyes, the nose and the corners of the mouth, image-left ones first; None where not known."""
+    """As in `Face`; None where not known."""
     valid: Bool[np.ndarray, "f"]
     """False where a frame shows no face; its box and landmarks then are zeros."""
+
+    @classmethod
+    def of(cls, faces: Sequence[Face | None], size: tuple[int, int] | None = None) -> "FaceTrack":
+        """The faces of a video's frames, None for a frame without one; all of them have landmarks, or none has.
+
+        Args:
+            faces: of each frame. Boxes are rounded to whole pixels.
+            size: width and height of the frames, to which boxes are cut as by `fitted`; None leaves them.
+        """
+        boxes = np.zeros((len(faces), 4), np.float32)
+        landmarks = np.zeros((len(faces), 5, 2), np.float32)
+        there = {i: face for i, face in enumerate(faces) if face is not None}
+        for i, face in there.items():
+            boxes[i] = np.round(face.box)
+            if face.landmarks is not None:
+                landmarks[i] = face.landmarks
+        marked = any(face.landmarks is not None for face in there.values())
+        track = cls(boxes, landmarks if marked else None, np.array([face is not None for face in faces], bool))
+        return track if size is None else track.fitted(size, *size, "crop")
+
+    def faces(self) -> list[Face | None]:
+        """Of each frame, None where it shows none."""
+        landmarks = [None] * len(self.valid) if self.landmarks is None else self.landmarks
+        rows = zip(self.boxes, landmarks, self.valid, strict=True)
+        return [Face(box, points) if valid else None for box, points, valid in rows]
+
+    def __getitem__(self, frames: slice) -> "FaceTrack":
+        landmarks = None if self.landmarks is None else self.landmarks[frames]
+        return FaceTrack(self.boxes[frames], landmarks, self.valid[frames])
 
     def fitted(self, size: tuple[int, int], width: int, height: int, mode: FitMode) -> "FaceTrack":
         """Where the faces are after `data.images.fit` has brought the frames to another size.
@@ -68,14 +112,6 @@ class FaceTrack:
         return FaceTrack(np.where(valid[:, None], boxes, 0).astype(np.float32), landmarks, valid)
 
 
-class ReferenceFace(NamedTuple):
-    """The face in the reference image, in pixels of that image."""
-
-    box: Float32[np.ndarray, "4"]
-    """As in `FaceTrack`."""
-    landmarks: Float32[np.ndarray, "5 2"] | None
-
-
 @dataclass(frozen=True)
 class FaceBoxes:
     """What a file of face boxes holds."""
@@ -84,7 +120,8 @@ class FaceBoxes:
     """In pixels of frames of `size`; None where the file has the reference only."""
     size: tuple[int, int] | None
     """Width and height of the frames; None where there is no track."""
-    reference: ReferenceFace | None
+    reference: Face | None
+    """The face in the reference image."""
 
 
 def load_face_boxes(
@@ -123,8 +160,9 @@ def load_face_boxes(
     entries = require_list(data["frames"], f"{what}, frames")
     if frames is not None and len(entries) != frames:
         raise InputError(f"{what} has {len(entries)} frames, but the poses have {frames}")
-    found = [None if e is None else _read_face(e, f"{what}, frame {i}", size) for i, e in enumerate(entries)]
-    return FaceBoxes(_track(found, what), size, reference)
+    faces = [None if e is None else _read_face(e, f"{what}, frame {i}", size) for i, e in enumerate(entries)]
+    _check_landmarks(faces, what)
+    return FaceBoxes(FaceTrack.of(faces), size, reference)
 
 
 def save_face_boxes(
@@ -132,7 +170,7 @@ def save_face_boxes(
     *,
     track: FaceTrack | None = None,
     size: tuple[int, int] | None = None,
-    reference: ReferenceFace | None = None,
+    reference: Face | None = None,
 ) -> None:
     """Write what `load_face_boxes` reads, whole or not at all.
 
@@ -152,12 +190,10 @@ def save_face_boxes(
     if track is not None:
         if size is None:
             raise ValueError("a track needs the size of its frames")
-        landmarks = [None] * len(track.valid) if track.landmarks is None else track.landmarks
-        faces = zip(track.valid, track.boxes, landmarks, strict=True)
-        lines = [json.dumps(_plain_face(box, points) if valid else None) for valid, box, points in faces]
+        lines = [json.dumps(None if face is None else _plain_face(face)) for face in track.faces()]
         parts += [f'"width": {size[0]}', f'"height": {size[1]}', '"frames": [\n  ' + ",\n  ".join(lines) + "\n ]"]
     if reference is not None:
-        parts.append(f'"reference": {json.dumps(_plain_face(*reference))}')
+        parts.append(f'"reference": {json.dumps(_plain_face(reference))}')
     with replacing(path) as temporary:
         temporary.write_text("{\n " + ",\n ".join(parts) + "\n}\n", encoding="utf-8")
 
@@ -165,8 +201,7 @@ def save_face_boxes(
 def load_face_masks(directory: Path, frames: int) -> tuple[FaceTrack, tuple[int, int]]:
     """Read face boxes from mask images, black with the faces' boxes filled white: `frame_N.png`, numbered as poses.
 
-    Of several faces the largest counts. A frame has no face where the mask is black; or white all over, which is
-    how the published training data marks that no face was found.
+    What a mask says is `face_in_mask`'s.
 
     Args:
         directory: of the masks.
@@ -182,9 +217,9 @@ def load_face_masks(directory: Path, frames: int) -> tuple[FaceTrack, tuple[int,
     files = list(numbered_frames(directory, "face masks").values())
     if len(files) != frames:
         raise InputError(f"face masks {directory}: there are {len(files)}, but the poses have {frames} frames")
-    boxes, valid = np.zeros((frames, 4), np.float32), np.zeros(frames, bool)
+    faces: list[Face | None] = []
     size = None
-    for i, path in enumerate(files):
+    for path in files:
         image = load_image(path, what="face mask", background=BLACK)
         height, width = image.shape[:2]
         size = size or (width, height)
@@ -192,24 +227,30 @@ def load_face_masks(directory: Path, frames: int) -> tuple[FaceTrack, tuple[int,
             raise InputError(
                 f"face mask {path} is {width}x{height} pixels, but {files[0].name} is {size[0]}x{size[1]}: mixed sizes"
             )
-        inside = np.asarray(image.min(axis=-1) >= _WHITE)
-        if not inside.any() and image.any():
+        if image.any() and image.min(axis=-1).max() < _WHITE:
             raise InputError(
                 f"face mask {path} must be black with white (255) boxes, but its brightest is {image.max()}"
             )
-        if inside.any() and not inside.all():
-            boxes[i], valid[i] = _largest_box(inside), True
+        faces.append(face_in_mask(image))
     assert size is not None  # there is a first file
-    return FaceTrack(boxes, None, valid), size
+    return FaceTrack.of(faces), size
 
 
-def _largest_box(inside: np.ndarray) -> list[int]:
+def face_in_mask(mask: UInt8[np.ndarray, "h w 3"]) -> Face | None:
+    """The box of a mask's largest white area.
+
+    None where the mask is black; or white all over, which is how the published training data marks that no face was
+    found.
+    """
+    inside = mask.min(axis=-1) >= _WHITE
+    if inside.all() or not inside.any():
+        return None
     _, _, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8))
     left, top, width, height, _ = max(stats[1:].tolist(), key=lambda row: row[cv2.CC_STAT_AREA])  # 0 is the black
-    return [left, top, left + width - 1, top + height - 1]
+    return Face(np.array([left, top, left + width - 1, top + height - 1], np.float32))
 
 
-def _read_face(data: Any, where: str, size: tuple[int, int] | None) -> ReferenceFace:
+def _read_face(data: Any, where: str, size: tuple[int, int] | None) -> Face:
     require_keys(data, where, ("box",), ("landmarks",))
     box = read_numbers(data["box"], (4,), f"{where}, box")
     shown = [f"{v:g}" for v in box]
@@ -222,30 +263,23 @@ def _read_face(data: Any, where: str, size: tuple[int, int] | None) -> Reference
         raise InputError(f"{where}: the box [{', '.join(shown)}] lies outside of the image{of}")
     box = np.concatenate([np.maximum(box[:2], 0), np.minimum(box[2:], far - 1)])
     if "landmarks" not in data:
-        return ReferenceFace(box, None)
+        return Face(box)
     landmarks = read_numbers(data["landmarks"], (5, 2), f"{where}, landmarks")
     if (landmarks == landmarks[0]).all():
         raise InputError(f"{where}: all five landmarks are the same point")
-    return ReferenceFace(box, landmarks)
+    return Face(box, landmarks)
 
 
-def _track(found: list[ReferenceFace | None], what: str) -> FaceTrack:
-    boxes = np.zeros((len(found), 4), np.float32)
-    landmarks = np.zeros((len(found), 5, 2), np.float32)
-    faces = {i: face for i, face in enumerate(found) if face is not None}
-    marked = [i for i, face in faces.items() if face.landmarks is not None]
-    if marked and len(marked) < len(faces):
-        bare = next(i for i in faces if i not in marked)
+def _check_landmarks(faces: list[Face | None], what: str) -> None:
+    marked = [i for i, face in enumerate(faces) if face is not None and face.landmarks is not None]
+    bare = [i for i, face in enumerate(faces) if face is not None and face.landmarks is None]
+    if marked and bare:
         raise InputError(
-            f"{what}: frame {marked[0]} has landmarks, but frame {bare} has none; give them for all faces or for none"
+            f"{what}: frame {marked[0]} has landmarks, but frame {bare[0]} has none; give them for all faces or for "
+            "none"
         )
-    for i, (box, points) in faces.items():
-        boxes[i] = box
-        if points is not None:
-            landmarks[i] = points
-    return FaceTrack(boxes, landmarks if marked else None, np.array([face is not None for face in found]))
 
 
-def _plain_face(box: np.ndarray, landmarks: np.ndarray | None) -> dict[str, Any]:
-    face = {"box": plain_numbers(box)}
-    return face if landmarks is None else face | {"landmarks": plain_numbers(landmarks)}
+def _plain_face(face: Face) -> dict[str, Any]:
+    box = {"box": plain_numbers(face.box)}
+    return box if face.landmarks is None else box | {"landmarks": plain_numbers(face.landmarks)}

@@ -14,6 +14,7 @@ from stableanimator_jax.config import ArcFaceConfig
 from stableanimator_jax.models.layers import Conv, LayerKwargs, Precision, linear
 
 FACE_SIZE = 112
+SMALLEST_NORM = 1e-8  # torch's cosine_similarity guards against zero vectors with it
 
 
 class ArcFace(nnx.Module):
@@ -108,3 +109,13 @@ class BatchNorm(nnx.BatchNorm):
         self, x: Float[Array, "*batch c"], use_running_average: bool | None = None, *, mask: jax.Array | None = None
     ) -> Float[Array, "*batch c"]:
         return super().__call__(x, use_running_average, mask=mask).astype(self.compute)
+
+
+def cosine(a: Float[Array, "*batch d"], b: Float[Array, "*#batch d"]) -> Float[Array, "*batch"]:
+    """How alike faces are by their embeddings, in [-1, 1]; 0 for a zero vector, with a finite gradient there too."""
+    return (_unit(a) * _unit(b)).sum(-1)  # no matrix product, which TPUs would take in bfloat16
+
+
+def _unit(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    """Vectors of length 1. The gradient of `jnp.linalg.norm` would be NaN at a zero vector."""
+    return x / jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), SMALLEST_NORM**2))

@@ -5,39 +5,20 @@ import io
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.config import EMBEDDING_DIM
+from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.errors import InputError, first_line
 from stableanimator_jax.files import require_file
 from stableanimator_jax.opencv import cv2, require_opencv
 
 DETECTION_SIZES = (640, 320, 960)
 """SCRFD's usual size first; then smaller, for faces that fill the picture, and larger, for small ones."""
-
-
-@dataclass(frozen=True)
-class Detection:
-    """Where a face is, in pixels of the image it was found in."""
-
-    bbox: Float32[np.ndarray, "4"]
-    """Left, top, right, bottom. May reach outside of the image."""
-    kps: Float32[np.ndarray, "5 2"]
-    """(x, y) of the eyes, the nose and the corners of the mouth; of an upright face, image-left ones first."""
-    score: float
-    """The detector's confidence in [0, 1]."""
-
-
-@dataclass(frozen=True)
-class Face(Detection):
-    """A detected face and whose it is."""
-
-    embedding: Float32[np.ndarray, "512"]
-    """ArcFace's raw output, not normalised: what the Face Encoder was trained on."""
 
 
 class FaceAnalyser:
@@ -89,7 +70,7 @@ class FaceAnalyser:
         self._sizes = [own] if own is not None else [(side, side) for side in det_sizes]
         self._recogniser = app.models["recognition"]
 
-    def detections(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Detection]:
+    def detections(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Face]:
         """Where the faces of an RGB image are, the largest first; of the first detection size that finds any."""
         bgr = _to_bgr(image)
         boxes, points = np.zeros((0, 5), np.float32), np.zeros((0, 5, 2), np.float32)
@@ -100,11 +81,11 @@ class FaceAnalyser:
                     break
         order = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
         return [
-            Detection(np.asarray(boxes[i, :4], np.float32), np.asarray(points[i], np.float32), float(boxes[i, 4]))
+            Face(np.asarray(boxes[i, :4], np.float32), np.asarray(points[i], np.float32), score=float(boxes[i, 4]))
             for i in order
         ]
 
-    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Detection | None:
+    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Face | None:
         """Where the largest face of an RGB image is, or None where no face is found."""
         return next(iter(self.detections(image)), None)
 
@@ -113,13 +94,13 @@ class FaceAnalyser:
         found = self.detect(image)
         return None if found is None else self.identify(image, found)
 
-    def identify(self, image: UInt8[np.ndarray, "h w 3"], found: Detection) -> Face:
+    def identify(self, image: UInt8[np.ndarray, "h w 3"], found: Face) -> Face:
         """A face that was detected in this RGB image, with its ArcFace embedding."""
         from insightface.app.common import Face as InsightFace
 
         with _quiet():
-            embedding = self._recogniser.get(_to_bgr(image), InsightFace(bbox=found.bbox, kps=found.kps))
-        return Face(found.bbox, found.kps, found.score, embedding=np.asarray(embedding, np.float32))
+            embedding = self._recogniser.get(_to_bgr(image), InsightFace(bbox=found.box, kps=found.landmarks))
+        return replace(found, embedding=np.asarray(embedding, np.float32))
 
 
 def _to_bgr(image: np.ndarray) -> np.ndarray:

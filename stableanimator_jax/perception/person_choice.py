@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.boxes import areas, centres
 from stableanimator_jax.perception.face_points import track_from_keypoints
-from stableanimator_jax.perception.faces import Detection
 
 PersonChoice = Literal["largest", "left", "right", "centre"] | int | tuple[float, float]
 """By size or place; by number, counted from the left, the leftmost 1; or by a point, x and y in pixels."""
@@ -108,8 +108,8 @@ def largest(boxes: Float[np.ndarray, "n 4"]) -> int:
 
 
 def face_of(
-    faces: Sequence[Detection], points: Float[np.ndarray, "134 2"], scores: Float[np.ndarray, " 134"]
-) -> Detection | None:
+    faces: Sequence[Face], points: Float[np.ndarray, "134 2"], scores: Float[np.ndarray, " 134"]
+) -> Face | None:
     """The face of a person whose keypoints are known, or None where none of the faces is theirs.
 
     It is the one nearest to the middle of their head, within half a head around it. Where the keypoints show no face,
@@ -132,11 +132,11 @@ def face_of(
 
 
 def faces_within(
-    faces: Sequence[Detection],
+    faces: Sequence[Face],
     left_top: Float[np.ndarray, " 2"],
     right_bottom: Float[np.ndarray, " 2"],
     margin: float = 0.1,
-) -> list[Detection]:
+) -> list[Face]:
     """The faces whose middles lie in a box that is grown on each side by a share of its size.
 
     By a tenth for bodies, whose topmost keypoints are the eyes.
@@ -149,5 +149,5 @@ def faces_within(
     ]
 
 
-def _middle(face: Detection) -> Float[np.ndarray, " 2"]:
-    return centres(face.bbox[None])[0]
+def _middle(face: Face) -> Float[np.ndarray, " 2"]:
+    return centres(face.box[None])[0]

@@ -11,11 +11,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from stableanimator_jax.config import EMBEDDING_DIM
+from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.data.images import load_image
 from stableanimator_jax.data.numbered import numbered_frames
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import is_directory, replacing, replacing_directory
-from stableanimator_jax.perception.faces import Detection, FaceAnalyser
+from stableanimator_jax.perception.faces import FaceAnalyser
 from stableanimator_jax.preparation.config import FacesConfig
 
 MASKS, EMBEDDINGS = "faces", "embeddings.npy"
@@ -59,11 +60,11 @@ def mask_folders(config: FacesConfig) -> list[MaskedFolder]:
     return results
 
 
-def mask(faces: list[Detection], width: int, height: int) -> np.ndarray:
+def mask(faces: list[Face], width: int, height: int) -> np.ndarray:
     """uint8 `[h, w]`, 255 inside the faces' boxes; all 255 where there is none inside of the image."""
     image = np.zeros((height, width), np.uint8)
     for face in faces:
-        left, top, right, bottom = np.maximum(np.round(face.bbox).astype(int), 0)
+        left, top, right, bottom = np.maximum(np.round(face.box).astype(int), 0)
         image[top : bottom + 1, left : right + 1] = 255
     return image if image.any() else np.full_like(image, 255)
 

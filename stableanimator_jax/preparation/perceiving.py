@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import require_file
 from stableanimator_jax.perception.dwpose import DWPose, model_files
-from stableanimator_jax.perception.faces import Detection, Face, FaceAnalyser, model_folder
+from stableanimator_jax.perception.faces import FaceAnalyser, model_folder
 from stableanimator_jax.perception.people import People, PoseEstimator
 from stableanimator_jax.preparation.config import ModelFiles
 from stableanimator_jax.provenance import file_sha256
@@ -22,8 +23,8 @@ class Seen:
 
     people: People | None = None
     """None where nobody was looked for."""
-    faces: list[Detection] = field(default_factory=list)
-    """The largest first; each a `Face` with its embedding where people are known, else the largest only."""
+    faces: list[Face] = field(default_factory=list)
+    """The largest first; each with its embedding where people are known, else the largest only."""
 
 
 Perceive = Callable[..., list[Seen]]
@@ -57,10 +58,10 @@ class Perception:
         found = [self._look_for_faces(frame, embedded) if faces else [] for frame in frames]
         return [Seen(p, f) for p, f in zip(everybody, found, strict=True)]
 
-    def _look_for_faces(self, frame: np.ndarray, embedded: int | None) -> list[Detection]:
+    def _look_for_faces(self, frame: np.ndarray, embedded: int | None) -> list[Face]:
         assert self._faces is not None
         found = self._faces.detections(frame)
-        first: list[Face] = [self._faces.identify(frame, f) for f in found[:embedded]]
+        first = [self._faces.identify(frame, f) for f in found[:embedded]]
         return [*first, *found[len(first) :]]
 
 

@@ -12,19 +12,17 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from stableanimator_jax.config import EMBEDDING_DIM
-from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.data.face_track import Face, FaceTrack, face_in_mask
 from stableanimator_jax.data.images import BLACK, load_image
 from stableanimator_jax.data.numbered import IMAGE_SUFFIXES, numbered_frames, numbered_images
 from stableanimator_jax.data.resampling import read_driving
 from stableanimator_jax.errors import InputError, as_input_error, first_line, printable
 from stableanimator_jax.files import is_directory
-from stableanimator_jax.opencv import cv2
 from stableanimator_jax.provenance import file_sha256
 
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".gif", ".3gp")
 )
-_WHITE = 128  # masks are black and white, but for the edges that a resize has softened
 _PARTS = ("images", "poses", "faces")
 
 
@@ -153,24 +151,21 @@ def _open_folder(folder: Path) -> OpenSource:
 
 
 def _load_masks(directory: Path, numbers: list[int], size: tuple[int, int]) -> FaceTrack:
-    """The largest white box of each image's mask; no face where there is no mask, or it is black or white all over."""
-    boxes, valid = np.zeros((len(numbers), 4), np.float32), np.zeros(len(numbers), bool)
+    """What each image's mask says; no face where there is no mask."""
+    faces: list[Face | None] = []
     masks = numbered_images(directory, "face masks")
-    for i, number in enumerate(numbers):
+    for number in numbers:
         path = masks.get(number)
         if path is None:
+            faces.append(None)
             continue
         mask = load_image(path, what="face mask", background=BLACK)
         if mask.shape[1::-1] != size:
             raise InputError(
                 f"face mask {path} is {mask.shape[1]}x{mask.shape[0]} pixels, but the images are {size[0]}x{size[1]}"
             )
-        inside = mask.min(axis=-1) >= _WHITE
-        if inside.any() and not inside.all():
-            _, _, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8))
-            left, top, width, height, _ = max(stats[1:].tolist(), key=lambda row: row[cv2.CC_STAT_AREA])  # 0 is black
-            boxes[i], valid[i] = [left, top, left + width - 1, top + height - 1], True
-    return FaceTrack(boxes, None, valid)
+        faces.append(face_in_mask(mask))
+    return FaceTrack.of(faces)
 
 
 def _folder_frames(images: list[Path], poses: list[Path] | None, shape: tuple[int, ...]) -> Iterator[SourceFrame]:

@@ -13,11 +13,10 @@ from jaxtyping import Bool, UInt8
 
 from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, encode_jpeg, encode_png
-from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.data.face_track import Face, FaceTrack
 from stableanimator_jax.data.images import fit
 from stableanimator_jax.data.keypoints import POINTS
 from stableanimator_jax.opencv import cv2
-from stableanimator_jax.perception.faces import Detection, Face
 from stableanimator_jax.perception.person_choice import face_of
 from stableanimator_jax.perception.scenes import CutDetector, thumbnail
 from stableanimator_jax.perception.skeleton import draw_skeletons
@@ -164,11 +163,7 @@ class _ClipMaker:
         self._person: Track | None = None if opened.has_poses else follow(self._people, fps=opened.fps or _USUAL_FPS)
         mine = _faces_of(self._person, [frame.seen.faces for frame in frames])
         rows = slice(frames[0].number, frames[-1].number + 1)
-        if given is None:
-            self._faces = _face_track(mine, size)
-        else:
-            landmarks = np.zeros((len(frames), 5, 2), np.float32)
-            self._faces = FaceTrack(given.boxes[rows], landmarks, given.valid[rows])
+        self._faces = FaceTrack.of(mine, size) if given is None else given[rows]
         if opened.embeddings is None:
             self._embeddings = np.stack([_embedding(face) for face in mine])
         else:
@@ -203,7 +198,6 @@ class _ClipMaker:
                 for p, s in zip(points, scores, strict=True)
             ]
         landmarks = self._faces.landmarks
-        assert landmarks is not None  # made above
         return ClipRecord(
             name=f"{self._source.name}-{first:06d}",
             source=self._source.name,
@@ -214,13 +208,13 @@ class _ClipMaker:
             points=points,
             scores=scores,
             boxes=self._faces.boxes,
-            landmarks=landmarks,
+            landmarks=np.zeros((count, 5, 2), np.float32) if landmarks is None else landmarks,
             valid=self._faces.valid,
             embeddings=self._embeddings,
         )
 
 
-def _faces_of(person: Track | None, faces: Sequence[Sequence[Detection]]) -> list[Detection | None]:
+def _faces_of(person: Track | None, faces: Sequence[Sequence[Face]]) -> list[Face | None]:
     """The followed person's face in each frame; the largest one where no person is known.
 
     One face is that of the one person in view, wherever keypoints may have it.
@@ -234,25 +228,15 @@ def _faces_of(person: Track | None, faces: Sequence[Sequence[Detection]]) -> lis
     ]
 
 
-def _face_track(faces: Sequence[Detection | None], size: tuple[int, int]) -> FaceTrack:
-    boxes = np.zeros((len(faces), 4), np.float32)
-    landmarks = np.zeros((len(faces), 5, 2), np.float32)
-    valid = np.zeros(len(faces), bool)
-    for i, face in enumerate(faces):
-        if face is not None:
-            boxes[i], landmarks[i], valid[i] = np.round(face.bbox), face.kps, True
-    return FaceTrack(boxes, landmarks, valid).fitted(size, *size, "crop")  # cuts the boxes to the frame
-
-
-def _embedding(face: Detection | None) -> np.ndarray:
-    return face.embedding if isinstance(face, Face) else np.zeros(EMBEDDING_DIM, np.float32)
+def _embedding(face: Face | None) -> np.ndarray:
+    return np.zeros(EMBEDDING_DIM, np.float32) if face is None or face.embedding is None else face.embedding
 
 
 def _dropped(frames: Sequence[_Frame], reasons: list[str], measures: Measures | None) -> DroppedClip:
     middle = frames[len(frames) // 2]
     picture = decode_images([middle.jpeg])[0]
     people = [] if middle.seen.people is None else middle.seen.people.boxes
-    for colour, boxes in ((_BLUE, people), (_GREEN, [face.bbox for face in middle.seen.faces])):
+    for colour, boxes in ((_BLUE, people), (_GREEN, [face.box for face in middle.seen.faces])):
         for left, top, right, bottom in np.asarray(boxes).reshape(-1, 4).round().astype(int).tolist():
             cv2.rectangle(picture, (left, top), (right, bottom), colour, 2)
     return DroppedClip(frames[0].number, len(frames), reasons, measures, encode_jpeg(picture))

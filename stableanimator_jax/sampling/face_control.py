@@ -2,27 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
-from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.data.face_track import Face, FaceTrack
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.sampling.config import Crop, HJBConfig
 from stableanimator_jax.sampling.decode import decode_frames
-from stableanimator_jax.sampling.face_crop import alignment_transforms, crop_boxes, warp_aligned
-from stableanimator_jax.sampling.hjb import Faces, refine
+from stableanimator_jax.sampling.face_crop import crops_of
+from stableanimator_jax.sampling.hjb import refine
 
-if TYPE_CHECKING:
-    from stableanimator_jax.perception.faces import Detection  # imports OpenCV, which the sampler does not need
-
-FindFace = Callable[[UInt8[np.ndarray, "H W 3"], int], "Detection | None"]
+FindFace = Callable[[UInt8[np.ndarray, "H W 3"], int], Face | None]
 """The face of an RGB frame, whose number, from 0, comes too."""
 
 
@@ -52,11 +48,8 @@ class FaceOptimisation:
     def __post_init__(self):
         if not np.isfinite(self.reference).all() or not np.any(self.reference):
             raise InputError("the reference face's embedding must be finite and not all zeros")
-        if isinstance(self.faces, FaceTrack) and self.config.crop == "aligned" and self.faces.landmarks is None:
-            raise InputError(
-                "--hjb.crop aligned needs the faces' landmarks, which masks and boxes alone do not have; take "
-                "--hjb.crop box"
-            )
+        if isinstance(self.faces, FaceTrack):
+            crops_of(self.faces, self.config.crop)  # raises where it cannot be done
 
 
 class FaceControl:
@@ -107,11 +100,12 @@ class FaceControl:
             self.vae,
             self.arcface,
             clean,
-            Faces(_places(track, self.config.crop), track.valid),
+            track,
             self.reference,
             self.config.learning_rate * (1 - step / self.steps),
             iterations=self.config.adam_iterations,
             chunk=self.config.chunk,
+            crop=self.config.crop,
             margin=self.config.margin,
             on_chunk=self.on_chunk,
         )
@@ -124,14 +118,13 @@ class FaceControl:
         chunks = decode_frames(self.full_vae, clean, self.decode_chunk)
         height, width = (side * self.full_vae.blueprint.config.downscale for side in clean.shape[1:3])
         frames = (frame for chunk in chunks for frame in chunk)
-        return _track([self.faces(frame, i) for i, frame in enumerate(frames)], width, height)
+        return FaceTrack.of([self.faces(frame, i) for i, frame in enumerate(frames)], (width, height))
 
 
 def embed_face(
     arcface: Model[ArcFace],
     image: UInt8[np.ndarray, "H W 3"],
-    box: Float32[np.ndarray, "4"],
-    landmarks: Float32[np.ndarray, "5 2"] | None,
+    face: Face,
     crop: Crop,
 ) -> Float32[np.ndarray, "512"]:
     """The raw embedding of a photo's face, cropped as the frames' faces are.
@@ -139,47 +132,18 @@ def embed_face(
     Args:
         arcface: the model.
         image: RGB photo.
-        box: left, top, right, bottom in pixels, inclusive.
-        landmarks: eyes, nose and mouth corners (x, y) in pixels; needed for "aligned".
+        face: where it is in the photo.
         crop: "box" or "aligned".
 
     Raises:
         InputError: "aligned" without landmarks.
     """
-    frame = jnp.asarray(image[None], jnp.float32) / 255
-    if crop == "box":
-        left, top, right, bottom = box
-        face = crop_boxes(frame, jnp.asarray([[top, bottom, left, right]], jnp.float32))
-    elif landmarks is None:
+    if crop == "aligned" and face.landmarks is None:
         raise InputError("--hjb.crop aligned needs the landmarks of the reference's face, and only its box is known")
-    else:
-        face = warp_aligned(frame, jnp.asarray(alignment_transforms(landmarks[None])))
-    return np.asarray(_embed(arcface.computing_in("float32"), face * 2 - 1)[0])
+    cut = crops_of(FaceTrack.of([face]), crop).cut(jnp.asarray(image[None], jnp.float32) / 255)
+    return np.asarray(_embed(arcface.computing_in("float32"), cut * 2 - 1)[0])
 
 
 @jax.jit
 def _embed(arcface: Model[ArcFace], faces: Array) -> Array:
     return arcface.module()(faces)
-
-
-def _track(found: "list[Detection | None]", width: int, height: int) -> FaceTrack:
-    """Detections, whose boxes may reach outside of the frame, as a track."""
-    boxes = np.zeros((len(found), 4), np.float32)
-    landmarks = np.zeros((len(found), 5, 2), np.float32)
-    valid = np.zeros(len(found), bool)
-    for i, face in enumerate(found):
-        if face is not None:
-            left, top, right, bottom = np.round(face.bbox)
-            valid[i] = left < width and top < height and right >= 0 and bottom >= 0
-            boxes[i] = np.clip((left, top, right, bottom), 0, (width - 1, height - 1) * 2)
-            landmarks[i] = face.kps
-    return FaceTrack(boxes, landmarks, valid)
-
-
-def _places(track: FaceTrack, crop: Crop) -> np.ndarray:
-    """As `hjb.Faces` has them."""
-    if crop == "aligned":
-        assert track.landmarks is not None
-        return alignment_transforms(track.landmarks)
-    left, top, right, bottom = track.boxes.T
-    return np.stack([top, bottom, left, right], axis=1)

@@ -1,16 +1,82 @@
 """Differentiable face crops with boxes and landmarks as data, so that one program serves every face."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.arcface import FACE_SIZE
+from stableanimator_jax.sampling.config import Crop
 
 # Where ArcFace was trained to find eyes, nose and mouth corners (x, y) in its 112x112 input (Deng et al. 2019).
 ARCFACE_LANDMARKS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
 )
+
+
+class BoxCrops(NamedTuple):
+    """Of each frame what is inside of the face's box, as published."""
+
+    boxes: Float[Array, "f 4"] | Float[np.ndarray, "f 4"]
+    """As `crop_boxes` takes them."""
+
+    def cut(self, frames: Float[Array, "f h w c"]) -> Float[Array, "f size size c"]:
+        return crop_boxes(frames, jnp.asarray(self.boxes))
+
+    def seen_from(self, corner: Int[np.ndarray, "2"]) -> "BoxCrops":
+        """The same in a part of the frames, which begins at the pixel (x, y) `corner`."""
+        x, y = corner
+        return BoxCrops(self.boxes - np.array([x, y, x, y], np.float32))
+
+    def extents(self) -> tuple[Float[np.ndarray, "f 2"], Float[np.ndarray, "f 2"]]:
+        """The lowest and the highest pixel (x, y), inclusive, that each crop reads."""
+        boxes = np.round(self.boxes)
+        return boxes[:, :2], boxes[:, 2:]
+
+
+class AlignedCrops(NamedTuple):
+    """Of each frame the face as ArcFace was trained to see it."""
+
+    transforms: Float[Array, "f 2 3"] | Float[np.ndarray, "f 2 3"]
+    """As `warp_aligned` takes them."""
+
+    def cut(self, frames: Float[Array, "f h w c"]) -> Float[Array, "f size size c"]:
+        return warp_aligned(frames, jnp.asarray(self.transforms))
+
+    def seen_from(self, corner: Int[np.ndarray, "2"]) -> "AlignedCrops":
+        """As `BoxCrops.seen_from`."""
+        x, y = corner
+        return AlignedCrops(self.transforms - np.array([[0, 0, x], [0, 0, y]], np.float32))
+
+    def extents(self) -> tuple[Float[np.ndarray, "f 2"], Float[np.ndarray, "f 2"]]:
+        """As `BoxCrops.extents`."""
+        last = FACE_SIZE - 1
+        corners = np.array([[0, 0, 1], [last, 0, 1], [0, last, 1], [last, last, 1]], np.float32)
+        points = np.einsum("fkl,cl->fck", self.transforms, corners)
+        return np.floor(points.min(1)), np.ceil(points.max(1))
+
+
+Crops = BoxCrops | AlignedCrops
+
+
+def crops_of(track: FaceTrack, crop: Crop) -> Crops:
+    """How the faces of a track are cut out.
+
+    Raises:
+        InputError: faces that have no landmarks are to be aligned.
+    """
+    if crop == "box":
+        return BoxCrops(np.asarray(track.boxes, np.float32))
+    if track.landmarks is None:
+        raise InputError(
+            "--hjb.crop aligned needs the faces' landmarks, which masks and boxes alone do not have; take "
+            "--hjb.crop box"
+        )
+    return AlignedCrops(alignment_transforms(track.landmarks))
 
 
 def crop_boxes(
@@ -23,12 +89,12 @@ def crop_boxes(
 
     Args:
         frames: images.
-        boxes: (y0, y1, x0, x1) in whole pixels, bounds inclusive; what lies outside the image is cut off.
+        boxes: as in `FaceTrack`; what lies outside the image is cut off.
         size: of the crops in pixels.
     """
     height, width = frames.shape[1:3]
-    rows = _resize_matrix(boxes[:, 0], boxes[:, 1], height, size)
-    columns = _resize_matrix(boxes[:, 2], boxes[:, 3], width, size)
+    rows = _resize_matrix(boxes[:, 1], boxes[:, 3], height, size)
+    columns = _resize_matrix(boxes[:, 0], boxes[:, 2], width, size)
     exact = jax.lax.Precision.HIGHEST  # TF32 would blur the weights themselves
     out = jnp.einsum("fih,fhwc->fiwc", rows, frames, precision=exact)
     return jnp.einsum("fjw,fiwc->fijc", columns, out, precision=exact)

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
-from stableanimator_jax.models.arcface import FACE_SIZE
+from stableanimator_jax.sampling.face_crop import Crops
 
 # Sizes are rounded up to this many latent cells: faces that move or grow a little need no new program.
 SIZE_STEP = 4
@@ -26,7 +26,7 @@ def whole_frames(frame: tuple[int, int], chunks: int) -> Regions:
 
 
 def face_regions(
-    place: Float[np.ndarray, "f 4"] | Float[np.ndarray, "f 2 3"],
+    crops: Crops,
     valid: Bool[np.ndarray, "f"],
     *,
     chunk: int,
@@ -40,14 +40,14 @@ def face_regions(
     of that, as far as the frame goes. Regions smaller than the largest are filled up around their faces.
 
     Args:
-        place: boxes or transforms of each frame's crop, as `hjb.Faces` has them.
+        crops: of each frame.
         valid: which frames show a face; at least one does.
         chunk: frames in a chunk.
         frame: height and width of the frames in latent cells.
         downscale: pixels per latent cell along an axis.
         margin: 0 or more.
     """
-    low, high = _extents(place)
+    low, high = (pixels[:, ::-1] for pixels in crops.extents())  # (y, x), as frames are indexed
     pixels = downscale * np.array(frame)
     low, high = np.clip(low, 0, pixels - 1), np.clip(high, 0, pixels - 1) + 1
     spans = {}
@@ -65,24 +65,3 @@ def face_regions(
     for i, (first, end) in spans.items():
         starts[i] = np.clip(first - (size - (end - first)) // 2, 0, frame - size)
     return Regions((int(size[0]), int(size[1])), starts)
-
-
-def shifted(
-    place: Float[np.ndarray, "f 4"] | Float[np.ndarray, "f 2 3"], start: Int[np.ndarray, "2"]
-) -> Float[np.ndarray, "f 4"] | Float[np.ndarray, "f 2 3"]:
-    """`place` as seen from a region that starts at the pixel (y, x) `start`."""
-    y, x = start
-    if place.ndim == 2:
-        return place - np.array([y, y, x, x], place.dtype)
-    return place - np.array([[0, 0, x], [0, 0, y]], place.dtype)
-
-
-def _extents(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and the highest pixel (y, x), inclusive, that each frame's crop reads; `[f, 2]` each."""
-    if place.ndim == 2:
-        boxes = np.round(place)
-        return boxes[:, [0, 2]], boxes[:, [1, 3]]
-    last = FACE_SIZE - 1
-    corners = np.array([[0, 0, 1], [last, 0, 1], [0, last, 1], [last, last, 1]], place.dtype)
-    yx = np.einsum("fkl,cl->fck", place, corners)[..., ::-1]
-    return np.floor(yx.min(1)), np.ceil(yx.max(1))

@@ -14,25 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Sharding
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.models.arcface import ArcFace, cosine
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.sampling.face_crop import crop_boxes, warp_aligned
-from stableanimator_jax.sampling.face_region import face_regions, shifted, whole_frames
+from stableanimator_jax.sampling.config import Crop
+from stableanimator_jax.sampling.face_crop import AlignedCrops, BoxCrops, Crops, crops_of
+from stableanimator_jax.sampling.face_region import face_regions, whole_frames
 
 ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
-SMALLEST_NORM = 1e-8  # torch's cosine_similarity guards against zero vectors with it
-
-
-class Faces(NamedTuple):
-    """Where the face is in every frame of a video."""
-
-    place: Float[np.ndarray, "f 4"] | Float[np.ndarray, "f 2 3"]
-    """Boxes (y0, y1, x0, x1), inclusive, for `crop_boxes`, or transforms for `warp_aligned`."""
-    valid: Bool[np.ndarray, "f"]
-    """False where a frame shows no face: it contributes nothing and stays as it is, whatever its place says."""
 
 
 class Refinement(NamedTuple):
@@ -50,12 +42,13 @@ def refine(
     vae: Model[VAE],
     arcface: Model[ArcFace],
     latents: Float[Array, "f h w c"],
-    faces: Faces,
+    faces: FaceTrack,
     reference: Float[Array, "d"],
     learning_rate: float,
     *,
     iterations: int,
     chunk: int,
+    crop: Crop = "box",
     margin: float | None = None,
     on_chunk: Callable[[int, int], None] | None = None,
 ) -> Refinement:
@@ -70,11 +63,12 @@ def refine(
         vae, arcface: the models; float32 is the published precision. One of the same parameters whose blueprint
             computes in bfloat16 decodes faster; latents, Adam and the similarity are float32 always.
         latents: the predicted clean sample as the UNet sees it (multiplied by the VAE's scaling factor), float32.
-        faces: where the faces are.
+        faces: where they are. A frame without a face contributes nothing and stays as it is, whatever its box says.
         reference: the reference face's raw ArcFace embedding.
         learning_rate: Adam's; published: 0.1 * (1 - step / steps).
         iterations: of Adam, at least 1.
         chunk: frames decoded at once; they see each other.
+        crop: what ArcFace sees of a face; "aligned" needs landmarks.
         margin: around the faces of a chunk, in lengths of the longer side of what they fill together (see
             `face_regions`); None decodes whole frames.
         on_chunk: called with the frames that are done and all frames, after each chunk. Waits for the chunk.
@@ -88,14 +82,14 @@ def refine(
         if on_chunk:
             on_chunk(total, total)
         return Refinement(latents, np.zeros(0, np.float32), float("nan"), float("nan"))
-    # Gradients pass through a masked frame's crop all the same: its place must be one that gives finite numbers.
-    keep = faces.valid.reshape(-1, *(1,) * (faces.place.ndim - 1))
-    place = np.where(keep, faces.place, faces.place[faces.valid][:1]).astype(np.float32)
+    # Gradients pass through a masked frame's crop all the same: it must be one that gives finite numbers.
+    rows = np.where(faces.valid, np.arange(total), np.argmax(faces.valid))
+    crops = _taken(crops_of(faces, crop), rows)
     frame, downscale = (latents.shape[1], latents.shape[2]), vae.blueprint.config.downscale
     if margin is None:
         regions = whole_frames(frame, -(-total // chunk))
     else:
-        regions = face_regions(place, faces.valid, chunk=chunk, frame=frame, downscale=downscale, margin=margin)
+        regions = face_regions(crops, faces.valid, chunk=chunk, frame=frame, downscale=downscale, margin=margin)
 
     refined, reports = [], []
     for first, start in zip(range(0, total, chunk), regions.starts, strict=True):
@@ -105,7 +99,7 @@ def refine(
                 vae,
                 arcface,
                 latents[part],
-                shifted(place[part], downscale * start),
+                _taken(crops, part).seen_from(downscale * start[::-1]),
                 faces.valid[part],
                 reference,
                 np.float32(learning_rate),
@@ -126,12 +120,16 @@ def refine(
     return Refinement(jnp.concatenate(refined), losses, float(before), float(after))
 
 
+def _taken(crops: Crops, frames: slice | np.ndarray) -> Crops:
+    return jax.tree.map(lambda numbers: numbers[frames], crops)
+
+
 @partial(jax.jit, static_argnames=("size", "iterations"))
 def refine_chunk(
     vae: Model[VAE],
     arcface: Model[ArcFace],
     latents: Array,
-    place: Array,
+    crops: Crops,
     valid: Array,
     reference: Array,
     learning_rate: Array,
@@ -144,7 +142,7 @@ def refine_chunk(
     """The one program of `refine`: all iterations of one chunk. See `lower_chunk` for its memory and cost.
 
     Args:
-        place: in pixels of the region.
+        crops: in pixels of the region.
         counted: frames of the whole video with a face.
         start: first row and column of the region, in latent cells.
         size: its height and width.
@@ -160,7 +158,7 @@ def refine_chunk(
         return jnp.where(valid, values, 0).sum() / counted
 
     def loss(x: Array) -> tuple[Array, Array]:
-        similarities = face_similarities(decoder, recogniser, x, place, reference)
+        similarities = face_similarities(decoder, recogniser, x, crops, reference)
         return mean(jnp.abs(1 - similarities)), mean(similarities)
 
     def iterate(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], tuple]:
@@ -209,11 +207,12 @@ def lower_chunk(
     def array(*shape: int, dtype: type = np.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype)
 
+    zeros = np.zeros((frames, 2, 3) if aligned else (frames, 4), np.float32)
     arguments = (
         vae,
         arcface,
         array(frames, *latent_size, vae_config.latent_channels),
-        array(frames, 2, 3) if aligned else array(frames, 4),
+        AlignedCrops(zeros) if aligned else BoxCrops(zeros),
         array(frames, dtype=np.bool_),
         array(arcface_config.embedding_dim),
         array(),
@@ -224,22 +223,15 @@ def lower_chunk(
     return refine_chunk.lower(*abstract, size=region or latent_size, iterations=iterations)
 
 
-def face_similarities(vae: VAE, arcface: ArcFace, latents: Array, place: Array, reference: Array) -> Float[Array, "f"]:
+def face_similarities(vae: VAE, arcface: ArcFace, latents: Array, crops: Crops, reference: Array) -> Float[Array, "f"]:
     """Cosine between each frame's face and the reference embedding, in float32.
 
     Args:
         latents: one chunk's clean latents as the UNet sees them, decoded together.
-        place: as in `Faces`.
+        crops: of each frame's face.
         reference: the reference's raw embedding.
     """
     frames = vae.decode(latents[None] / vae.config.scaling_factor)[0].astype(jnp.float32)
     frames = jnp.clip(frames / 2 + 0.5, 0, 1)
-    faces = crop_boxes(frames, place) if place.ndim == 2 else warp_aligned(frames, place)
-    embeddings = arcface(faces * 2 - 1).astype(jnp.float32)
-    # Not a matrix product, which TPUs would take in bfloat16.
-    return (_unit(embeddings) * _unit(reference)[None]).sum(-1)
-
-
-def _unit(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
-    """Vectors of length 1; the gradient is finite at a zero vector too (`jnp.linalg.norm`'s is NaN)."""
-    return x / jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), SMALLEST_NORM**2))
+    embeddings = arcface(crops.cut(frames) * 2 - 1).astype(jnp.float32)
+    return cosine(embeddings, reference[None])

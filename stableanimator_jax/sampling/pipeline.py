@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, UInt8
 
 from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.data.images import FitMode, ImageLike, as_image, fit_aspect
 from stableanimator_jax.data.poses import PosesLike, as_poses
 from stableanimator_jax.errors import InputError
@@ -265,12 +266,11 @@ class Animator:
     def embed_face(
         self,
         image: UInt8[np.ndarray, "H W 3"],
-        box: Float32[np.ndarray, "4"],
-        landmarks: Float32[np.ndarray, "5 2"] | None = None,
+        face: Face,
         crop: Crop = "box",
     ) -> Float32[np.ndarray, "512"]:
         """The raw ArcFace embedding of a photo's face; see `sampling.face_control.embed_face`."""
-        return embed_face(self._arcface(), image, box, landmarks, crop)
+        return embed_face(self._arcface(), image, face, crop)
 
     def _arcface(self) -> Model[ArcFace]:
         if self.arcface is None:

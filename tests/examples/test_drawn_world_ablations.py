@@ -64,7 +64,7 @@ class CountingAnimator:
     def __call__(self, checkpoint):
         return self
 
-    def embed_face(self, image, box):
+    def embed_face(self, image, face):
         return np.ones(512, np.float32)
 
     def animate(self, reference, poses, *, sampling, **_):

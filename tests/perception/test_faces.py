@@ -37,11 +37,11 @@ def box_of(row: int, column: int, red: int):
 
 def test_box_and_landmarks(analyser):
     face = analyser.embedding(scene((5, 8, 255)))
-    np.testing.assert_allclose(face.bbox, box_of(5, 8, 255), atol=0.1)
+    np.testing.assert_allclose(face.box, box_of(5, 8, 255), atol=0.1)
     side = 2 * half_size(255)
-    np.testing.assert_allclose(face.kps, face.bbox[:2] + TEMPLATE / 112 * side, atol=0.1)
+    np.testing.assert_allclose(face.landmarks, face.box[:2] + TEMPLATE / 112 * side, atol=0.1)
     assert 0.6 < face.score < 0.7
-    assert (face.bbox.dtype, face.kps.dtype, face.embedding.dtype) == (np.float32,) * 3
+    assert (face.box.dtype, face.landmarks.dtype, face.embedding.dtype) == (np.float32,) * 3
     assert face.embedding.shape == (512,)
 
 
@@ -72,9 +72,9 @@ def test_channel_order(analyser):
 def test_the_largest_face_not_the_surest(analyser):
     small, large = (3, 3, 150), (12, 12, 250)
     face = analyser.embedding(scene(small, large))
-    np.testing.assert_allclose(face.bbox, box_of(*large), atol=0.1)
+    np.testing.assert_allclose(face.box, box_of(*large), atol=0.1)
     alone = analyser.embedding(scene(small))
-    np.testing.assert_allclose(alone.bbox, box_of(*small), atol=0.1)
+    np.testing.assert_allclose(alone.box, box_of(*small), atol=0.1)
     assert alone.score > face.score + 0.05
 
 
@@ -88,10 +88,10 @@ def test_detection_alone(analyser, monkeypatch):
 
     monkeypatch.setattr(analyser._recogniser, "get", refuse)
     found = analyser.detect(image)
-    np.testing.assert_array_equal(found.bbox, face.bbox)
-    np.testing.assert_array_equal(found.kps, face.kps)
+    np.testing.assert_array_equal(found.box, face.box)
+    np.testing.assert_array_equal(found.landmarks, face.landmarks)
     assert found.score == face.score
-    assert (found.bbox.dtype, found.kps.dtype) == (np.float32, np.float32)
+    assert (found.box.dtype, found.landmarks.dtype) == (np.float32, np.float32)
     assert analyser.detect(scene()) is None
 
 
@@ -99,7 +99,7 @@ def test_landmarks_are_in_the_order_that_insightface_aligns_by(analyser):
     from insightface.utils.face_align import arcface_dst
 
     np.testing.assert_array_equal(arcface_dst, TEMPLATE)
-    left_eye, right_eye, nose, left_corner, right_corner = analyser.detect(scene((5, 8, 255))).kps
+    left_eye, right_eye, nose, left_corner, right_corner = analyser.detect(scene((5, 8, 255))).landmarks
     assert left_eye[0] < nose[0] < right_eye[0]
     assert left_corner[0] < right_corner[0]
     assert left_eye[1] < nose[1] < left_corner[1]
@@ -113,7 +113,7 @@ def test_boxes_are_in_pixels_of_the_image(analyser):
     """A picture of another size and aspect is fitted into the detector's."""
     image = scene((5, 8, 255))[: SIDE // 2]
     face = analyser.embedding(np.ascontiguousarray(image[::2, ::2]))
-    np.testing.assert_allclose(face.bbox, box_of(5, 8, 255) / 2, atol=2)  # enlarging blurs the cell: less red
+    np.testing.assert_allclose(face.box, box_of(5, 8, 255) / 2, atol=2)  # enlarging blurs the cell: less red
 
 
 def small_face():
@@ -134,12 +134,12 @@ def large_face():
 @pytest.mark.parametrize(("image", "size", "place"), [(small_face(), 960, (508, 988)), (large_face(), 320, (320, 448))])
 def test_other_sizes_are_tried_before_giving_up(root, analyser, image, size, place):
     found = analyser.detect(image)
-    assert np.abs((found.bbox[:2] + found.bbox[2:]) / 2 - place).max() < 32 * len(image) / size / 2 + 1
+    assert np.abs((found.box[:2] + found.box[2:]) / 2 - place).max() < 32 * len(image) / size / 2 + 1
     others = [side for side in (320, 640, 960) if side != size]
     assert FaceAnalyser(root, det_sizes=others).detect(image) is None
     alone = FaceAnalyser(root, det_sizes=[size]).detect(image)
-    np.testing.assert_array_equal(alone.bbox, found.bbox)
-    np.testing.assert_array_equal(alone.kps, found.kps)
+    np.testing.assert_array_equal(alone.box, found.box)
+    np.testing.assert_array_equal(alone.landmarks, found.landmarks)
 
 
 def tried(analyser, monkeypatch) -> list[tuple[int, int]]:
@@ -171,7 +171,7 @@ def test_a_detector_of_one_size_is_run_at_that_one_only(tmp_path, monkeypatch):
     onnx.save(model, path)
     analyser = FaceAnalyser(tmp_path, det_sizes=[320, 960])
     sizes = tried(analyser, monkeypatch)
-    np.testing.assert_allclose(analyser.detect(scene((5, 8, 255))).bbox, box_of(5, 8, 255), atol=0.1)
+    np.testing.assert_allclose(analyser.detect(scene((5, 8, 255))).box, box_of(5, 8, 255), atol=0.1)
     assert analyser.detect(small_face()) is None
     assert sizes == [(640, 640)] * 2
 

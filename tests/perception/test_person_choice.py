@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.perception.faces import Detection
 from stableanimator_jax.perception.person_choice import check_choice, choose, face_of, parse_choice, pick
 
 # From the left: 2, 0, 3, 1. The largest is 3, the nearest to the middle of 600 is 0.
@@ -54,8 +54,8 @@ def test_a_warning_where_several_could_be_meant(capsys):
     assert capsys.readouterr().err == ""
 
 
-def face(x: float, y: float, half: float = 10) -> Detection:
-    return Detection(np.float32([x - half, y - half, x + half, y + half]), np.zeros((5, 2), np.float32), 0.9)
+def face(x: float, y: float, half: float = 10) -> Face:
+    return Face(np.float32([x - half, y - half, x + half, y + half]), np.zeros((5, 2), np.float32), score=0.9)
 
 
 def body(*, head_seen: bool = True):

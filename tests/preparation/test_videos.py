@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from stableanimator_jax.data.clip_format import bucket_size, decode_images
+from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.perception.faces import Detection
 from stableanimator_jax.perception.people import People
 from stableanimator_jax.perception.tracking import Track
 from stableanimator_jax.preparation import filters
@@ -242,7 +242,7 @@ def test_the_face_is_the_followed_persons():
     seen, unsure = np.ones(3, bool), np.zeros(3, bool)
     track = Track(points, scores, seen, unsure, [], np.array([1, 1, 0]), [])
     kps = np.zeros((5, 2), np.float32)
-    own = Detection(np.float32([85, 35, 115, 65]), kps, 0.9)
-    other = Detection(np.float32([200, 30, 260, 90]), kps, 0.9)
+    own = Face(np.float32([85, 35, 115, 65]), kps, score=0.9)
+    other = Face(np.float32([200, 30, 260, 90]), kps, score=0.9)
     assert _faces_of(track, [[other, own], [other], [other]]) == [own, None, other]
     assert _faces_of(None, [[other, own], [], [own]]) == [other, None, own]

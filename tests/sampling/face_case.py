@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from stableanimator_jax.config import ArcFaceConfig, VAEConfig
+from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.sampling.face_crop import ARCFACE_LANDMARKS, alignment_transforms
-from stableanimator_jax.sampling.hjb import Faces, face_similarities
+from stableanimator_jax.sampling.face_crop import ARCFACE_LANDMARKS, Crops
+from stableanimator_jax.sampling.hjb import face_similarities
 from tests.golden_models import FLOAT32
 from tests.random_params import random_params
 
@@ -40,9 +41,9 @@ def _random(blueprint: Blueprint[Any], seed: int) -> dict[Any, Any]:
 
 
 @jax.jit
-def similarities(vae: Model[VAE], arcface: Model[ArcFace], latents: jax.Array, place: np.ndarray) -> jax.Array:
+def similarities(vae: Model[VAE], arcface: Model[ArcFace], latents: jax.Array, crops: Crops) -> jax.Array:
     """Cosines of each frame's face with `identity()`."""
-    return face_similarities(vae.module(), arcface.module(), latents, jnp.asarray(place), identity())
+    return face_similarities(vae.module(), arcface.module(), latents, crops, identity())
 
 
 def video(frames: int, seed: int = 0) -> jax.Array:
@@ -56,14 +57,14 @@ def identity(seed: int = 3) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(ARCFACE_CONFIG.embedding_dim, np.float32))
 
 
-def boxes(frames: int, faceless: tuple[int, ...] = ()) -> Faces:
+def boxes(frames: int, faceless: tuple[int, ...] = ()) -> FaceTrack:
     """A face of 12 x 9 pixels that moves by a pixel a frame."""
     move = np.arange(frames, dtype=np.float32)[:, None] % 8
-    return Faces(np.array([[6, 17, 8, 16]], np.float32) + move, ~np.isin(np.arange(frames), faceless))
+    return FaceTrack(np.array([[8, 6, 16, 17]], np.float32) + move, None, ~np.isin(np.arange(frames), faceless))
 
 
-def aligned(frames: int) -> Faces:
+def aligned(frames: int) -> FaceTrack:
     """A face of about the same size, turned a little."""
     turn = 0.1 * np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
     landmarks = ARCFACE_LANDMARKS @ turn.T + np.array([10, 6]) + np.arange(frames)[:, None, None] % 8
-    return Faces(alignment_transforms(landmarks), np.ones(frames, bool))
+    return FaceTrack(np.zeros((frames, 4), np.float32), landmarks.astype(np.float32), np.ones(frames, bool))

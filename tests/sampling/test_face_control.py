@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from stableanimator_jax import Animator, InputError, SamplingConfig
-from stableanimator_jax.data.face_track import FaceTrack
-from stableanimator_jax.perception.faces import Detection
+from stableanimator_jax.data.face_track import Face, FaceTrack
 from stableanimator_jax.sampling import face_control
 from stableanimator_jax.sampling.config import HJBConfig
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, embed_face
@@ -38,7 +37,7 @@ def photo():
 
 @pytest.fixture(scope="module")
 def reference(animator, photo):
-    return animator.embed_face(photo, BOX)
+    return animator.embed_face(photo, Face(BOX))
 
 
 @pytest.fixture
@@ -180,7 +179,7 @@ def test_faces_found_in_predicted_frames_are_those_at_the_same_places(animator, 
     def find(frame, number):
         assert number == len(seen)
         seen.append(frame)
-        return None if len(seen) == 2 else Detection(BOX + np.float32(0.2), LANDMARKS, 0.9)
+        return None if len(seen) == 2 else Face(BOX + np.float32(0.2), LANDMARKS, score=0.9)
 
     config = HJBConfig(iterations=1)
     found = control(animator, reference, config, find)(0, clean)
@@ -192,7 +191,7 @@ def test_faces_found_in_predicted_frames_are_those_at_the_same_places(animator, 
 
 def test_detected_boxes_are_cut_to_the_frame(animator, reference, clean):
     config = HJBConfig(iterations=1)
-    wide = control(animator, reference, config, lambda *_: Detection(np.float32([-9, 8, 80, 40]), LANDMARKS, 1.0))
+    wide = control(animator, reference, config, lambda *_: Face(np.float32([-9, 8, 80, 40]), LANDMARKS, score=1.0))
     boxes = np.tile(np.float32([0, 8, 63, 40]), (FRAMES, 1))
     cut = control(animator, reference, config, replace(ALL, boxes=boxes))
     np.testing.assert_array_equal(wide(0, clean), cut(0, clean))
@@ -200,7 +199,7 @@ def test_detected_boxes_are_cut_to_the_frame(animator, reference, clean):
 
 def test_no_face_in_any_predicted_frame(animator, reference, clean):
     reports = []
-    outside = Detection(np.float32([70, 0, 90, 20]), LANDMARKS, 1.0)
+    outside = Face(np.float32([70, 0, 90, 20]), LANDMARKS, score=1.0)
     for find in (lambda *_: None, lambda *_: outside):
         act = control(animator, reference, HJBConfig(iterations=1), find, on_step=reports.append)
         np.testing.assert_array_equal(act(0, clean), clean)
@@ -209,8 +208,8 @@ def test_no_face_in_any_predicted_frame(animator, reference, clean):
 
 
 def test_aligned_faces(animator, photo, clean):
-    reference = animator.embed_face(photo, BOX, LANDMARKS, "aligned")
-    assert np.abs(reference - animator.embed_face(photo, BOX)).max() > 0
+    reference = animator.embed_face(photo, Face(BOX, LANDMARKS), "aligned")
+    assert np.abs(reference - animator.embed_face(photo, Face(BOX))).max() > 0
     reports = []
     act = control(animator, reference, HJBConfig(iterations=1, crop="aligned"), on_step=reports.append)
     act(0, clean)
@@ -223,7 +222,7 @@ def test_what_cannot_be(animator, photo, reference, clean):
     with pytest.raises(InputError, match="finite and not all zeros"):
         FaceOptimisation(HJBConfig(iterations=1), np.zeros(512, np.float32), ALL)
     with pytest.raises(InputError, match="aligned needs the landmarks of the reference"):
-        embed_face(animator.arcface, photo, BOX, None, "aligned")
+        embed_face(animator.arcface, photo, Face(BOX), "aligned")
     with pytest.raises(InputError, match="known of 2 frames, but the video has 3"):
         control(animator, reference, HJBConfig(iterations=1), track(True, True))(0, clean)
 

@@ -11,7 +11,7 @@ from stableanimator_jax.sampling.face_crop import ARCFACE_LANDMARKS, alignment_t
 
 def test_a_box_of_the_crops_own_size_is_copied():
     frames = np.random.default_rng(0).standard_normal((1, 150, 160, 3)).astype(np.float32)
-    out = crop_boxes(frames, jnp.asarray([[7, 118, 20, 131]], jnp.float32))
+    out = crop_boxes(frames, jnp.asarray([[20, 7, 131, 118]], jnp.float32))
     np.testing.assert_allclose(out[0], frames[0, 7:119, 20:132], atol=1e-6)
 
 

@@ -13,18 +13,19 @@ torch = pytest.importorskip("torch")
 
 def torch_crop(frames, boxes):
     crops = []
-    for frame, (y0, y1, x0, x1) in zip(frames, boxes, strict=True):
-        crop = frame[None, :, max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1]
+    for frame, (left, top, right, bottom) in zip(frames, boxes, strict=True):
+        crop = frame[None, :, max(top, 0) : bottom + 1, max(left, 0) : right + 1]
         crops.append(torch.nn.functional.interpolate(crop, (112, 112), mode="bilinear", align_corners=False))
     return torch.cat(crops)
 
 
 def random_boxes(rng, height, width, count):
     """Boxes of every kind: a pixel, the image, beyond the image's edges, and anything between."""
-    boxes = [[5, 5, 7, 7], [0, height - 1, 0, width - 1], [-9, 20, -5, 30], [height - 6, height + 9, 3, width + 40]]
+    boxes = [[7, 5, 7, 5], [0, 0, width - 1, height - 1], [-5, -9, 30, 20], [3, height - 6, width + 40, height + 9]]
     while len(boxes) < count:
-        y0, x0 = rng.integers(0, height), rng.integers(0, width)
-        boxes.append([y0, rng.integers(y0, height), x0, rng.integers(x0, width)])
+        top, left = rng.integers(0, height), rng.integers(0, width)
+        bottom, right = rng.integers(top, height), rng.integers(left, width)
+        boxes.append([left, top, right, bottom])
     return np.array(boxes)
 
 

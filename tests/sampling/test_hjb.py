@@ -1,5 +1,7 @@
 """The face optimisation against the published code, and its own promises."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,11 @@ import optax
 import pytest
 
 from stableanimator_jax import diffusion
+from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.sampling import hjb
-from stableanimator_jax.sampling.hjb import Faces, lower_chunk, refine, refine_chunk
+from stableanimator_jax.sampling.face_crop import BoxCrops
+from stableanimator_jax.sampling.hjb import lower_chunk, refine, refine_chunk
 from tests.golden_data import load
 from tests.golden_models import channels_last, reference_model
 from tests.sampling.face_case import (
@@ -52,8 +56,8 @@ def golden_clean(case):
 
 
 def golden_faces(case):
-    places = case["face_boxes_y0y1x0x1_inclusive"].astype(np.float32)
-    return Faces(places, np.ones(len(places), bool))
+    boxes = case["face_boxes_y0y1x0x1_inclusive"][:, [2, 0, 3, 1]].astype(np.float32)
+    return FaceTrack(boxes, None, np.ones(len(boxes), bool))
 
 
 def test_golden_step(case, tiny_models):
@@ -91,7 +95,7 @@ def test_similarity_rises_at_every_step(case, tiny_models, step):
 
 
 def test_similarity_rises_with_aligned_faces(models):
-    out = run(models, video(4), aligned(4))
+    out = run(models, video(4), aligned(4), crop="aligned")
     assert out.similarity_after > out.similarity_before + 0.1
 
 
@@ -104,8 +108,9 @@ def optimise_together(vae, arcface, latents, faces, reference, learning_rate, *,
         frames = jnp.clip(jnp.concatenate(parts) / 2 + 0.5, 0, 1)
         distances = []
         for i in np.flatnonzero(faces.valid):
-            y0, y1, x0, x1 = faces.place[i].astype(int)
-            crop = jax.image.resize(frames[i, y0 : y1 + 1, x0 : x1 + 1], (112, 112, 3), "linear", antialias=False)
+            left, top, right, bottom = faces.boxes[i].astype(int)
+            face = frames[i, top : bottom + 1, left : right + 1]
+            crop = jax.image.resize(face, (112, 112, 3), "linear", antialias=False)
             embedding = recogniser(2 * crop[None] - 1)[0]
             cosine = embedding @ reference / jnp.linalg.norm(embedding) / jnp.linalg.norm(reference)
             distances.append(jnp.abs(1 - cosine))
@@ -162,7 +167,9 @@ def test_similarities_are_those_of_the_latents(models):
     latents, faces = video(4), boxes(4, faceless=(1,))
     out = run(models, latents, faces)
     for x, similarity in ((latents, out.similarity_before), (out.latents, out.similarity_after)):
-        cosines = np.concatenate([similarities(*models, x[i : i + 2], faces.place[i : i + 2]) for i in (0, 2)])
+        cosines = np.concatenate(
+            [similarities(*models, x[i : i + 2], BoxCrops(faces.boxes[i : i + 2])) for i in (0, 2)]
+        )
         np.testing.assert_allclose(similarity, cosines[faces.valid].mean(), atol=1e-5)
 
 
@@ -170,7 +177,7 @@ def test_similarities_are_those_of_the_latents(models):
 def test_where_a_faceless_frame_has_its_face_does_not_matter(models, place):
     latents, faces = video(4), boxes(4, faceless=(1,))
     expected = run(models, latents, faces)
-    faces.place[1] = place
+    faces.boxes[1] = place
     np.testing.assert_array_equal(run(models, latents, faces).latents, expected.latents)
 
 
@@ -198,9 +205,9 @@ def test_bfloat16_comes_close(models):
     assert agreement > 0.95
 
 
-@pytest.mark.parametrize("faces", [boxes(4), aligned(4)], ids=["boxes", "aligned"])
-def test_a_region_that_covers_the_frame_is_the_frame(models, faces):
-    whole, region = (run(models, video(4), faces, margin=margin) for margin in (None, 9.0))
+@pytest.mark.parametrize(("faces", "crop"), [(boxes(4), "box"), (aligned(4), "aligned")], ids=["boxes", "aligned"])
+def test_a_region_that_covers_the_frame_is_the_frame(models, faces, crop):
+    whole, region = (run(models, video(4), faces, crop=crop, margin=margin) for margin in (None, 9.0))
     np.testing.assert_array_equal(region.latents, whole.latents)
     np.testing.assert_array_equal(region.losses, whole.losses)
 
@@ -213,7 +220,7 @@ def test_one_program_for_all_steps_and_videos(models):
         refine(
             *models,
             video(4 + 2 * seed, seed),
-            Faces(faces.place + seed, faces.valid),
+            replace(faces, boxes=faces.boxes + np.float32(seed)),
             identity(seed),
             learning_rate,
             iterations=ITERATIONS,

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from stableanimator_jax.config import ArcFaceConfig, VAEConfig
+from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.functional import Blueprint, Model
-from stableanimator_jax.sampling.hjb import Faces, refine
+from stableanimator_jax.sampling.hjb import refine
 from stableanimator_jax.weights.tables import ARCFACE
 from tests.golden_models import FLOAT32, channels_last
 from tests.weights.state_dicts import convert
@@ -25,8 +26,8 @@ from tests.models.test_vae_parity import converted, torch_vae  # noqa: E402
 VAE_CONFIG = VAEConfig(block_out_channels=(32, 64), layers_per_block=1)
 ARCFACE_CONFIG = ArcFaceConfig(layers=(1, 1, 1, 1), widths=(8, 12, 16, 24), embedding_dim=40)
 CELLS = 16
-# As the detector gives them: of any size, moving, partly outside of the frame. (y0, y1, x0, x1), inclusive.
-BOXES = np.array([[4, 21, 6, 20], [-3, 14, 7, 21], [6, 23, 18, 40], [0, 31, 0, 31], [9, 12, 9, 11]])
+# As the detector gives them: of any size, moving, partly outside of the frame. (left, top, right, bottom), inclusive.
+BOXES = np.array([[6, 4, 20, 21], [7, -3, 21, 14], [18, 6, 40, 23], [0, 0, 31, 31], [9, 9, 11, 12]])
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +52,9 @@ def optimise_in_torch(vae, arcface, latents, boxes, reference, learning_rate, it
         frames = (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
         crops = [
             torch.nn.functional.interpolate(
-                frame[None, :, max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1], (112, 112), mode="bilinear"
+                frame[None, :, max(top, 0) : bottom + 1, max(left, 0) : right + 1], (112, 112), mode="bilinear"
             )
-            for frame, (y0, y1, x0, x1) in zip(frames, boxes, strict=True)
+            for frame, (left, top, right, bottom) in zip(frames, boxes, strict=True)
         ]
         similarity = torch.nn.functional.cosine_similarity(arcface(torch.cat(crops) * 2 - 1), reference[None])
         loss = (1 - similarity).abs().mean()
@@ -74,7 +75,7 @@ def test_refined_latents(networks, frames, chunk):
     out = refine(
         *ours,
         jnp.asarray(channels_last(latents.numpy())),
-        Faces(BOXES[:frames].astype(np.float32), np.ones(frames, bool)),
+        FaceTrack(BOXES[:frames].astype(np.float32), None, np.ones(frames, bool)),
         jnp.asarray(reference.numpy()),
         0.05,
         iterations=3,

@@ -2,22 +2,22 @@
 
 import numpy as np
 
-from stableanimator_jax.perception.faces import Detection
+from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.scripts.sample.faces import _face_finder
 
 
 class Sees:
     """In place of InsightFace: the same faces in every frame."""
 
-    def __init__(self, *faces: Detection):
+    def __init__(self, *faces: Face):
         self.faces = list(faces)
 
-    def detections(self, image: np.ndarray) -> list[Detection]:
+    def detections(self, image: np.ndarray) -> list[Face]:
         return self.faces
 
 
-def face(x: float, y: float, half: float) -> Detection:
-    return Detection(np.float32([x - half, y - half, x + half, y + half]), np.zeros((5, 2), np.float32), 0.9)
+def face(x: float, y: float, half: float) -> Face:
+    return Face(np.float32([x - half, y - half, x + half, y + half]), np.zeros((5, 2), np.float32), score=0.9)
 
 
 def test_a_bystanders_larger_face_is_not_optimised():

@@ -143,7 +143,7 @@ def test_the_checkpoints_own_arcface_tells_the_identity(place, capsys):
     # 80x96 is cut to the middle 80x80, and made 64x64.
     small = fit(load_image("photo.png"), 64, 64, "crop", filter="lanczos")
     animator = Animator.from_pretrained("mini", dtype="float32", arcface=True)
-    np.save("own.npy", animator.embed_face(small, np.float32([16, 10, 48, 49])))
+    np.save("own.npy", animator.embed_face(small, Face(np.float32([16, 10, 48, 49]))))
     assert sample("--hjb.iterations", 0, "--face-embedding", "own.npy", "--output", "given") == 0
     np.testing.assert_array_equal(pixels(Path("own")), pixels(Path("given")))
     assert (pixels(Path("own")) != pixels(Path("none"))).any()

@@ -23,6 +23,7 @@ from stableanimator_jax.models.attention import compile_for
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.vae import VAE
+from stableanimator_jax.sampling.face_crop import BoxCrops
 from stableanimator_jax.sampling.face_region import face_regions
 from stableanimator_jax.sampling.hjb import lower_chunk
 from tests.slow.test_tpu_compile import COMPILER_OPTIONS, GIB, TPU_ENVIRONMENT
@@ -64,10 +65,10 @@ def region_round_a_face(height: int, width: int) -> tuple[int, int]:
     """What the region mode decodes, in latent cells, round a square face in the middle of every frame."""
     side = round((FACE_SHARE * height * width) ** 0.5)
     y, x = (height - side) // 2, (width - side) // 2
-    boxes = np.tile(np.array([y, y + side - 1, x, x + side - 1], np.float32), (CHUNK, 1))
+    boxes = np.tile(np.array([x, y, x + side - 1, y + side - 1], np.float32), (CHUNK, 1))
     downscale = VAEConfig().downscale
     return face_regions(
-        boxes,
+        BoxCrops(boxes),
         np.ones(CHUNK, bool),
         chunk=CHUNK,
         frame=(height // downscale, width // downscale),

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from stableanimator_jax.data.face_track import FaceBoxes, FaceTrack, ReferenceFace, load_face_boxes, load_face_masks
+from stableanimator_jax.data.face_track import Face, FaceBoxes, FaceTrack, load_face_boxes, load_face_masks
 from stableanimator_jax.data.images import FitMode, fit
 from stableanimator_jax.data.keypoints import Keypoints, keypoints_beside, load_keypoints
 from stableanimator_jax.data.poses import pose_size
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.face_points import track_from_keypoints
-from stableanimator_jax.perception.faces import Detection, FaceAnalyser
+from stableanimator_jax.perception.faces import FaceAnalyser
 from stableanimator_jax.perception.person_choice import PersonChoice, choose, face_of, faces_within, parse_choice
 from stableanimator_jax.scripts.sample.settings import SampleConfig
 from stableanimator_jax.shipped import EXAMPLE
@@ -30,8 +30,10 @@ class Portrait(NamedTuple):
     """The reference as large as the output, so that ArcFace sees its face as it sees the frames' faces."""
 
     image: UInt8[np.ndarray, "H W 3"]
-    place: ReferenceFace
+    face: Face
     """In pixels of `image`."""
+    source: str
+    """What tells where the face is, in words."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,6 @@ class FaceInputs:
     """In pixels of the output; or what finds them."""
     source: str
     """Where `faces` come from, in words."""
-
-
-@dataclass(frozen=True)
-class KnownFace:
-    """What can be known before the poses are, which may take long to find."""
-
-    portrait: Portrait | None
-    """None where nothing tells where the reference's face is."""
-    source: str
-    """What tells it, in words."""
-    boxes: FaceBoxes | None
-    analyser: FaceAnalyser | None
-    found: Detection | None
-    """The face that InsightFace finds, in pixels of the reference."""
 
 
 def reference_choice(config: SampleConfig, boxes: FaceBoxes | None) -> PersonChoice | None:
@@ -77,8 +65,10 @@ def find_reference_face(
     analyser: FaceAnalyser | None,
     boxes: FaceBoxes | None,
     standing: Keypoints | None,
-) -> KnownFace:
+) -> tuple[Portrait | None, Face | None]:
     """Find the reference's face: by boxes, else by InsightFace, on the person to whom poses are aligned.
+
+    That is known before the poses are, which may take long to find.
 
     Args:
         config: the run's.
@@ -88,6 +78,10 @@ def find_reference_face(
         boxes: as `read_boxes` gives them.
         standing: the person to whom poses are aligned, in pixels of the reference; None where they are not.
 
+    Returns:
+        the portrait, None where nothing tells where the face is or none is needed; and the face that InsightFace finds,
+        in pixels of the reference.
+
     Raises:
         InputError: a face that is cut off with the reference's sides, or nobody is whom the run's choice means.
     """
@@ -95,26 +89,24 @@ def find_reference_face(
     face, source = None, ""
     if boxes is not None and boxes.reference is not None:
         face, source = boxes.reference, _boxes_name(config)
-        given = Detection(face.box, np.zeros((5, 2), np.float32), 1.0)
-        if standing is not None and face_of([given], standing.points[0], standing.scores[0]) is None:
+        if standing is not None and face_of([face], standing.points[0], standing.scores[0]) is None:
             _warn(f"the face in {source} is not that of the reference's person to whom the poses are aligned")
     elif found is not None:
-        face, source = ReferenceFace(np.round(found.bbox), found.kps), "InsightFace"
-    shown = None
-    if face is not None and (config.optimises_faces or config.embeds_reference):
-        shown = portrait(image, face, size, config.fit)
-    return KnownFace(shown, source, boxes, analyser, found)
+        face, source = found, "InsightFace"
+    if face is None or not (config.optimises_faces or config.embeds_reference):
+        return None, found
+    return portrait(image, face, size, config.fit, source), found
 
 
 def _find_face(
     analyser: FaceAnalyser, image: np.ndarray, standing: Keypoints | None, choice: PersonChoice | None
-) -> Detection | None:
+) -> Face | None:
     faces = analyser.detections(image)
     if not faces:
         return None
     if standing is None:
         height, width = image.shape[:2]
-        bounds = np.stack([face.bbox for face in faces])
+        bounds = np.stack([face.box for face in faces])
         return faces[choose(choice, bounds, (width, height), "the reference image", REFERENCE_FLAG)]
     face = face_of(faces, standing.points[0], standing.scores[0])
     if face is None:
@@ -125,7 +117,9 @@ def _find_face(
     return face
 
 
-def portrait(image: UInt8[np.ndarray, "h w 3"], face: ReferenceFace, size: tuple[int, int], mode: FitMode) -> Portrait:
+def portrait(
+    image: UInt8[np.ndarray, "h w 3"], face: Face, size: tuple[int, int], mode: FitMode, source: str
+) -> Portrait:
     """The reference at the output's size, with its face.
 
     Args:
@@ -133,42 +127,45 @@ def portrait(image: UInt8[np.ndarray, "h w 3"], face: ReferenceFace, size: tuple
         face: in its pixels.
         size: the output's width and height.
         mode: how it is brought to their aspect.
+        source: what tells where the face is.
 
     Raises:
         InputError: its face is cut off.
     """
     height, width = image.shape[:2]
-    landmarks = None if face.landmarks is None else face.landmarks[None]
-    track = FaceTrack(face.box[None], landmarks, np.ones(1, bool)).fitted((width, height), *size, mode)
-    if not track.valid[0]:
+    (fitted,) = FaceTrack.of([face]).fitted((width, height), *size, mode).faces()
+    if fitted is None:
         raise InputError(
             f"the reference's face lies outside of what --fit {mode} leaves of the image at {size[0]}x{size[1]}: "
             "take --fit pad, another size, or another photo"
         )
-    fitted = ReferenceFace(track.boxes[0], None if track.landmarks is None else track.landmarks[0])
-    return Portrait(fit(image, *size, mode, filter="lanczos"), fitted)
+    return Portrait(fit(image, *size, mode, filter="lanczos"), fitted, source)
 
 
 def face_to_reach(
-    config: SampleConfig, known: KnownFace, embedding: Float32[np.ndarray, "512"] | None
+    config: SampleConfig,
+    portrait: Portrait | None,
+    analyser: FaceAnalyser | None,
+    embedding: Float32[np.ndarray, "512"] | None,
 ) -> Portrait | Float32[np.ndarray, "512"]:
     """The face that the face optimisation aims at.
 
     Args:
         config: the run's.
-        known: what `find_reference_face` found.
+        portrait: what `find_reference_face` found.
+        analyser: InsightFace, where its models were given.
         embedding: the identity, where it was given as a file.
 
     Raises:
         InputError: nothing tells what it looks like.
     """
-    if known.portrait is not None:
-        if config.hjb.crop == "aligned" and known.portrait.place.landmarks is None:
+    if portrait is not None:
+        if config.hjb.crop == "aligned" and portrait.face.landmarks is None:
             raise InputError(
                 "--hjb.crop aligned needs the landmarks of the reference's face, and only its box is known"
             )
-        return known.portrait
-    if known.analyser is not None:
+        return portrait
+    if analyser is not None:
         raise InputError(
             "InsightFace finds no face of the person in the reference image, and the face optimisation needs one: "
             "take another photo, or name its place in --face-boxes"
@@ -183,7 +180,8 @@ def face_to_reach(
 
 def read_faces(
     config: SampleConfig,
-    known: KnownFace,
+    boxes: FaceBoxes | None,
+    analyser: FaceAnalyser | None,
     reference: Portrait | Float32[np.ndarray, "512"],
     poses: Path | Keypoints,
     skeletons: UInt8[np.ndarray, "f H W 3"],
@@ -192,7 +190,8 @@ def read_faces(
 
     Args:
         config: the run's.
-        known: what `find_reference_face` found.
+        boxes: as `read_boxes` gives them.
+        analyser: InsightFace, where its models were given.
         reference: what `face_to_reach` gave.
         poses: where the poses are; or, where a driving video was read, its keypoints in pixels of the output.
         skeletons: the poses at the output's size.
@@ -204,30 +203,30 @@ def read_faces(
         InputError: boxes or masks that do not fit the poses, or nothing that tells where the faces are.
     """
     frames, height, width = skeletons.shape[:3]
-    track, source = _track(config, known, poses, frames, (width, height))
+    track, source = _track(config, boxes, poses, frames, (width, height))
     if track is not None and not track.valid.any():
         # Keypoints may be of somebody who turns away; masks and boxes were given on purpose.
-        given = config.face_masks is not None or (known.boxes is not None and known.boxes.track is not None)
-        if given or known.analyser is None:
+        given = config.face_masks is not None or (boxes is not None and boxes.track is not None)
+        if given or analyser is None:
             _warn(f"{source} show no face in any frame of the output: the face optimisation is off")
             return None
         track = None
     if track is not None:
         source = f"{source}, {int(track.valid.sum())} of {frames} frames with a face"
         return FaceInputs(reference, track, source)
-    if known.analyser is None:
+    if analyser is None:
         raise InputError(
             "the face optimisation must know where the faces are: give --face-boxes or --face-masks, or "
             "--insightface-root to find them"
         )
     source = "found by InsightFace in the predicted frames"
-    return FaceInputs(reference, _face_finder(known.analyser, skeletons), source)
+    return FaceInputs(reference, _face_finder(analyser, skeletons), source)
 
 
 def _face_finder(analyser: FaceAnalyser, skeletons: UInt8[np.ndarray, "f H W 3"]) -> "FindFace":
     """The largest face that lies in the frame's skeleton: bystanders in the reference's background have faces too."""
 
-    def find(frame: np.ndarray, number: int) -> Detection | None:
+    def find(frame: np.ndarray, number: int) -> Face | None:
         y, x = np.nonzero((skeletons[number] > _BLACK).any(axis=-1))
         if not len(y):
             return None
@@ -238,10 +237,9 @@ def _face_finder(analyser: FaceAnalyser, skeletons: UInt8[np.ndarray, "f H W 3"]
 
 
 def _track(
-    config: SampleConfig, known: KnownFace, poses: Path | Keypoints, frames: int, size: tuple[int, int]
+    config: SampleConfig, boxes: FaceBoxes | None, poses: Path | Keypoints, frames: int, size: tuple[int, int]
 ) -> tuple[FaceTrack | None, str]:
     """In pixels of the output."""
-    boxes = known.boxes
     stored = pose_size(poses) if isinstance(poses, Path) else size
 
     def fitted(track: FaceTrack, of: tuple[int, int], what: str) -> FaceTrack:

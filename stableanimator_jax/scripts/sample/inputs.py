@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.data.images import automatic_size, fit_aspect, load_image
 from stableanimator_jax.data.keypoints import keypoints_beside
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
@@ -15,12 +16,11 @@ from stableanimator_jax.files import is_directory
 from stableanimator_jax.models.catalogue import sampling_models
 from stableanimator_jax.perception.boxes import centres
 from stableanimator_jax.perception.driving_poses import find_reference_person
-from stableanimator_jax.perception.faces import Detection, FaceAnalyser, load_face_embedding
+from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
 from stableanimator_jax.provenance import sha256_of
 from stableanimator_jax.scripts.sample.driving import driven_poses, driving_fps, open_estimator, save_poses
 from stableanimator_jax.scripts.sample.faces import (
     FaceInputs,
-    KnownFace,
     Portrait,
     face_to_reach,
     find_reference_face,
@@ -87,7 +87,7 @@ def read_inputs(config: SampleConfig) -> Inputs:
     standing = None
     if estimator is not None and config.aligns:
         standing = find_reference_person(estimator, reference, reference_choice(config, boxes))
-    known = find_reference_face(config, reference, (width, height), analyser, boxes, standing)
+    portrait, found = find_reference_face(config, reference, (width, height), analyser, boxes, standing)
     if not _takes_faces(config):
         if embedding is not None or analyser is not None or config.embeds_reference:
             print("warning: these weights have no ID adapter: no face is given to them", file=sys.stderr)
@@ -95,12 +95,12 @@ def read_inputs(config: SampleConfig) -> Inputs:
     elif embedding is not None:
         identity = Identity(embedding, f"the embedding in {config.face_embedding}")
     elif config.embeds_reference:
-        identity = _own_identity(known, reference_path)
+        identity = _own_identity(portrait, analyser, reference_path)
     elif analyser is not None:
-        identity = _found_identity(analyser, reference, known.found, reference_path)
+        identity = _found_identity(analyser, reference, found, reference_path)
     else:
         identity = Identity(None, "none (no --insightface-root or --face-embedding), the reference image alone")
-    wanted = face_to_reach(config, known, embedding) if config.optimises_faces else None
+    wanted = face_to_reach(config, portrait, analyser, embedding) if config.optimises_faces else None
 
     driven = None
     if estimator is not None:
@@ -117,7 +117,7 @@ def read_inputs(config: SampleConfig) -> Inputs:
     if wanted is not None:
         place = poses_path if driven is None else driven.keypoints
         assert place is not None  # poses are a file or driven
-        face = read_faces(config, known, wanted, place, poses.frames)
+        face = read_faces(config, boxes, analyser, wanted, place, poses.frames)
     if driven is not None and config.save_poses is not None:
         save_poses(config.save_poses, config, reference, driven)
     return Inputs(reference=fitted, poses=poses.frames, fps=fps, identity=identity, face=face)
@@ -216,20 +216,20 @@ def _takes_faces(config: SampleConfig) -> bool:
     return open_checkpoint(config.checkpoint).config.unet.takes_faces
 
 
-def _own_identity(known: KnownFace, path: Path) -> Identity:
-    if known.portrait is not None:
-        words = f"the reference's face, its box from {known.source}, by the checkpoint's own ArcFace"
-        return Identity(known.portrait, words)
-    if known.analyser is not None:
+def _own_identity(portrait: Portrait | None, analyser: FaceAnalyser | None, path: Path) -> Identity:
+    if portrait is not None:
+        words = f"the reference's face, its box from {portrait.source}, by the checkpoint's own ArcFace"
+        return Identity(portrait, words)
+    if analyser is not None:
         return Identity(None, f"none: InsightFace finds no face of the person in {path}; the reference image alone")
     flags = '--face-boxes with a "reference", --insightface-root or --face-embedding'
     return Identity(None, f"none (no {flags}), the reference image alone")
 
 
-def _found_identity(analyser: FaceAnalyser, reference: np.ndarray, found: Detection | None, path: Path) -> Identity:
+def _found_identity(analyser: FaceAnalyser, reference: np.ndarray, found: Face | None, path: Path) -> Identity:
     if found is None:
         return Identity(None, f"none: InsightFace finds no face of the person in {path}; the reference image alone")
-    x, y = centres(found.bbox[None])[0].round().astype(int)
+    x, y = centres(found.box[None])[0].round().astype(int)
     words = f"the face around {x},{y} in {path}, found by InsightFace (score {found.score:.2f})"
     return Identity(analyser.identify(reference, found).embedding, words)
 

@@ -166,7 +166,7 @@ def _optimisation(animator: "Animator", face: FaceInputs, config: SampleConfig) 
 
 def _embedded(animator: "Animator", face: Portrait | np.ndarray, crop: Crop) -> Float32[np.ndarray, "512"]:
     if isinstance(face, Portrait):
-        return animator.embed_face(face.image, face.place.box, face.place.landmarks, crop)
+        return animator.embed_face(face.image, face.face, crop)
     return face
 
 

@@ -22,7 +22,7 @@ from stableanimator_jax.data.device_batches import place_batch
 from stableanimator_jax.data.loader import Loader
 from stableanimator_jax.data.video import open_writer
 from stableanimator_jax.files import replacing
-from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.arcface import ArcFace, cosine
 from stableanimator_jax.models.catalogue import sampling_models
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.parallel import rows_apart
@@ -199,7 +199,7 @@ def face_similarities(
     boxes = []
     for k in frames:
         rows, columns = (np.flatnonzero(masks[k].any(axis)) for axis in (1, 0))
-        sides = (rows[0] * scale, (rows[-1] + 1) * scale - 1, columns[0] * scale, (columns[-1] + 1) * scale - 1)
+        sides = (columns[0] * scale, rows[0] * scale, (columns[-1] + 1) * scale - 1, (rows[-1] + 1) * scale - 1)
         boxes.append(np.asarray(sides, np.float32))
     return [float(_similarity(arcface, made[k], true[k], box)) for k, box in zip(frames, boxes, strict=True)]
 
@@ -210,8 +210,7 @@ def _similarity(
 ) -> Float[Array, ""]:
     both = jnp.stack([made, true]).astype(jnp.float32) / 255
     embeddings = arcface.module()(crop_boxes(both, jnp.stack([box, box])) * 2 - 1)
-    a, b = embeddings / jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
-    return jnp.sum(a * b)
+    return cosine(*embeddings)
 
 
 def _on_one_device(tree: PyTree[Array]) -> PyTree[Array]:
