@@ -11,6 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from examples.drawn_world.people import Colour
 from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.models.arcface import cosine
 from stableanimator_jax.models.clip_input import clip_pixels
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
@@ -45,9 +46,7 @@ def similarity(
     faces: Float[np.ndarray, "f d"], reference: Float[np.ndarray, "d"], valid: Bool[np.ndarray, "f"]
 ) -> float:
     """CSIM: the mean cosine of frames' face embeddings and the reference's, over the frames with a face."""
-    some = faces[valid].astype(np.float64)
-    cosines = some @ reference / (np.linalg.norm(some, axis=1) * np.linalg.norm(reference))
-    return float(cosines.mean())
+    return float(cosine(jnp.asarray(faces[valid]), jnp.asarray(reference[None])).mean())
 
 
 def picture_quality(

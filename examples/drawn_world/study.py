@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
@@ -30,7 +31,7 @@ from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing
 from stableanimator_jax.interrupts import check_interrupted
-from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.arcface import ArcFace, cosine
 from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
@@ -185,8 +186,8 @@ def _judges(checkpoint: str, second: Path | None) -> _Judges:
 def alike(one: Model[ArcFace], other: Model[ArcFace]) -> bool:
     """Whether they embed a drawn face in the same way: weights may be rounded in one of the two."""
     clip = draw_moment(VALIDATION_SEEDS, np.random.default_rng(0), 1, 64)
-    a, b = (embed_faces(arcface, clip.frames, clip.faces.boxes)[0] for arcface in (one, other))
-    return float(a @ b) > 0.9 * float(np.linalg.norm(a) * np.linalg.norm(b))
+    a, b = (jnp.asarray(embed_faces(arcface, clip.frames, clip.faces.boxes)) for arcface in (one, other))
+    return cosine(a, b).item() > 0.9
 
 
 def _measure_truth(

@@ -40,7 +40,7 @@ def kept(function: Callable[..., Any], remat: bool) -> Callable[..., Any]:
     return jax.checkpoint(function) if remat else function
 
 
-def residual(x: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def residual(x: Float[Array, "*shape"], y: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
     """`x + y` in float32: hidden states accumulate a hundred layers' outputs, and bfloat16 loses the small ones."""
     return x.astype(jnp.float32) + y.astype(jnp.float32)
 

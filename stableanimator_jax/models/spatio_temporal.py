@@ -33,6 +33,7 @@ from stableanimator_jax.models.layers import (
 from stableanimator_jax.parallel import spread, whole
 
 Video = Float[Array, "b f h w c"]
+Resized = Float[Array, "b f _ _ _"]  # a video of any other size and width
 
 OVER_SPACE = (-3, -2)
 OVER_SPACE_AND_TIME = (-4, -3, -2)

@@ -23,6 +23,7 @@ from stableanimator_jax.models.layers import (
 )
 from stableanimator_jax.models.spatio_temporal import (
     OVER_SPACE,
+    Resized,
     SpatioTemporalResBlock,
     SpatioTemporalTransformer,
     Tokens,
@@ -173,11 +174,11 @@ class Level(nnx.Module):
         self.downsampler = downsampler
         self.upsampler = upsampler
 
-    def residual_block(self, i: int, x: Video, time: jax.Array, remat: bool, skip: Video | None = None) -> Video:
+    def residual_block(self, i: int, x: Video, time: jax.Array, remat: bool, skip: Resized | None = None) -> Resized:
         """On `x` and a skip beside it, if any: what they are joined to is large, and not kept with `remat`."""
         block = self.resnets[i]
 
-        def over_space(x: Video, skip: Video | None, time: jax.Array) -> Video:
+        def over_space(x: Video, skip: Resized | None, time: jax.Array) -> Resized:
             joined = x if skip is None else jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)
             return block.spatial_res_block(joined, time)
 
@@ -194,7 +195,7 @@ class Level(nnx.Module):
 class DownBlock(Level):
     """A level on the way down, then halving, if any. Returns every output as a skip too."""
 
-    def __call__(self, x: Video, time: jax.Array, tokens: Tokens, remat: bool) -> tuple[Video, list[Video]]:
+    def __call__(self, x: Video, time: jax.Array, tokens: Tokens, remat: bool) -> tuple[Resized, list[Resized]]:
         outputs = []
         for i in range(len(self.resnets)):
             x = self.transformer(i, self.residual_block(i, x, time, remat), tokens, remat)
@@ -216,7 +217,7 @@ class MidBlock(Level):
 class UpBlock(Level):
     """A level on the way up, each of its layers fed one skip, then doubling, if any."""
 
-    def __call__(self, x: Video, skips: list[Video], time: jax.Array, tokens: Tokens, remat: bool) -> Video:
+    def __call__(self, x: Video, skips: list[Resized], time: jax.Array, tokens: Tokens, remat: bool) -> Resized:
         for i, skip in enumerate(skips):
             x = self.transformer(i, self.residual_block(i, x, time, remat, skip), tokens, remat)
         return x if self.upsampler is None else kept(self.upsampler, remat)(x)

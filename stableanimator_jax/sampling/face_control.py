@@ -122,10 +122,7 @@ class FaceControl:
 
 
 def embed_face(
-    arcface: Model[ArcFace],
-    image: UInt8[np.ndarray, "H W 3"],
-    face: Face,
-    crop: Crop,
+    arcface: Model[ArcFace], image: UInt8[np.ndarray, "H W 3"], face: Face, crop: Crop
 ) -> Float32[np.ndarray, "512"]:
     """The raw embedding of a photo's face, cropped as the frames' faces are.
 

@@ -47,7 +47,7 @@ def face_regions(
         downscale: pixels per latent cell along an axis.
         margin: 0 or more.
     """
-    low, high = (pixels[:, ::-1] for pixels in crops.extents())  # (y, x), as frames are indexed
+    low, high = (corners[:, ::-1] for corners in crops.extents())  # (y, x), as frames are indexed
     pixels = downscale * np.array(frame)
     low, high = np.clip(low, 0, pixels - 1), np.clip(high, 0, pixels - 1) + 1
     spans = {}

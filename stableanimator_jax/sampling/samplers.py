@@ -32,7 +32,7 @@ class Sampler(Protocol):
         self,
         denoiser: Denoiser,
         latents: Float[Array, "f h w c"],
-        sigmas: Float32[np.ndarray, "steps+1"],
+        sigmas: Float32[np.ndarray, "levels"],
         *,
         hook: Hook | None = None,
         on_step: OnStep | None = None,
@@ -44,7 +44,7 @@ class Sampler(Protocol):
 def euler(
     denoiser: Denoiser,
     latents: Float[Array, "f h w c"],
-    sigmas: Float32[np.ndarray, "steps+1"],
+    sigmas: Float32[np.ndarray, "levels"],
     *,
     hook: Hook | None = None,
     on_step: OnStep | None = None,

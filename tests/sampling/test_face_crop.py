@@ -10,7 +10,7 @@ from stableanimator_jax.sampling.face_crop import ARCFACE_LANDMARKS, alignment_t
 
 
 def test_a_box_of_the_crops_own_size_is_copied():
-    frames = np.random.default_rng(0).standard_normal((1, 150, 160, 3)).astype(np.float32)
+    frames = jnp.asarray(np.random.default_rng(0).standard_normal((1, 150, 160, 3)), jnp.float32)
     out = crop_boxes(frames, jnp.asarray([[20, 7, 131, 118]], jnp.float32))
     np.testing.assert_allclose(out[0], frames[0, 7:119, 20:132], atol=1e-6)
 
@@ -25,7 +25,8 @@ def test_alignment_brings_the_landmarks_to_arcfaces_places():
     np.testing.assert_allclose(transforms[0, :, 2], [90, 20], atol=1e-2)
     y, x = np.mgrid[:300, :320]
     dots = sum(np.exp(-((x - px) ** 2 + (y - py) ** 2) / 18) for px, py in landmarks)
-    out = np.asarray(warp_aligned(dots[None, ..., None].astype(np.float32), jnp.asarray(transforms)))[0, ..., 0]
+    frames = jnp.asarray(dots[None, ..., None], jnp.float32)
+    out = np.asarray(warp_aligned(frames, jnp.asarray(transforms)))[0, ..., 0]
     for px, py in ARCFACE_LANDMARKS:
         assert out[round(float(py)), round(float(px))] > 0.9
 
@@ -36,7 +37,7 @@ def test_warping_is_opencvs():
     landmarks = ARCFACE_LANDMARKS * 0.9 + rng.normal(0, 2, (5, 2)) + 8
     transform = alignment_transforms(landmarks[None])[0]
     expected = cv2.warpAffine(frame, transform, (112, 112), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    out = warp_aligned(frame[None], jnp.asarray(transform)[None])[0]
+    out = warp_aligned(jnp.asarray(frame[None]), jnp.asarray(transform)[None])[0]
     np.testing.assert_allclose(out, expected, atol=5e-3 * np.abs(frame).max())  # OpenCV rounds to 1/32 pixel
 
 
