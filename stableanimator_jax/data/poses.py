@@ -10,8 +10,6 @@ from jaxtyping import UInt8
 from stableanimator_jax.data.images import BLACK, FitMode, ImageLike, as_image, fit, image_size, load_image
 from stableanimator_jax.data.numbered import numbered_frames
 from stableanimator_jax.data.pose_checks import watched
-from stableanimator_jax.data.resampling import read_driving
-from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import is_directory, require_file
 
@@ -90,6 +88,8 @@ def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop"
         return Poses(
             _fill(watched(_read_all(files), f"poses {path}"), width, height, mode, expected=len(files)), fps=None
         )
+    from stableanimator_jax.data.resampling import read_driving  # PyAV, which arrays and images do without
+
     with read_driving(path, max_frames=limit, background=BLACK, what="poses") as (info, frames):
         expected = min(info.frame_count or 64, 1000)  # no trust in what a broken header states
         shown = watched(frames, f"poses {path}")
@@ -112,6 +112,8 @@ def pose_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels of a pose sequence as it is stored. Raises `InputError` as `load_poses`."""
     if is_directory(path):
         return image_size(pose_files(path)[0], what="pose")
+    from stableanimator_jax.data.video import read_frames  # PyAV, which images do without
+
     with read_frames(path, what="poses") as (info, _):
         return info.width, info.height
 
