@@ -4,10 +4,8 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from stableanimator_jax.errors import InputError, reason_of
 
@@ -47,16 +45,13 @@ def sha256_of(files: Sequence[Path], directory: Path | None = None) -> str:
     return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
-def file_sha256(path: Path, *, show_progress: bool = False) -> str:
-    """SHA-256 of a file's bytes, as `sha256sum` prints it. Raises `OSError`."""
-    digest, size = hashlib.sha256(), path.stat().st_size
-    with (
-        path.open("rb") as file,
-        tqdm(total=size, desc=f"sha256 of {path.name}", unit="B", unit_scale=True, disable=not show_progress) as bar,
-    ):
+def file_sha256(path: Path, on_bytes: Callable[[int], object] = lambda count: None) -> str:
+    """SHA-256 of a file's bytes, as `sha256sum` prints it; `on_bytes` hears how many more are read. Raises `OSError`."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
         while block := file.read(2**22):
             digest.update(block)
-            bar.update(len(block))
+            on_bytes(len(block))
     return digest.hexdigest()
 
 

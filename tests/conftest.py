@@ -1,7 +1,7 @@
 """Every test runs on the CPU with JAX's strict modes on; pyproject.toml makes warnings errors.
 
-Compiling is most of the tests' time. So the processes that pytest shares the tests among, and the scripts that tests
-start, keep their compiled programs in one place, and optimise them little: they compute on small arrays.
+Compiling is most of the tests' time: the processes that pytest shares the tests among, and the scripts that tests
+start, keep their compiled programs in one place.
 """
 
 import os
@@ -11,7 +11,6 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import jax
 import pytest

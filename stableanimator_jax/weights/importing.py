@@ -291,4 +291,6 @@ def _hint(error: WeightsError) -> str:
 def _fingerprint(file: Path, show_progress: bool) -> dict[str, Any]:
     # Under two folders, as in SVD/unet/diffusion_pytorch_model.safetensors.
     name = "/".join(file.absolute().parts[-3:])
-    return {"name": name, "bytes": file.stat().st_size, "sha256": file_sha256(file, show_progress=show_progress)}
+    size = file.stat().st_size
+    with tqdm(total=size, desc=f"sha256 of {file.name}", unit="B", unit_scale=True, disable=not show_progress) as bar:
+        return {"name": name, "bytes": size, "sha256": file_sha256(file, bar.update)}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.data.images import fit, load_image
 from stableanimator_jax.data.keypoints import Keypoints, save_keypoints
 from stableanimator_jax.sampling.pipeline import Animator
