@@ -46,7 +46,7 @@ def sha256_of(files: Sequence[Path], directory: Path | None = None) -> str:
 
 
 def file_sha256(path: Path, on_bytes: Callable[[int], object] = lambda count: None) -> str:
-    """SHA-256 of a file's bytes, as `sha256sum` prints it; `on_bytes` hears how many more are read. Raises `OSError`."""
+    """SHA-256 of a file's bytes, as `sha256sum` prints it; `on_bytes` hears how many are read. Raises `OSError`."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**22):
