@@ -179,7 +179,7 @@ def test_remat_keeps_little_and_changes_nothing():
     block = UpBlock(
         [SpatioTemporalResBlock(96, 64, 16, eps=1e-5, **kw)],
         [SpatioTemporalTransformer(64, 16, 2, id_injection="distribution_aware", **kw)],
-        Upsample(64, **kw),
+        upsampler=Upsample(64, **kw),
     )
     shapes = ((1, 16, 8, 8, 64), (1, 16, 8, 8, 32), (1, 16), (1, 16), (1, 4, 16))
     x, skip, time, *tokens = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
