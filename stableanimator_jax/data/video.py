@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -221,16 +222,16 @@ class VideoWriter:
         self.count += 1
 
 
-class _Encoder:
+class _Encoder(ABC):
     """Writes numbered frames to one path."""
 
-    def write(self, image: Frame, index: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def write(self, image: Frame, index: int) -> None: ...
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 (a directory of images holds nothing back)
         """Write what is still held back."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Let go of the file, finished or not."""
 
 

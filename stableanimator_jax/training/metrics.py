@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -112,17 +113,17 @@ class MetricsWriter:
                 closing.callback(self._logs.pop().close)
 
 
-class _Log:
+class _Log(ABC):
     """One place that metrics go to."""
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
 
-    def image(self, step: int, name: str, picture: np.ndarray) -> None:
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:  # noqa: B027 (a log may hold numbers only)
         """Nothing, where a log holds numbers only."""
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self) -> None: ...
 
 
 class _FileLog(_Log):
