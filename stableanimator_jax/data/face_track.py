@@ -62,15 +62,26 @@ class FaceTrack:
         Args:
             faces: of each frame. Boxes are rounded to whole pixels.
             size: width and height of the frames, to which boxes are cut as by `fitted`; None leaves them.
+
+        Raises:
+            InputError: some faces have landmarks, and others have none.
         """
         boxes = np.zeros((len(faces), 4), np.float32)
         landmarks = np.zeros((len(faces), 5, 2), np.float32)
-        there = {i: face for i, face in enumerate(faces) if face is not None}
-        for i, face in there.items():
+        marked, bare = [], []
+        for i, face in enumerate(faces):
+            if face is None:
+                continue
             boxes[i] = np.round(face.box)
-            if face.landmarks is not None:
+            if face.landmarks is None:
+                bare.append(i)
+            else:
+                marked.append(i)
                 landmarks[i] = face.landmarks
-        marked = any(face.landmarks is not None for face in there.values())
+        if marked and bare:
+            raise InputError(
+                f"frame {marked[0]} has landmarks, but frame {bare[0]} has none; give them for all faces or for none"
+            )
         track = cls(boxes, landmarks if marked else None, np.array([face is not None for face in faces], bool))
         return track if size is None else track.fitted(size, *size, "crop")
 
@@ -161,8 +172,10 @@ def load_face_boxes(
     if frames is not None and len(entries) != frames:
         raise InputError(f"{what} has {len(entries)} frames, but the poses have {frames}")
     faces = [None if e is None else _read_face(e, f"{what}, frame {i}", size) for i, e in enumerate(entries)]
-    _check_landmarks(faces, what)
-    return FaceBoxes(FaceTrack.of(faces), size, reference)
+    try:
+        return FaceBoxes(FaceTrack.of(faces), size, reference)
+    except InputError as e:
+        raise InputError(f"{what}: {e}") from e
 
 
 def save_face_boxes(
@@ -268,16 +281,6 @@ def _read_face(data: Any, where: str, size: tuple[int, int] | None) -> Face:
     if (landmarks == landmarks[0]).all():
         raise InputError(f"{where}: all five landmarks are the same point")
     return Face(box, landmarks)
-
-
-def _check_landmarks(faces: list[Face | None], what: str) -> None:
-    marked = [i for i, face in enumerate(faces) if face is not None and face.landmarks is not None]
-    bare = [i for i, face in enumerate(faces) if face is not None and face.landmarks is None]
-    if marked and bare:
-        raise InputError(
-            f"{what}: frame {marked[0]} has landmarks, but frame {bare[0]} has none; give them for all faces or for "
-            "none"
-        )
 
 
 def _plain_face(face: Face) -> dict[str, Any]:

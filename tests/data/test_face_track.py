@@ -395,3 +395,9 @@ def test_bad_masks(tmp_path):
         with pytest.raises(InputError, match=words) as error:
             load_face_masks(tmp_path / name, count)
         assert f"{tmp_path / name}" in one_line(error)
+
+
+def test_landmarks_of_some_faces_only_are_refused():
+    box = np.float32([1, 2, 30, 40])
+    with pytest.raises(InputError, match=r"^frame 2 has landmarks, but frame 1 has none; give them for all"):
+        FaceTrack.of([None, Face(box), Face(box, np.float32(LANDMARKS))])
