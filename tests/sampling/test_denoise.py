@@ -52,14 +52,6 @@ def test_a_short_video_is_the_start_of_one_that_holds_its_last_pose(models):
     )
 
 
-def test_how_many_rows_at_once_changes_nothing(models):
-    outs = [
-        denoise(*models, *inputs(9), SamplingConfig(steps=2, window=4, overlap=1, rows_at_once=n)) for n in (1, 2, 5)
-    ]
-    for out in outs[1:]:
-        np.testing.assert_allclose(out, outs[0], atol=2e-4)
-
-
 def test_pose_features_kept_or_computed_anew_are_the_same(models):
     _, poses, _ = inputs(9)
     plan = plan_windows(9, 4, 1)
@@ -110,29 +102,34 @@ def test_row_batches_cover_every_row_once(windows, branches, rows):
     assert sorted(seen) == [(w, b) for w in range(windows) for b in range(branches)]
 
 
-def test_rows_spread_over_a_mesh_give_the_same_video(models):
-    expected = denoise(*models, *inputs(9), SAMPLING)
-    printed = run_on_virtual_devices(
+def test_rows_at_once_and_their_spread_over_a_mesh_change_nothing():
+    """At a noise level of 700 the bound is a few roundings, which XLA's low effort does not keep."""
+    run_on_virtual_devices(
         8,
         """
         import jax, numpy as np
         from stableanimator_jax.parallel import make_mesh, replicated
         from stableanimator_jax.sampling.config import SamplingConfig
         from stableanimator_jax.sampling.denoise import denoise
-        from stableanimator_jax.models.functional import Model
         from tests.golden_models import reference_model
         from tests.sampling.test_denoise import inputs
 
         mesh = make_mesh()
-        models = jax.device_put((reference_model("unet"), reference_model("pose_net")), replicated(mesh))
-        sampling = SamplingConfig(steps=2, window=4, overlap=1, rows_at_once=8)
-        out = denoise(*models, *inputs(9), sampling, mesh=mesh)
-        print(len(mesh.devices), *np.asarray(out, np.float64).ravel().tolist())
+        assert len(mesh.devices) == 8
+        models = reference_model("unet"), reference_model("pose_net")
+
+        def video(models, rows, mesh=None):
+            sampling = SamplingConfig(steps=2, window=4, overlap=1, rows_at_once=rows)
+            return denoise(*models, *inputs(9), sampling, mesh=mesh)
+
+        alone = video(models, 2)
+        for rows in (1, 5):
+            np.testing.assert_allclose(video(models, rows), alone, atol=2e-4)
+        spread = video(jax.device_put(models, replicated(mesh)), 8, mesh)
+        np.testing.assert_allclose(np.asarray(spread), np.asarray(alone), atol=2e-4)
         """,
+        full_effort=True,
     )
-    devices, *values = printed.split()
-    assert devices == "8"
-    np.testing.assert_allclose(np.float32(values).reshape(expected.shape), expected, atol=2e-4)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 15, 16, 17, 29, 100])

@@ -28,16 +28,11 @@ FLAGS = (
 )
 
 
-# Programs of small arrays need no optimising, which would take most of these tests' time.
-XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-
-
 def start(folder: Path, *flags: str, devices: int = 1) -> subprocess.Popen[str]:
     """The script in `folder`, on `devices` virtual CPU devices."""
     command = [sys.executable, str(ROOT / "train.py"), *FLAGS, *flags]
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "XLA_FLAGS": XLA_FLAGS,
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "",
     }
