@@ -28,11 +28,8 @@ class ProgressBars:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def begin(self, label: str, unit: str, steps: int | None = None) -> Progress:
+    def begin(self, label: str, unit: str) -> Progress:
         """Show a bar in place of the last one; its length is not known yet.
-
-        Args:
-            steps: equal parts of the whole, of which the current one is shown too.
 
         Returns:
             A callback of (done, total) that moves the bar.
@@ -45,12 +42,14 @@ class ProgressBars:
         def progress(done: int, total: int) -> None:
             check_interrupted()
             bar.total = total
-            if steps is not None:
-                self._step = f"step {min(steps, done * steps // total + 1)} of {steps}"
-                self._write_postfix(refresh=False)
             bar.update(done - bar.n)
 
         return progress
+
+    def step(self, number: int, steps: int) -> None:
+        """Show, before any note, which step the bar is at, counted from 1; steps need not be of one length."""
+        self._step = f"step {number} of {steps}"
+        self._write_postfix(refresh=sys.stderr.isatty())
 
     def note(self, text: str) -> None:
         """Show `text` at the end of the bar from now on."""

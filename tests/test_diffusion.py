@@ -21,6 +21,33 @@ def test_one_step_goes_from_the_highest_level_to_zero():
     np.testing.assert_array_equal(diffusion.karras_sigmas(1), np.float32([700, 0]))
 
 
+def test_aligned_levels_are_those_published():
+    """Sabour et al. 2024, for Stable Video Diffusion."""
+    np.testing.assert_array_equal(
+        diffusion.aligned_sigmas(10),
+        np.float32([700, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0]),
+    )
+    np.testing.assert_array_equal(
+        diffusion.aligned_sigmas(8), np.float32([700, 40.045, 11.257, 4.973, 1.789, 0.7854, 0.264, 0.0511, 0])
+    )
+    assert diffusion.aligned_sigmas(15)[[1, 7, 14]].tolist() == np.float32([127.63, 2.387, 0.0132]).tolist()
+
+
+def test_aligned_levels_between_those_published():
+    """Twice 8 and 10 steps are near 15, and thrice 10 too: of 30 steps every second level is one of 15 steps'."""
+    np.testing.assert_array_equal(diffusion.aligned_sigmas(1), np.float32([700, 0]))
+    twice = diffusion.aligned_sigmas(30)
+    np.testing.assert_allclose(twice[::2], diffusion.aligned_sigmas(15), rtol=1e-6)
+    np.testing.assert_allclose(twice[1:-2:2] ** 2, twice[:-2:2] * twice[2::2][:-1].tolist(), rtol=1e-5)
+    np.testing.assert_allclose(twice[-2], np.sqrt(0.0132 * 0.002), rtol=1e-5)  # towards the lowest level of training
+    np.testing.assert_allclose(diffusion.aligned_sigmas(4)[:-1], diffusion.aligned_sigmas(8)[:-1:2], rtol=1e-6)
+    for steps in range(1, 101):
+        sigmas = diffusion.aligned_sigmas(steps)
+        assert sigmas.shape == (steps + 1,)
+        assert sigmas.dtype == np.float32
+        assert (np.diff(sigmas) < 0).all()
+
+
 @pytest.mark.parametrize("sigma", np.float32([0.002, 1.0, 700.0]))
 def test_a_perfect_prediction_is_denoised_exactly(sigma):
     """For noisy = clean + sigma * noise, the perfect v is (noise - sigma * clean) / sqrt(1 + sigma^2)."""

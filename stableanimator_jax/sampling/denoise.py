@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from itertools import accumulate
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from stableanimator_jax.parallel import replicated
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.denoiser import PoseFeatures, WindowDenoiser, predict
 from stableanimator_jax.sampling.guidance import guidance_scales
-from stableanimator_jax.sampling.samplers import Hook, OnStep, Sampler, euler
+from stableanimator_jax.sampling.samplers import SAMPLERS, Hook, OnStep, Sampler
 from stableanimator_jax.sampling.windows import plan_windows
 
 Progress = Callable[[int, int], None]
@@ -39,13 +40,13 @@ def denoise(
     noise: Float[Array, "w h w2 c"],
     sampling: SamplingConfig,
     *,
-    sampler: Sampler = euler,
+    sampler: Sampler | None = None,
     hook: Hook | None = None,
     mesh: Mesh | None = None,
     on_step: OnStep | None = None,
     on_progress: Progress | None = None,
 ) -> Float[Array, "f h w2 c"]:
-    """Sample the latents of a video along SVD's noise levels.
+    """Sample the latents of a video along the noise levels of `sampling`.
 
     Args:
         unet, pose_net: the models.
@@ -53,7 +54,7 @@ def denoise(
         poses: skeleton images of the output size, on the host; at least one.
         noise: unit Gaussian noise for one window of frames; frame i of the video starts from noise[i mod window].
         sampling: settings.
-        sampler: how the steps are taken.
+        sampler: how the steps are taken, where not as `sampling.sampler` says.
         hook: changes each step's predicted clean sample, such as `sampling.face_control.FaceControl`.
         mesh: spread the rows of a call over its "data" and "fsdp" axes, which must divide `rows_at_once`, and the
             frames of each over "frame".
@@ -71,12 +72,12 @@ def denoise(
     scales = guidance_scales(frames, plan.frames, sampling.guidance_min, sampling.guidance_max)
     steps_done = told = 0
 
-    def call_done(done: int, calls: int) -> None:
+    def call_done(done: int) -> None:
         nonlocal told
-        now = steps_done * calls + done
+        now = min(calls[steps_done] + done, calls[-1])
         if on_progress and now > told:  # a sampler may denoise more than once a step
             told = now
-            on_progress(now, steps * calls)
+            on_progress(now, calls[-1])
 
     def step_done(step: int, latents: Array) -> None:
         nonlocal steps_done
@@ -87,7 +88,7 @@ def denoise(
                 + ("try --dtype float32" if reduced else "check the checkpoint's weights and the face embedding")
             )
         steps_done = step + 1
-        call_done(0, len(denoiser.batches))
+        call_done(0)
         if on_step:
             on_step(step, latents[:frames])
 
@@ -96,7 +97,7 @@ def denoise(
         return clean.at[:frames].set(hook(step, clean[:frames]))  # what fills a short video's window up is nobody's
 
     with nullcontext() if mesh is None else jax.set_mesh(mesh):
-        sigmas = diffusion.karras_sigmas(steps)
+        sigmas = sampling.sigmas
         latents = jnp.asarray(noise)[np.arange(plan.frames) % sampling.window] * diffusion.init_noise_sigma(sigmas)
         latents, condition = jax.device_put((latents, condition), replicated(mesh))
         denoiser = WindowDenoiser(
@@ -104,12 +105,15 @@ def denoise(
             condition,
             PoseFeatures(pose_net, poses, plan),
             plan,
-            scales=scales if sampling.guided else None,
+            scales=scales,
+            guides=sampling.guides,
             rows_at_once=sampling.rows_at_once,
             mesh=mesh,
             on_call=call_done if on_progress else None,
         )
-        latents = sampler(denoiser, latents, sigmas, hook=None if hook is None else of_the_video, on_step=step_done)
+        calls = list(accumulate(map(denoiser.calls, sigmas[:-1]), initial=0))  # before each step, and in all
+        take = SAMPLERS[sampling.sampler] if sampler is None else sampler
+        latents = take(denoiser, latents, sigmas, hook=None if hook is None else of_the_video, on_step=step_done)
         return latents[:frames]
 
 

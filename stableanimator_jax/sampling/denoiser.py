@@ -57,10 +57,11 @@ class WindowDenoiser:
         condition: of the video, as one row without pose features.
         pose_features: of the frames of a window, by its number.
         plan: the windows.
-        scales: guidance of each frame; None leaves the unconditional branch out.
+        scales: guidance of each frame.
+        guides: whether there is guidance at a noise level; where not, the unconditional branch is left out.
         rows_at_once: in one call of `predict`.
         mesh: spreads the rows; None for the default device.
-        on_call: called after every call of `predict` but the last with how many there were, and how many there will be.
+        on_call: called after every call of `predict` but the last with how many there were; see `calls`.
     """
 
     def __init__(
@@ -70,23 +71,30 @@ class WindowDenoiser:
         pose_features: Callable[[int], Float[Array, "w h w2 d"]],
         plan: Windows,
         *,
-        scales: Float32[np.ndarray, "f"] | None,
+        scales: Float32[np.ndarray, "f"],
+        guides: Callable[[Float[np.floating, ""]], bool],
         rows_at_once: int,
         mesh: Mesh | None = None,
-        on_call: Callable[[int, int], None] | None = None,
+        on_call: Callable[[int], None] | None = None,
     ):
         self.predict, self.condition, self.pose_features, self.plan = predict, condition, pose_features, plan
-        self.branches = 1 if scales is None else 2
-        self.scales = np.ones(plan.frames, np.float32) if scales is None else scales
-        self.batches = list(row_batches(len(plan.indices), self.branches, rows_at_once))
-        self.mesh, self.on_call = mesh, on_call
+        self.scales, self.guides, self.mesh, self.on_call = scales, guides, mesh, on_call
+        windows = len(plan.indices)
+        self.guided = list(row_batches(windows, 2, rows_at_once))
+        # A row that only fills up would cost as much as guidance; but a mesh needs one for each of its parts.
+        self.unguided = list(row_batches(windows, 1, rows_at_once, fill=mesh is not None))
         self.counts = np.zeros(plan.frames, np.float32)
         np.add.at(self.counts, plan.indices, np.broadcast_to(plan.weights, plan.indices.shape))
 
+    def calls(self, sigma: Float[np.floating, ""]) -> int:
+        """How many calls of `predict` a noise level takes."""
+        return len(self.guided if self.guides(sigma) else self.unguided)
+
     def __call__(self, latents: Float[Array, "f h w c"], sigma: Float[np.floating, ""]) -> Float[Array, "f h w c"]:
         """The clean sample that noisy latents are predicted to be."""
-        total = jnp.zeros((self.branches, *latents.shape), jnp.float32, device=replicated(self.mesh))
-        for i, batch in enumerate(self.batches):
+        branches, batches = (2, self.guided) if self.guides(sigma) else (1, self.unguided)
+        total = jnp.zeros((branches, *latents.shape), jnp.float32, device=replicated(self.mesh))
+        for i, batch in enumerate(batches):
             indices = self.plan.indices[batch.window]
             features = {k: self.pose_features(k) for k in set(batch.window.tolist())}  # branches share a window's
             pose_features = tuple(features[k] for k in batch.window.tolist())
@@ -95,9 +103,9 @@ class WindowDenoiser:
             prediction = self.predict(rows, jnp.asarray(sigma))
             weights = batch.weight[:, None] * self.plan.weights[None]
             total = _add_rows(total, prediction, indices, batch.branch, weights)
-            if self.on_call and i + 1 < len(self.batches):
+            if self.on_call and i + 1 < len(batches):
                 total.block_until_ready()  # or the bar would show how fast work is queued
-                self.on_call(i + 1, len(self.batches))
+                self.on_call(i + 1)
         return _clean(total, self.counts, latents, self.scales, sigma)
 
 
@@ -137,11 +145,15 @@ class RowBatch:
     """1, or 0 for a row that only fills the batch up."""
 
 
-def row_batches(windows: int, branches: int, rows_at_once: int) -> Iterator[RowBatch]:
-    """All rows of a step in batches of `rows_at_once`, a window's branches beside each other."""
+def row_batches(windows: int, branches: int, rows_at_once: int, *, fill: bool = True) -> Iterator[RowBatch]:
+    """All rows of a step in batches of `rows_at_once`, a window's branches beside each other.
+
+    The last batch is filled up to that number, so that all are of one shape, or with `fill` False has what is left.
+    """
     rows = np.arange(windows * branches)
     for start in range(0, len(rows), rows_at_once):
         batch = np.arange(start, start + rows_at_once)
+        batch = batch if fill else batch[batch < len(rows)]
         real = batch < len(rows)
         batch = np.where(real, batch, rows[-1])
         yield RowBatch(batch // branches, batch % branches, real.astype(np.float32))

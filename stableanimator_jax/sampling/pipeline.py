@@ -31,7 +31,7 @@ from stableanimator_jax.sampling.config import Crop, SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.denoise import Progress, denoise
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
-from stableanimator_jax.sampling.samplers import Hook, OnStep, Sampler, euler
+from stableanimator_jax.sampling.samplers import Hook, OnStep, Sampler
 from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint
 from stableanimator_jax.weights.opening import open_checkpoint
@@ -118,7 +118,7 @@ class Animator:
         sampling: SamplingConfig = PUBLISHED,
         key: Array | None = None,
         noise: Float[Array, "w h w2 c"] | None = None,
-        sampler: Sampler = euler,
+        sampler: Sampler | None = None,
         hjb: FaceOptimisation | None = None,
         on_step: OnStep | None = None,
         on_denoise: Progress | None = None,
@@ -159,7 +159,7 @@ class Animator:
         sampling: SamplingConfig = PUBLISHED,
         key: Array | None = None,
         noise: Float[Array, "w h w2 c"] | None = None,
-        sampler: Sampler = euler,
+        sampler: Sampler | None = None,
         hjb: FaceOptimisation | None = None,
         on_step: OnStep | None = None,
         on_denoise: Progress | None = None,
@@ -184,7 +184,8 @@ class Animator:
             key: one of `jax.random`'s, instead of that of `sampling.seed`.
             noise: unit Gaussian noise to start one window of frames from, `[window, height / 8, width / 8, 4]` for the
                 published models, instead of the key's.
-            sampler: how the steps are taken: a function like `sampling.samplers.euler`.
+            sampler: how the steps are taken, where not as `sampling.sampler` says: a function like
+                `sampling.samplers.euler`.
             hjb: optimise the face while denoising (paper section 3.4); needs `from_pretrained(..., arcface=True)`.
             on_step: called after every denoising step with its number, from 0, and the latents.
             on_denoise, on_decode: called with (done, total) as the work goes on.
@@ -244,7 +245,7 @@ class Animator:
         sampling: SamplingConfig,
         on_progress: Progress | None = None,
         *,
-        sampler: Sampler = euler,
+        sampler: Sampler | None = None,
         hook: Hook | None = None,
         on_step: OnStep | None = None,
     ) -> Float[Array, "f h w2 c"]:

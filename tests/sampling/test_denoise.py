@@ -1,6 +1,8 @@
 """The denoising loop's own promises; the golden cases pin its arithmetic."""
 
 import re
+import sys
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.denoise import SamplingError, denoise
 from stableanimator_jax.sampling.denoiser import PoseFeatures, WindowDenoiser, predict, row_batches
 from stableanimator_jax.sampling.guidance import guidance_scales
-from stableanimator_jax.sampling.samplers import euler
+from stableanimator_jax.sampling.samplers import SAMPLERS, dpmpp_2m, euler
 from stableanimator_jax.sampling.windows import plan_windows
 from tests.golden_models import reference_model
 from tests.virtual_devices import run_on_virtual_devices
@@ -72,6 +74,89 @@ def test_guidance_of_one_takes_one_branch(models):
     np.testing.assert_allclose(alone, denoise(*models, *inputs(4), almost), atol=1e-3)
 
 
+def rows_of_each_call(monkeypatch) -> list[int]:
+    """How many rows every call of the UNet gets from now on."""
+    rows = []
+    module = sys.modules[denoise.__module__]
+
+    def counting(unet, given, sigma):
+        rows.append(len(given.latents))
+        return predict(unet, given, sigma)
+
+    monkeypatch.setattr(module, "predict", counting)
+    return rows
+
+
+def test_an_interval_of_every_level_is_all_guidance(models):
+    everywhere = denoise(*models, *inputs(9), SAMPLING)
+    interval = replace(SAMPLING, guidance_interval=(0.002, 700.0))
+    np.testing.assert_array_equal(denoise(*models, *inputs(9), interval), everywhere)
+
+
+def test_outside_the_interval_the_unconditional_branch_is_not_computed(models, monkeypatch):
+    rows, told = rows_of_each_call(monkeypatch), []
+    aligned = SamplingConfig(steps=8, schedule="aligned", window=4, overlap=1, guidance_interval=(1.789, 11.257))
+    assert [aligned.guides(sigma) for sigma in aligned.sigmas[:-1]] == [False, False, True, True, True] + [False] * 3
+
+    denoise(*models, *inputs(4), aligned, on_progress=lambda done, total: told.append((done, total)))
+    assert rows == [1, 1, 2, 2, 2, 1, 1, 1]  # one window
+    assert told == [(n, 8) for n in range(1, 9)]
+
+    rows.clear(), told.clear()
+    predict.clear_cache()
+    denoise(*models, *inputs(9), aligned, on_progress=lambda done, total: told.append((done, total)))
+    assert rows == [2, 1] * 2 + [2, 2, 2] * 3 + [2, 1] * 3  # three windows; no row fills up
+    assert told == [(n, 19) for n in range(1, 20)]
+    assert predict._cache_size() == 2
+
+
+def test_outside_the_interval_the_conditional_branch_alone_counts(models):
+    """With steps at 700 and 0.002, guided at one of them: the other is that of guidance 1."""
+    condition, poses, noise = inputs(9)
+    low = replace(SAMPLING, guidance_interval=(0.0, 1.0))
+    latents = {}
+    for name, sampling in {
+        "low": low,
+        "none": replace(SAMPLING, guidance_min=1, guidance_max=1),
+        "all": SAMPLING,
+    }.items():
+        steps = latents[name] = []
+        denoise(*models, condition, poses, noise, sampling, on_step=lambda _, after, steps=steps: steps.append(after))
+    np.testing.assert_allclose(latents["low"][0], latents["none"][0], atol=1e-4)
+    assert jnp.abs(latents["low"][0] - latents["all"][0]).max() > 1e-2
+    assert jnp.abs(latents["low"][1] - latents["none"][1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("name", "evaluations"), [("published", 50), ("balanced", 30), ("fast", 17)])
+def test_presets_take_so_many_evaluations_and_are_deterministic(models, monkeypatch, name, evaluations):
+    rows = rows_of_each_call(monkeypatch)
+    sampling = replace(SAMPLING, seed=3).with_preset(name)
+    assert (sampling.window, sampling.seed) == (4, 3)
+    first = denoise(*models, *inputs(4), sampling)
+    assert sum(rows) == evaluations
+    assert jnp.isfinite(first).all()
+    np.testing.assert_array_equal(first, denoise(*models, *inputs(4), sampling))
+
+
+def test_published_is_the_default():
+    assert SamplingConfig() == SamplingConfig().with_preset("published")
+    other = SamplingConfig(sampler="dpmpp_2m", steps=3).with_preset("fast")
+    assert other.with_preset("published") == SamplingConfig()
+    np.testing.assert_array_equal(SamplingConfig().sigmas, diffusion.karras_sigmas(25))
+    assert SAMPLERS[SamplingConfig().sampler] is euler
+
+
+def test_settings_choose_the_sampler(models):
+    sampling = replace(SAMPLING, steps=3)
+    second_order = denoise(*models, *inputs(4), replace(sampling, sampler="dpmpp_2m"))
+    np.testing.assert_array_equal(second_order, denoise(*models, *inputs(4), sampling, sampler=dpmpp_2m))
+    assert jnp.abs(second_order - denoise(*models, *inputs(4), sampling)).max() > 1e-3
+
+
+def test_a_preset_goes_without_an_interval_where_there_is_no_guidance():
+    assert SamplingConfig(guidance_min=1, guidance_max=1).with_preset("fast").guidance_interval == (0, 1000)
+
+
 def test_poses_and_face_matter(models):
     condition, poses, noise = inputs(4)
     first = denoise(*models, condition, poses, noise, SAMPLING)
@@ -91,6 +176,14 @@ def test_a_latent_that_is_not_finite_stops_the_run(models):
     condition, poses, noise = inputs(4)
     with pytest.raises(SamplingError, match=re.escape("after step 1 of 2")):
         denoise(*models, condition, poses, noise.at[0, 0, 0, 0].set(jnp.nan), SAMPLING)
+
+
+@pytest.mark.parametrize(("windows", "rows", "sizes"), [(1, 2, [1]), (3, 2, [2, 1]), (4, 2, [2, 2]), (5, 8, [5])])
+def test_row_batches_that_are_not_filled_up(windows, rows, sizes):
+    batches = list(row_batches(windows, 1, rows, fill=False))
+    assert [len(batch.window) for batch in batches] == sizes
+    assert np.concatenate([batch.window for batch in batches]).tolist() == list(range(windows))
+    assert all((batch.weight == 1).all() for batch in batches)
 
 
 @pytest.mark.parametrize(("windows", "branches", "rows"), [(1, 2, 2), (3, 2, 2), (3, 2, 4), (5, 1, 2), (1, 2, 8)])
@@ -158,6 +251,7 @@ def test_averaging_guidance_and_steps_at_any_length(frames):
         lambda k: jnp.asarray(levels[np.minimum(plan.indices[k], frames - 1)] / 255, jnp.float32),
         plan,
         scales=guidance_scales(frames, plan.frames, low, high),
+        guides=lambda sigma: True,
         rows_at_once=2,
     )
     start = noise[np.arange(plan.frames) % window] * diffusion.init_noise_sigma(sigmas)

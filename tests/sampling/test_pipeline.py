@@ -260,6 +260,14 @@ def test_the_nearest_size_that_works_is_named(size, nearest):
         {"seed": -1},
         {"seed": 2**32},
         {"fps": 0},
+        {"schedule": "exponential"},
+        {"sampler": "heun"},
+        {"guidance_interval": (0.0, float("nan"))},
+        {"guidance_interval": (-1.0, 3.0)},
+        {"guidance_interval": (0.1, 1.0, 2.0)},
+        {"guidance_interval": (60.0, 0.28)},
+        {"guidance_interval": (0.28, 60.0), "guidance_min": 1.0, "guidance_max": 1.0},
+        {"guidance_interval": (60.0, 600.0), "steps": 1, "schedule": "aligned"},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong):

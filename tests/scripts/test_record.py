@@ -39,6 +39,7 @@ def test_there_and_back(tmp_path):
     [
         SampleConfig(),
         SampleConfig(width=64, height=128, output_fps=12.5, fit="pad", sampling=SamplingConfig(seed=7, steps=3)),
+        SampleConfig(sampling=SamplingConfig().with_preset("fast")),
     ],
 )
 def test_configuration_there_and_back(config):

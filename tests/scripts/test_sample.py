@@ -314,6 +314,17 @@ def test_the_settings_that_a_run_begins_from(monkeypatch, flags, expected):
     assert given == [expected.absolute()]
 
 
+@pytest.mark.parametrize("flags", [["--preset", "fast", "--seed", "3"], ["--seed", "3", "--preset=fast"]])
+def test_a_preset_and_flags_over_it(monkeypatch, flags):
+    given = []
+    monkeypatch.setattr(run, "run", given.append)
+    assert call(*flags) == 0
+    assert call(*flags, "--steps", 12, "--sampler", "dpmpp_2m", "--guidance-interval", 0, 9) == 0
+    fast, changed = (config.sampling for config in given)
+    assert fast == replace(DRAWN_PEOPLE.sampling, seed=3).with_preset("fast")
+    assert changed == replace(fast, steps=12, sampler="dpmpp_2m", guidance_interval=(0.0, 9.0))
+
+
 def test_help_does_not_wait_for_jax():
     code = "import sys; sys.argv[1:] = ['--help']; import contextlib, sample\n"
     code += "with contextlib.suppress(SystemExit): sample.script()\n"

@@ -169,6 +169,22 @@ BAD = {
     "window": (lambda: ["--window", 1], r"window must be from 2 to 1024"),
     "overlap": (lambda: ["--overlap", 4], r"overlap must be smaller than the window"),
     "guidance": (lambda: ["--guidance-max", "nan"], r"guidance-max must be from 0 to 1000, got nan"),
+    "schedule": (lambda: ["--schedule", "kerras"], r"invalid choice 'kerras'.*'karras', 'aligned'"),
+    "sampler": (lambda: ["--sampler", "heun"], r"invalid choice 'heun'.*'euler', 'dpmpp_2m'"),
+    "preset": (lambda: ["--preset", "quick"], r"invalid choice 'quick'.*'published', 'balanced', 'fast'"),
+    "guidance interval of one": (lambda: ["--guidance-interval", "3"], r"guidance-interval"),
+    "guidance interval of none": (
+        lambda: ["--preset", "fast", "--guidance-interval", 60, 600],
+        r"guidance-interval 60 600 holds none of the 10 noise levels, which fall from 700 to 0.034; its lower",
+    ),
+    "preset without guidance": (
+        lambda: ["--preset", "fast", "--guidance-min", 1, "--guidance-max", 1],
+        r"guidance-interval has no use without guidance .*: make it 0 1000",
+    ),
+    "preset with other steps": (
+        lambda: ["--preset", "fast", "--hjb.iterations", 1, "--hjb.end", 20],
+        r"hjb.end is 20, but the last of 10 denoising steps is 9",
+    ),
     "output fps": (lambda: ["--output-fps", "0"], r"output-fps must be from 0.01 to 1000, got 0.0"),
     "record missing": (lambda: ["--from-json", "run.json"], r"cannot read run.json"),
     "record no JSON": (lambda: ["--from-json", bytes_file("run.json", b"{")], r"run.json is not a JSON file"),

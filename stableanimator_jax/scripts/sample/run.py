@@ -177,7 +177,9 @@ def _frames(
     hjb = None if inputs.face is None else _optimisation(animator, inputs.face, config)
     identity = inputs.identity.embedding
     with ProgressBars() as bars:
-        on_denoise = bars.begin("denoising", "call", config.sampling.steps)
+        steps = config.sampling.steps
+        on_denoise = bars.begin("denoising", "call")
+        bars.step(1, steps)
         on_decode = None
 
         def denoised(done: int, total: int) -> None:
@@ -205,6 +207,7 @@ def _frames(
             id_embedding=None if identity is None else _embedded(animator, identity, "box"),
             sampling=config.sampling,
             hjb=hjb,
+            on_step=lambda step, _: bars.step(step + 2, steps) if step + 1 < steps else None,
             on_denoise=denoised,
             on_optimise=optimise,
             on_optimised=optimised,
