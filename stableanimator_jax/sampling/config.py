@@ -84,8 +84,11 @@ class SamplingConfig:
         for name, choices in (("schedule", get_args(Schedule)), ("sampler", get_args(Solver))):
             if (value := getattr(self, name)) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        if len(self.guidance_interval) != 2:
-            raise InputError(f"guidance-interval must be two noise levels, got {len(self.guidance_interval)}")
+        if len(self.guidance_interval) != 2 or self.guidance_interval[0] > self.guidance_interval[1]:
+            raise InputError(
+                "guidance-interval must be two noise levels, the lower one first, got "
+                + " ".join(f"{level:g}" for level in self.guidance_interval)
+            )
         if self.guidance_interval != _EVERYWHERE:
             if not self.guided:
                 raise InputError(
@@ -94,10 +97,8 @@ class SamplingConfig:
                 )
             if not any(map(self.guides, self.sigmas[:-1])):
                 raise InputError(
-                    "guidance-interval {:g} {:g} holds none of the {} noise levels, which fall from {:.4g} to {:.4g}; "
-                    "its lower bound comes first".format(
-                        *self.guidance_interval, self.steps, self.sigmas[0], self.sigmas[-2]
-                    )
+                    "guidance-interval {:g} {:g} holds none of the {} noise levels, which fall from {:.4g} to "
+                    "{:.4g}".format(*self.guidance_interval, self.steps, self.sigmas[0], self.sigmas[-2])
                 )
 
     @property

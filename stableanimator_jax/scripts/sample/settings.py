@@ -1,6 +1,7 @@
 """What a run of `sample.py` can be told: its flags, and its record's `configuration`."""
 
 import dataclasses
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,8 +191,7 @@ class SampleConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data for JSON."""
-        data = dataclasses.asdict(self)
-        return {name: str(value) if isinstance(value, Path) else value for name, value in data.items()}
+        return json.loads(json.dumps(dataclasses.asdict(self), default=str))  # paths become text, tuples lists
 
 
 DRAWN_PEOPLE = SampleConfig(
