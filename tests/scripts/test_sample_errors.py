@@ -171,7 +171,7 @@ BAD = {
     "guidance": (lambda: ["--guidance-max", "nan"], r"guidance-max must be from 0 to 1000, got nan"),
     "schedule": (lambda: ["--schedule", "kerras"], r"invalid choice 'kerras'.*'karras', 'aligned'"),
     "sampler": (lambda: ["--sampler", "heun"], r"invalid choice 'heun'.*'euler', 'dpmpp_2m'"),
-    "preset": (lambda: ["--preset", "quick"], r"invalid choice 'quick'.*'published', 'balanced', 'fast'"),
+    "preset": (lambda: ["--preset", "quick"], r"preset must be one of published, balanced, fast, got 'quick'"),
     "guidance interval of one": (lambda: ["--guidance-interval", "3"], r"guidance-interval"),
     "guidance interval of none": (
         lambda: ["--preset", "fast", "--guidance-interval", 60, 600],

@@ -21,7 +21,7 @@ from typing import Annotated, NoReturn, cast
 import tyro
 
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.sampling.config import PRESETS, PresetName
+from stableanimator_jax.sampling.config import PresetName
 from stableanimator_jax.scripts.cli import config_file, flag_value, leave, parse_flags, run_script
 from stableanimator_jax.scripts.sample.record import read_record, version_changes
 from stableanimator_jax.scripts.sample.settings import DRAWN_PEOPLE, SampleConfig
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
             config = SampleConfig.from_dict(record.configuration)
         except InputError as e:
             raise InputError(f"{source}: {e}") from e
-    if (preset := flag_value(flags, "--preset")) in PRESETS:  # what is none of them, the parser refuses
+    if (preset := flag_value(flags, "--preset")) is not None:
         sampling = config.sampling.with_preset(cast(PresetName, preset))
         config = dataclasses.replace(config, sampling=sampling)
     config = parse_flags(flags, Arguments(config=config), prog="sample.py", description=__doc__ or "").config
