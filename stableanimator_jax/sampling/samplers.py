@@ -94,7 +94,7 @@ SAMPLERS: dict[str, Sampler] = {"euler": euler, "dpmpp_2m": dpmpp_2m}
 
 
 @jax.jit
-def _extrapolate(before: Array, clean: Array, by: float) -> Array:
+def _extrapolate(before: Array, clean: Array, by: Array) -> Array:
     return clean + (clean - before) * by
 
 
