@@ -61,6 +61,7 @@ def test_the_hook_has_the_last_word_on_every_clean_sample():
         np.testing.assert_allclose(out, 2.0, atol=1e-5)
 
 
+@pytest.mark.mistyped  # in float64, where the order shows to the end
 @pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (dpmpp_2m, 2)])
 @pytest.mark.parametrize("schedule", [diffusion.karras_sigmas, diffusion.aligned_sigmas])
 def test_order_of_convergence(sampler, order, schedule):
