@@ -1,11 +1,9 @@
-"""What benchmarks ask of the device: its own matmul rate, its memory, random weights made on it."""
+"""What benchmarks ask of the device: its name, its own matmul rate, random weights made on it."""
 
 import importlib.metadata
 import math
 import platform
-import statistics
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,22 +41,6 @@ def random_model(blueprint: Blueprint[M], seed: int = 0) -> Model[M]:
     return Model(jax.tree.unflatten(structure, jax.jit(draw)(jax.random.key(seed))), blueprint)
 
 
-NOISE = "less than the noise of its measurement"
-
-
-def difference(longer: Sequence[float], shorter: Sequence[float]) -> float | None:
-    """By how much the median of some repeated measurements is above that of others.
-
-    None where that is no more than their noise, the spans of the middle halves of both, so that it means nothing.
-    """
-    noise = 0.0
-    for measured in (longer, shorter):
-        low, _, high = statistics.quantiles(measured, n=4)
-        noise += high - low
-    found = statistics.median(longer) - statistics.median(shorter)
-    return found if found > noise else None
-
-
 def matmul_rate(dtype: Any, seconds: float = 1.0) -> float:
     """Floating-point operations a second of square matrix products of random numbers, the best of several runs."""
     size = 8192 if jax.default_backend() != "cpu" else 1024
@@ -76,20 +58,6 @@ def matmul_rate(dtype: Any, seconds: float = 1.0) -> float:
 
     times = max(1, math.ceil(seconds / 5 / run(2)))
     return 2 * size**3 / min(run(times) for _ in range(5))
-
-
-def peak_memory(compiled: Callable[[], jax.stages.Compiled]) -> tuple[int, str]:
-    """Most bytes that were in use on the device so far, and how that is known.
-
-    Where the device keeps no statistics (a CPU), what the compiler plans for one call of the program that
-    `compiled` gives.
-    """
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in statistics:
-        return statistics["peak_bytes_in_use"], "device statistics, whole process"
-    memory: Any = compiled().memory_analysis()
-    total = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
-    return total, "compiler's plan of one call"
 
 
 def machine() -> str:

@@ -1,0 +1,113 @@
+"""Stages of the report: a whole video, made by the production sampler (`Animator`) with random weights."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks._case import Case, Row, plan, timed
+from benchmarks._device import matmul_rate, random_model
+from stableanimator_jax.models.catalogue import blueprint, sampling_models
+from stableanimator_jax.models.flops import matmul_flops
+from stableanimator_jax.runtime import compute_dtype
+from stableanimator_jax.sampling.config import SamplingConfig
+from stableanimator_jax.sampling.decode import decode_chunk
+from stableanimator_jax.sampling.denoiser import Rows, predict
+from stableanimator_jax.sampling.pipeline import Animator
+
+
+class Video(NamedTuple):
+    """One video made, in seconds."""
+
+    whole: float
+    steps: list[float]
+    """From the end of each step to the end of the next."""
+    decoding: float
+
+
+def settings(case: Case, steps: int) -> SamplingConfig:
+    overlap = min(4, case.frames - 1)
+    return SamplingConfig(steps=steps, window=case.frames, overlap=overlap, decode_chunk=case.chunk)
+
+
+def make_video(animator: Animator, case: Case, steps: int) -> Video:
+    """Photo and skeletons to frames on the host: random ones, which take as long as any."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (case.frames + 1, case.height, case.width, 3), np.uint8)
+    ends: list[float] = []
+    start = time.perf_counter()
+    animator.animate(
+        images[0],
+        images[1:],
+        sampling=settings(case, steps),
+        on_step=lambda *_: ends.append(time.perf_counter()),  # called when the step is done on the device
+    )
+    end = time.perf_counter()
+    return Video(end - start, [after - before for before, after in itertools.pairwise(ends)], end - ends[-1])
+
+
+def predict_arguments(animator: Animator, case: Case) -> tuple[Any, ...]:
+    """What the one call of the UNet in a guided step takes, its rows abstract."""
+    height, width = case.latent_size
+    branches = 2
+
+    def rows(*shape: int, dtype: Any = jnp.float32) -> Any:
+        return jax.ShapeDtypeStruct((branches, *shape), dtype)
+
+    condition = jax.eval_shape(
+        lambda: animator.encode(
+            np.zeros((case.height, case.width, 3), np.uint8),
+            np.zeros(animator.config.face_encoder.id_embedding_dim, np.float32),
+            jnp.zeros((case.height, case.width, 3)),
+            settings(case, 1),
+        )
+    )
+    features = (case.frames, height, width, animator.config.pose_net.out_channels)
+    return (
+        animator.unet,
+        Rows(
+            latents=rows(case.frames, height, width, animator.config.vae.latent_channels),
+            conditioning=jax.tree.map(lambda x: rows(*x.shape[1:]), condition)._replace(
+                pose_features=rows(*features, dtype=animator.pose_net.blueprint.precision.compute)
+            ),
+        ),
+        jax.ShapeDtypeStruct((), jnp.float32),
+    )
+
+
+def measure(case: Case) -> Iterator[Row]:
+    """A guided step, decoding, and the whole, warm; then what their programs plan to take of memory."""
+    dtype = compute_dtype("auto")
+    models: dict[str, Any] = {
+        name: random_model(blueprint(case.config, name, dtype)) for name in sampling_models(case.config)
+    }
+    animator = Animator(case.config, **models)
+    rate = matmul_rate(dtype)
+    step_arguments = predict_arguments(animator, case)
+    step_flop = matmul_flops(predict, *step_arguments)
+    latents = (min(case.chunk, case.frames), *case.latent_size, case.config.vae.latent_channels)
+    decode_arguments = (animator.vae, jax.ShapeDtypeStruct(latents, jnp.float32))
+    decode_flop = matmul_flops(decode_chunk, *decode_arguments) * case.frames / latents[0]
+    decoder_dtype = jnp.dtype(animator.vae.blueprint.precision.compute).name
+
+    first = make_video(animator, case, steps=1)
+    yield timed("first video, of 1 step, which compiles", first.whole, dtype=dtype)
+    videos = [make_video(animator, case, case.steps)]
+    yield timed("guided step", videos[0].steps, flop=step_flop, rate=rate, dtype=dtype)
+    videos += [make_video(animator, case, case.steps) for _ in range(case.repeats - 1)]
+    yield timed(
+        f"whole video, {case.frames} frames, {case.steps} steps", [video.whole for video in videos], dtype=dtype
+    )
+    yield timed(
+        f"decoding {case.frames} frames",
+        [video.decoding for video in videos],
+        flop=decode_flop,
+        rate=matmul_rate(decoder_dtype),
+        dtype=decoder_dtype,
+    )
+    yield plan("guided step's program", predict.lower(*step_arguments).compile())
+    yield plan(f"decoding's program, {latents[0]} frames", decode_chunk.lower(*decode_arguments).compile())
