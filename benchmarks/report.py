@@ -129,7 +129,8 @@ def run_stage(name: str, *, tiny: bool, limit: float) -> Iterator[Row]:
 def measure_stage(name: str, *, tiny: bool) -> None:
     """What a stage's process does: print its rows, and nothing else, on stdout."""
     stage = STAGES[name]
-    out, sys.stdout = sys.stdout, sys.stderr
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print goes to stderr
     if not stage.needs:  # torch's stages leave the device to torch
         from stableanimator_jax.runtime import keep_compiled_programs
 

@@ -1,4 +1,4 @@
-"""The report of speed: all of it, run small, as a user runs it on a machine lent for measuring; its limits and tables."""
+"""The report of speed: all of it, run small, on a machine that has little installed; its limits and tables."""
 
 import os
 import subprocess
@@ -55,6 +55,7 @@ def test_a_tiny_run_measures_everything_that_the_machine_can(tmp_path):
     assert done.returncode == 1  # for what was not measured
 
     # What a time says is the machine's affair; arithmetic and plans are the programs' own.
+    hjb_step = "HJB step of 3 iterations, {}, {}"
     for name, whats in {
         "video-512x512": ("guided step", "whole video, 2 frames, 2 steps", "decoding 2 frames"),
         "svd-1024x576": ("guided step",),
@@ -71,7 +72,7 @@ def test_a_tiny_run_measures_everything_that_the_machine_can(tmp_path):
         assert any(row.get("temporaries", 0) > 0 for row in by_what.values())
         assert all("cpu" in row["machine"] for row in by_what.values())
     hjb = {row["what"]: row for row in found["hjb-512x512"]}
-    whole, region = (hjb[f"HJB step of 3 iterations, float32, {mode}"] for mode in ("whole frames", "region"))
+    whole, region = (hjb[hjb_step.format("float32", mode)] for mode in ("whole frames", "region"))
     assert region["flop"] < whole["flop"]
     assert whole["similarity"][0] < whole["similarity"][1]
 
