@@ -23,12 +23,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks._case import Case, Row
+from stableanimator_jax.interrupts import interruptible
 
 ROOT = Path(__file__).parents[1]
 TORCH = ("torch", "diffusers")
@@ -141,7 +142,7 @@ def measure_stage(name: str, *, tiny: bool) -> None:
         print(json.dumps(row | {"machine": machine}), file=out, flush=True)
 
 
-def rows_of(names: Sequence[str], *, tiny: bool, seconds: float) -> Iterator[Row]:
+def rows_of(names: Sequence[str], *, tiny: bool, seconds: float) -> Generator[Row, None, None]:
     """The rows of stages one after another, none of them running longer than `seconds` from now."""
     end = time.monotonic() + seconds
     for name in names:
@@ -256,8 +257,9 @@ def main(argv: Sequence[str]) -> int:
             "versions": versions(),
         }
         failed = False
-        with path.open("a") as file:
-            for row in rows_of(options.only or list(STAGES), tiny=options.tiny, seconds=60 * options.minutes):
+        rows = rows_of(options.only or list(STAGES), tiny=options.tiny, seconds=60 * options.minutes)
+        with path.open("a") as file, contextlib.closing(rows), interruptible():
+            for row in rows:
                 failed |= "error" in row
                 file.write(json.dumps(run | row) + "\n")
                 file.flush()
@@ -265,6 +267,8 @@ def main(argv: Sequence[str]) -> int:
         return int(failed)
     except OSError as e:
         parser.error(f"cannot use {path}: {e.strerror}")
+    except KeyboardInterrupt:  # or SIGTERM: the stage's process went with it
+        return 130
 
 
 if __name__ == "__main__":
