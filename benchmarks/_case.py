@@ -1,6 +1,5 @@
 """What a stage of the report measures, and the form of what it finds. Imports neither JAX nor torch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,7 +62,7 @@ class Case:
     tiny: bool = False
 
     def made_tiny(self) -> "Case":
-        return replace(self, width=64, height=64, frames=2, steps=2, repeats=2, chunk=1, tiny=True)
+        return replace(self, width=32, height=32, frames=2, steps=2, repeats=2, chunk=1, tiny=True)
 
     @property
     def config(self) -> StableAnimatorConfig:
@@ -84,9 +83,9 @@ class Case:
         return left, top, left + side - 1, top + side - 1
 
 
-def timed(what: str, seconds: Sequence[float] | float, **more: Any) -> Row:
+def timed(what: str, *seconds: float, **more: Any) -> Row:
     """A row of one time, or of those of several repeats."""
-    return {"what": what, "seconds": [seconds] if isinstance(seconds, float) else list(seconds), **more}
+    return {"what": what, "seconds": seconds, **more}
 
 
 def plan(what: str, compiled: Any) -> Row:
