@@ -97,14 +97,14 @@ def measure(case: Case) -> Iterator[Row]:
     first = make_video(animator, case, steps=1)
     yield timed("first video, of 1 step, which compiles", first.whole, dtype=dtype)
     videos = [make_video(animator, case, case.steps)]
-    yield timed("guided step", videos[0].steps, flop=step_flop, rate=rate, dtype=dtype)
+    yield timed("guided step", *videos[0].steps, flop=step_flop, rate=rate, dtype=dtype)
     videos += [make_video(animator, case, case.steps) for _ in range(case.repeats - 1)]
     yield timed(
-        f"whole video, {case.frames} frames, {case.steps} steps", [video.whole for video in videos], dtype=dtype
+        f"whole video, {case.frames} frames, {case.steps} steps", *(video.whole for video in videos), dtype=dtype
     )
     yield timed(
         f"decoding {case.frames} frames",
-        [video.decoding for video in videos],
+        *(video.decoding for video in videos),
         flop=decode_flop,
         rate=matmul_rate(decoder_dtype),
         dtype=decoder_dtype,

@@ -57,7 +57,7 @@ def random_models(case: Case, dtype: torch.dtype) -> tuple[AutoencoderKLTemporal
     config = case.config.vae
     torch.manual_seed(0)
     with torch.device(DEVICE):
-        vae = AutoencoderKLTemporalDecoder(
+        vae: Any = AutoencoderKLTemporalDecoder(
             in_channels=config.in_channels,
             out_channels=config.out_channels,
             down_block_types=("DownEncoderBlock2D",) * len(config.block_out_channels),  # pyright: ignore[reportArgumentType] (any number)
@@ -110,7 +110,7 @@ def measure(case: Case) -> Iterator[Row]:
         _, seconds = time_steps(step, case.repeats)
         yield timed(
             f"HJB step of {HJB_ITERATIONS} iterations, {name}, whole frames",
-            seconds,
+            *seconds,
             dtype=name,
             similarity=[similarities[0], similarities[-1]],
             **peak(),

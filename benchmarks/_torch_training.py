@@ -57,4 +57,4 @@ def measure(case: Case) -> Iterator[Row]:
     _, seconds = time_steps(step, case.steps)
     if not torch.tensor(losses).isfinite().all():
         raise FloatingPointError(f"the losses are {losses}")
-    yield timed("training step, encoded clips", seconds, dtype=str(DTYPE).removeprefix("torch."), **peak())
+    yield timed("training step, encoded clips", *seconds, dtype=str(DTYPE).removeprefix("torch."), **peak())

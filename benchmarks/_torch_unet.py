@@ -61,7 +61,7 @@ def random_unet(config: dict[str, Any], frames: int, device: str, dtype: torch.d
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            unet = UNetSpatioTemporalConditionModel(**values, num_frames=frames).eval()
+            unet: Any = UNetSpatioTemporalConditionModel(**values, num_frames=frames).eval()
         return unet.to(device)  # diffusers makes the blending factors on the CPU, whatever the default device
     finally:
         torch.set_default_dtype(default)
@@ -118,11 +118,11 @@ def measure(case: Case) -> Iterator[Row]:
             return time_steps(lambda: model(*inputs), case.steps)
 
     _, plain = time_model(unet)
-    yield timed("guided step, plain", plain, dtype=dtype, **peak())
+    yield timed("guided step, plain", *plain, dtype=dtype, **peak())
     original = {name: parameter.data for name, parameter in unet.named_parameters()}
     channels_last(unet)
     _, last = time_model(unet)
-    yield timed("guided step, plain, channels last", last, dtype=dtype, **peak())
+    yield timed("guided step, plain, channels last", *last, dtype=dtype, **peak())
     if statistics.median(plain) < statistics.median(last):
         for name, parameter in unet.named_parameters():
             parameter.data = original[name]
@@ -131,4 +131,4 @@ def measure(case: Case) -> Iterator[Row]:
     compiled = torch.compile(unet, backend="inductor" if DEVICE == "cuda" else "eager")
     first, seconds = time_model(compiled)
     yield timed("first guided step, compiled", first, dtype=dtype)
-    yield timed("guided step, compiled", seconds, dtype=dtype, **peak())
+    yield timed("guided step, compiled", *seconds, dtype=dtype, **peak())

@@ -99,4 +99,4 @@ def measure(case: Case) -> Iterator[Row]:
         yield timed("compiling a training step", time.perf_counter() - start)
         yield plan("training step's program", step)
         seconds = time_steps(step, state, frozen, batch, case.steps)
-    yield timed("training step, encoded clips", seconds, flop=flop, rate=matmul_rate(dtype), dtype=dtype)
+    yield timed("training step, encoded clips", *seconds, flop=flop, rate=matmul_rate(dtype), dtype=dtype)
