@@ -54,10 +54,10 @@ STAGES = {
     "svd-1024x576": Stage("_sampling", Case(1024, 576, frames=25, faces=False), 200),
     "torch-512x512": Stage("_torch_unet", Case(512, 512, steps=10), 240, TORCH),
     "hjb-512x512": Stage("_hjb", Case(512, 512), 300),
-    "training-512x512": Stage("_training", Case(512, 512, steps=10), 300),
+    "training-512x512": Stage("_training", Case(512, 512, steps=10), 300, ("tyro",)),
     "torch-1024x576": Stage("_torch_unet", Case(1024, 576, steps=5), 240, TORCH),
     "hjb-1024x576": Stage("_hjb", Case(1024, 576), 300),
-    "training-1024x576": Stage("_training", Case(1024, 576, steps=5), 300),
+    "training-1024x576": Stage("_training", Case(1024, 576, steps=5), 300, ("tyro",)),
     "torch-hjb-512x512": Stage("_torch_hjb", Case(512, 512), 120, TORCH),
     "torch-training-512x512": Stage("_torch_training", Case(512, 512, steps=10), 120, TORCH),
 }
@@ -102,27 +102,27 @@ RATIOS = {
 def run_stage(name: str, *, tiny: bool, limit: float) -> Iterator[Row]:
     """A stage's rows as its process measures them; the last one says what went wrong, where something did."""
     command = [sys.executable, "-m", "benchmarks.report", "--stage", name, *["--tiny"] * tiny]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
     late = threading.Event()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True) as process:
 
-    def stop() -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # compilers of torch's are processes of their own
+        def stop() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # compilers of torch's are processes of their own
 
-    def stop_late() -> None:
-        late.set()
-        stop()
+        def stop_late() -> None:
+            late.set()
+            stop()
 
-    timer = threading.Timer(limit, stop_late)
-    timer.start()
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            yield json.loads(line)
-        status = process.wait()
-    finally:
-        timer.cancel()
-        stop()
+        timer = threading.Timer(limit, stop_late)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                yield json.loads(line)
+            status = process.wait()
+        finally:
+            timer.cancel()
+            stop()
     if late.is_set():
         yield {"error": f"stopped after {limit:.0f} s"}
     elif status:
@@ -134,11 +134,11 @@ def measure_stage(name: str, *, tiny: bool) -> None:
     stage = STAGES[name]
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print goes to stderr
-    if not stage.needs:  # torch's stages leave the device to torch
+    if stage.needs != TORCH:  # torch's stages leave the device to torch
         from stableanimator_jax.runtime import keep_compiled_programs
 
         keep_compiled_programs()
-    machine = import_module("benchmarks._torch_unet" if stage.needs else "benchmarks._device").machine()
+    machine = import_module("benchmarks._torch_unet" if stage.needs == TORCH else "benchmarks._device").machine()
     module = import_module(f"benchmarks.{stage.module}")
     for row in module.measure(stage.case.made_tiny() if tiny else stage.case):
         print(json.dumps(row | {"machine": machine}), file=out, flush=True)
