@@ -33,6 +33,7 @@ from stableanimator_jax.interrupts import interruptible
 
 ROOT = Path(__file__).parents[1]
 TORCH = ("torch", "diffusers")
+TRAINING = ("tyro", "grain")
 PACKAGES = ("jax", "jaxlib", "jax-cuda13-plugin", "flax", "optax", "torch", "diffusers")
 
 
@@ -54,10 +55,10 @@ STAGES = {
     "svd-1024x576": Stage("_sampling", Case(1024, 576, frames=25, faces=False), 200),
     "torch-512x512": Stage("_torch_unet", Case(512, 512, steps=10), 240, TORCH),
     "hjb-512x512": Stage("_hjb", Case(512, 512), 300),
-    "training-512x512": Stage("_training", Case(512, 512, steps=10), 300, ("tyro",)),
+    "training-512x512": Stage("_training", Case(512, 512, steps=10), 300, TRAINING),
     "torch-1024x576": Stage("_torch_unet", Case(1024, 576, steps=5), 240, TORCH),
     "hjb-1024x576": Stage("_hjb", Case(1024, 576), 300),
-    "training-1024x576": Stage("_training", Case(1024, 576, steps=5), 300, ("tyro",)),
+    "training-1024x576": Stage("_training", Case(1024, 576, steps=5), 300, TRAINING),
     "torch-hjb-512x512": Stage("_torch_hjb", Case(512, 512), 120, TORCH),
     "torch-training-512x512": Stage("_torch_training", Case(512, 512, steps=10), 120, TORCH),
 }
