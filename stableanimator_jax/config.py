@@ -23,9 +23,11 @@ EMBEDDING_DIM = 512
 """Numbers in an ArcFace embedding, wherever one is kept in a file."""
 IdInjection = Literal["distribution_aware", "addition", "none"]
 Device = Literal["auto", "cpu", "gpu", "tpu"]
-Dtype = Literal["float32", "bfloat16"]
-DtypeChoice = Literal["auto", "bfloat16", "float32"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+DtypeChoice = Literal["auto", "float16", "bfloat16", "float32"]
 """What `runtime.compute_dtype` makes a `Dtype` of."""
+StoredDtype = Literal["float32", "bfloat16"]
+"""Of weights in a checkpoint; and of models that gradients pass through, which small ones do not in float16."""
 
 
 def _require(condition: bool, message: str) -> None:

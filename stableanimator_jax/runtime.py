@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from stableanimator_jax.config import Device, Dtype
+from stableanimator_jax.config import Device, Dtype, StoredDtype
 from stableanimator_jax.errors import InputError
 
 # The CPU stays beside an accelerator: weights are read there.
@@ -41,23 +41,31 @@ def choose_device(device: Device) -> str:
 
 
 def compute_dtype(dtype: Any) -> Dtype:
-    """The name of what to compute in: "auto" is float32 on a CPU, and bfloat16 elsewhere.
+    """The name of what to compute in where no gradients are wanted: "auto" is float16 on a GPU, as published, bfloat16
+    on a TPU, and float32 on a CPU.
 
     Args:
-        dtype: "auto", or float32 or bfloat16, by name or as NumPy and JAX have them.
+        dtype: "auto", or one of these, by name or as NumPy and JAX have them.
 
     Raises:
         InputError: it is another one.
     """
     if isinstance(dtype, str) and dtype == "auto":
-        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        return {"cpu": "float32", "gpu": "float16"}.get(jax.default_backend(), "bfloat16")
     try:
         name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
     except TypeError:
         name = repr(dtype)
-    if name not in ("float32", "bfloat16"):
-        raise InputError(f"dtype must be auto, bfloat16 or float32, got {name}")
+    if name not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"dtype must be auto, float16, bfloat16 or float32, got {name}")
     return name
+
+
+def training_dtype(dtype: Literal["auto", "bfloat16", "float32"]) -> StoredDtype:
+    """What to compute in where gradients are wanted: "auto" is float32 on a CPU, and bfloat16 elsewhere."""
+    if dtype == "auto":
+        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return dtype
 
 
 def keep_compiled_programs() -> Path | None:

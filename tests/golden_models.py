@@ -20,6 +20,7 @@ from tests.weights.state_dicts import convert
 TINY = replace(StableAnimatorConfig.tiny(), arcface=ArcFaceConfig(layers=(1, 2, 2, 1)))
 FLOAT32 = Precision()
 BFLOAT16 = Precision(jnp.dtype("bfloat16"), jnp.dtype("bfloat16"))
+FLOAT16 = Precision(jnp.dtype("float16"), jnp.dtype("float16"))
 
 
 def reference_model(name: str, config: StableAnimatorConfig = TINY, precision: Precision = FLOAT32) -> Model[Any]:

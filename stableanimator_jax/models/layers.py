@@ -1,7 +1,7 @@
 """Building blocks shared by the models, with PyTorch's semantics written out.
 
 Channels are last everywhere. Compute runs in `Precision.compute`; norms keep their parameters and
-statistics in float32 whatever it is.
+statistics in float32 whatever it is, and hidden states are `Precision.hidden` from layer to layer.
 """
 
 import math
@@ -27,6 +27,14 @@ class Precision:
     compute: DTypeLike = _FLOAT32
     params: DTypeLike = _FLOAT32
 
+    @property
+    def hidden(self) -> DTypeLike:
+        """The dtype of hidden states, to which a hundred layers' outputs are added one by one.
+
+        float16 for float16, as published. For bfloat16 it is float32: its 8 bits would lose the small ones.
+        """
+        return jnp.float16 if self.compute == jnp.float16 else _FLOAT32
+
 
 class LayerKwargs(TypedDict):
     """What every layer takes beside its sizes."""
@@ -41,8 +49,8 @@ def kept(function: Callable[..., Any], remat: bool) -> Callable[..., Any]:
 
 
 def residual(x: Float[Array, "*shape"], y: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
-    """`x + y` in float32: hidden states accumulate a hundred layers' outputs, and bfloat16 loses the small ones."""
-    return x.astype(jnp.float32) + y.astype(jnp.float32)
+    """The hidden state `x` with a layer's output added."""
+    return x + y.astype(x.dtype)
 
 
 def linear(features_in: int, features_out: int, *, bias: bool = True, precision: Precision, rngs: nnx.Rngs):
@@ -95,8 +103,8 @@ centred_conv.defvjp(_conv_forward, _conv_backward)
 class Conv(nnx.Module):
     """torch's `Conv2d` with a square kernel, stored `[k, k, features_in, features_out]`; leading axes are all batch.
 
-    The convolution runs in the compute dtype; the bias is added, and the sum returned, in float32: XLA fuses both
-    into whatever reads them, and a norm sees the sum before it is rounded.
+    The convolution runs in the compute dtype; the bias is added as to a hidden state. In float32 XLA fuses that into
+    whatever reads the sum; in float16 cuDNN does it within the convolution, and the sum with a hidden state too.
     """
 
     def __init__(
@@ -119,10 +127,11 @@ class Conv(nnx.Module):
         self.stride = stride
         self.padding = (kernel_size // 2, kernel_size // 2) if padding is None else padding
         self.dtype = precision.compute
+        self.hidden = precision.hidden
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 d"]:
-        y = on_each_image(self._convolve, x.astype(self.dtype)).astype(jnp.float32)
-        return y if self.bias is None else y + _along_last(self.bias[...].astype(jnp.float32), y.ndim)
+        y = on_each_image(self._convolve, x.astype(self.dtype)).astype(self.hidden)
+        return y if self.bias is None else y + _along_last(self.bias[...].astype(self.hidden), y.ndim)
 
     def _convolve(self, images: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
         kernel = whole(self.kernel[...].astype(self.dtype))
@@ -153,8 +162,9 @@ class LayerNorm(nnx.Module):
 class GroupNorm(nnx.Module):
     """torch's `GroupNorm` over the last axis; all of SVD's have 32 groups.
 
-    Statistics are taken over each group and `axes` (the axes that torch would call spatial). The variance is
-    two-pass: the one-pass form cancels catastrophically where the mean is large against the spread.
+    Statistics are taken over each group and `axes` (the axes that torch would call spatial), in one pass over memory:
+    sums of what is left of every number, and of its square, when the group's mean at its first place is taken off. The
+    plain one-pass form, with nothing taken off, cancels catastrophically where the mean is large against the spread.
     """
 
     def __init__(self, channels: int, *, eps: float, groups: int = 32, precision: Precision, rngs: nnx.Rngs):
@@ -169,9 +179,11 @@ class GroupNorm(nnx.Module):
         """Normalise `x`; `axes` are negative numbers and do not include the channel axis, -1."""
         grouped = x.reshape(*x.shape[:-1], self.groups, -1).astype(jnp.float32)
         over = (*(a - 1 for a in axes), -1)  # the split put one more axis behind the spatial ones
-        mean = grouped.mean(over, keepdims=True)
-        variance = jnp.square(grouped - mean).mean(over, keepdims=True)
-        y = ((grouped - mean) * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape)
+        first = tuple(slice(1) if axis - grouped.ndim in over else slice(None) for axis in range(grouped.ndim - 1))
+        shifted = grouped - jax.lax.stop_gradient(grouped[first].mean(-1, keepdims=True))
+        mean = shifted.mean(over, keepdims=True)
+        variance = jnp.maximum(jnp.square(shifted).mean(over, keepdims=True) - jnp.square(mean), 0)
+        y = ((shifted - mean) * jax.lax.rsqrt(variance + self.eps)).reshape(x.shape)
         return (y * _along_last(self.scale[...], y.ndim) + _along_last(self.bias[...], y.ndim)).astype(self.dtype)
 
 

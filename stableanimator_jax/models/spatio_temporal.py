@@ -3,7 +3,8 @@
 Activations are `[b, f, h, w, c]` throughout: batch and frames stay apart, so that a mesh can shard either. Where it
 shards frames, temporal convolutions take their neighbours' from other devices, and the temporal transformers run with
 pixels sharded in the frames' place.
-Hidden states are float32 from layer to layer; convolutions, linear layers and attention run in the compute dtype.
+Hidden states are `Precision.hidden` from layer to layer; convolutions, linear layers and attention run in the compute
+dtype.
 """
 
 from typing import NamedTuple, Unpack
@@ -59,13 +60,14 @@ class TemporalConv(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), (3, features_in, features_out), precision.params))
         self.bias = nnx.Param(jnp.zeros((features_out,), precision.params))
         self.dtype = precision.compute
+        self.hidden = precision.hidden
 
     def __call__(self, x: Video) -> Float[Array, "b f h w d"]:
         b, f, h, w, c = x.shape
         x = spread(x.reshape(b, f, h * w, c).astype(self.dtype))
         y = spread(centred_conv(x, whole(self.kernel[...].astype(self.dtype))[:, None]))
-        y = y.reshape(b, f, h, w, -1).astype(jnp.float32)  # as in `Conv`
-        return y + self.bias[...].astype(jnp.float32).reshape(1, 1, 1, 1, -1)
+        y = y.reshape(b, f, h, w, -1).astype(self.hidden)  # as in `Conv`
+        return y + self.bias[...].astype(self.hidden).reshape(1, 1, 1, 1, -1)
 
 
 class ResBlock(nnx.Module):
@@ -120,7 +122,8 @@ class TimeMixer(nnx.Module):
 
     def __call__(self, first: Float[Array, "*shape"], second: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         alpha = jax.nn.sigmoid(self.mix_factor[...]).reshape((1,) * first.ndim)
-        return alpha * first + (1 - alpha) * second
+        mixed = alpha * first.astype(jnp.float32) + (1 - alpha) * second.astype(jnp.float32)
+        return mixed.astype(first.dtype)
 
 
 class SpatioTemporalResBlock(nnx.Module):
@@ -249,7 +252,7 @@ class SpatioTemporalTransformer(nnx.Module):
     def over_space(self, x: Video, tokens: Tokens) -> Float[Array, "b f t c"]:
         """The half of the layer in which no frame sees another."""
         y = self.proj_in(rearrange(self.norm(x, OVER_SPACE), "b f h w c -> b f (h w) c"))
-        return self.transformer_blocks[0](y, tokens)
+        return self.transformer_blocks[0](y.astype(x.dtype), tokens)
 
     def over_time(self, x: Video, spatial: Float[Array, "b f t c"], tokens: Tokens) -> Video:
         """The rest of it, given the layer's input and the spatial half's output."""

@@ -132,7 +132,7 @@ class UNet(nnx.Module):
             count = len(block.resnets)
             skips, taken = skips[:-count], skips[-count:]
             x = block(x, taken[::-1], time, tokens, remat)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x, OVER_SPACE)))
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(x, OVER_SPACE))).astype(jnp.float32)
 
     def _time_embedding(self, timestep: Float[Array, "b"], added_time_ids: Float[Array, "b 3"]):
         sinusoid = sinusoidal_embedding(timestep, self.config.block_out_channels[0])
@@ -155,7 +155,7 @@ def predict_v(
     """
     level = jax.lax.expand_dims(sigma, range(sigma.ndim, noisy.ndim)) if sigma.ndim else sigma
     timestep = jnp.broadcast_to(diffusion.timestep(sigma), noisy.shape[:1])
-    return unet(diffusion.scale_input(noisy, level), timestep, conditioning, remat=remat).astype(jnp.float32)
+    return unet(diffusion.scale_input(noisy, level), timestep, conditioning, remat=remat)
 
 
 class Level(nnx.Module):

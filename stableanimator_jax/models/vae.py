@@ -47,15 +47,15 @@ class VAE(nnx.Module):
         self, images: Float[Array, "*batch H W 3"]
     ) -> tuple[Float[Array, "*batch h w 4"], Float[Array, "*batch h w 4"]]:
         """The posterior's mean (its mode) and log-variance, clamped to [-30, 20]. `images` are in [-1, 1]."""
-        mean, logvar = jnp.split(self.quant_conv(self.encoder(images)), 2, axis=-1)
+        mean, logvar = jnp.split(self.quant_conv(self.encoder(images)).astype(jnp.float32), 2, axis=-1)
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
     def decode(self, latents: Float[Array, "b f h w 4"], *, remat: bool = True) -> Float[Array, "b f H W 3"]:
-        """Frames, about [-1, 1], unclamped. The f frames see each other: a chunk is decoded in one call.
+        """Frames, about [-1, 1], unclamped, float32. The f frames see each other: a chunk is decoded in one call.
 
         Without `remat` gradients keep everything, which takes a third less time, for frames small enough.
         """
-        return self.decoder(latents, remat=remat)
+        return self.decoder(latents, remat=remat).astype(jnp.float32)
 
 
 class Encoder(nnx.Module):

@@ -82,10 +82,14 @@ def denoise(
     def step_done(step: int, latents: Array) -> None:
         nonlocal steps_done
         if not _all_finite(latents):
-            reduced = unet.blueprint.precision.compute != np.float32
+            compute = jnp.dtype(unet.blueprint.precision.compute).name
+            remedy = {
+                "float16": "a number was too large for float16, try --dtype bfloat16",
+                "bfloat16": "try --dtype float32",
+            }
             raise SamplingError(
                 f"the latents are no longer finite after step {step + 1} of {steps}: "
-                + ("try --dtype float32" if reduced else "check the checkpoint's weights and the face embedding")
+                + remedy.get(compute, "check the checkpoint's weights and the face embedding")
             )
         steps_done = step + 1
         call_done(0)

@@ -68,7 +68,8 @@ class FaceControl:
     ):
         """
         Args:
-            vae, arcface: the models, of any precision: what they compute in is the optimisation's own choice.
+            vae, arcface: the models. What they compute in is the optimisation's own choice, but where faces are looked
+                for, in frames that `vae` decodes as it is.
             optimisation: what to do.
             steps: of denoising.
             decode_chunk: frames decoded at once to look for faces in.

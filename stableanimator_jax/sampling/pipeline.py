@@ -71,8 +71,9 @@ class Animator:
             checkpoint: a checkpoint directory, a training run's folder (its last weights), `hf://OWNER/REPOSITORY` on
                 the Hugging Face hub (a checkpoint's files as they are; `@REVISION` may follow), or "embedded" for the
                 small one in this package.
-            dtype: what UNet, PoseNet, Face Encoder and CLIP compute in: float32 or bfloat16, or "auto": float32 on a
-                CPU, bfloat16 elsewhere. VAE and ArcFace are float32 always, as SVD asks.
+            dtype: what UNet, PoseNet, Face Encoder and CLIP compute in: float32, bfloat16 or float16, or "auto":
+                float16 on a GPU, as published, bfloat16 on a TPU, float32 on a CPU. VAE and ArcFace are float32, as
+                SVD asks, but for the VAE's decoder with float16, as published.
             arcface: load ArcFace too, which `embed_face` and the face optimisation need.
             mesh: devices to spread the denoiser's rows over; parameters are copied to each.
 
@@ -88,7 +89,7 @@ class Animator:
     def save_pretrained(self, directory: str | Path, *, overwrite: bool = False) -> None:
         """Write the models as a checkpoint that `from_pretrained` and every script take, all or nothing.
 
-        Parameters are written as they are held: loaded in bfloat16, they are saved in bfloat16.
+        Parameters are written as they are held: loaded in 16 bits, they are saved in 16 bits.
 
         Args:
             directory: the checkpoint to make.
@@ -215,7 +216,7 @@ class Animator:
             latents = self.denoise(
                 condition, skeletons, start, sampling, on_denoise, sampler=sampler, hook=hook, on_step=on_step
             )
-            yield from decode_frames(self.vae, latents, sampling.decode_chunk, on_decode)
+            yield from decode_frames(self._decoder(), latents, sampling.decode_chunk, on_decode)
 
         return chunks()
 
@@ -273,6 +274,11 @@ class Animator:
         """The raw ArcFace embedding of a photo's face; see `sampling.face_control.embed_face`."""
         return embed_face(self._arcface(), image, face, crop)
 
+    def _decoder(self) -> Model[VAE]:
+        """The VAE as it decodes frames that are looked at: in float16 with a UNet that computes in it."""
+        is_float16 = self.unet.blueprint.precision.compute == jnp.float16
+        return self.vae.computing_in(jnp.float16) if is_float16 else self.vae
+
     def _arcface(self) -> Model[ArcFace]:
         if self.arcface is None:
             raise InputError("the face optimisation needs ArcFace: load the checkpoint with arcface=True")
@@ -286,7 +292,7 @@ class Animator:
         on_step: Callable[[StepReport], None] | None,
     ) -> FaceControl:
         return FaceControl(
-            self.vae,
+            self._decoder(),
             self._arcface(),
             hjb,
             sampling.steps,

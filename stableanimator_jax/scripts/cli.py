@@ -9,7 +9,8 @@ import os
 import re
 import runpy
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -39,7 +40,7 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be in letters that it cannot show
     try:
-        with interruptible():
+        with interruptible(), _plain_warnings():
             with contextlib.suppress(_HelpPrinted):
                 main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()  # here, where a reader that went away is still handled
@@ -59,6 +60,17 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
     _close_bars()
     print(told, file=sys.stderr)
     return status
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings become one line each, for people, without the place in the code."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {_one_line(str(message))}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _close_bars() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from stableanimator_jax.config import Device, DtypeChoice, IdInjection
+from stableanimator_jax.config import Device, IdInjection
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.data.loader import LoaderConfig
 from stableanimator_jax.errors import InputError
@@ -222,7 +222,7 @@ class TrainConfig:
     """Steps of the whole run, those before it was resumed too."""
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     """Of everything random but the data's order, which has its own."""
-    dtype: DtypeChoice = "auto"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """What the models compute in (the VAE, norms, loss and optimiser in float32 always), and what frozen parameters
     are held in. auto: bfloat16, but float32 on a CPU."""
     remat: bool = True

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, PyTree, UInt32
 
-from stableanimator_jax.config import Dtype, StableAnimatorConfig
+from stableanimator_jax.config import StableAnimatorConfig, StoredDtype
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.functional import Blueprint
@@ -53,7 +53,9 @@ def model_config(source: StableAnimatorConfig, config: ModelConfig) -> StableAni
     )
 
 
-def training_blueprints(config: StableAnimatorConfig, dtype: Dtype, *, arcface: bool) -> dict[str, Blueprint[Any]]:
+def training_blueprints(
+    config: StableAnimatorConfig, dtype: StoredDtype, *, arcface: bool
+) -> dict[str, Blueprint[Any]]:
     """The models of a run by name. The VAE and ArcFace are float32 always.
 
     Args:

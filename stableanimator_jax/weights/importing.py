@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from stableanimator_jax.config import Dtype, FaceEncoderConfig, PoseNetConfig, StableAnimatorConfig
+from stableanimator_jax.config import FaceEncoderConfig, PoseNetConfig, StableAnimatorConfig, StoredDtype
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import require_room
 from stableanimator_jax.models.catalogue import blueprint
@@ -46,7 +46,7 @@ class Weights(ABC):
 
     model: str
     config: StableAnimatorConfig
-    dtype: Dtype
+    dtype: StoredDtype
 
     def check(self) -> None:  # noqa: B027 (what is made anew needs none)
         """Raise `InputError` if names or shapes do not fit the model."""
@@ -140,7 +140,7 @@ def import_weights(
     svd: str | None = None,
     stableanimator: str | None = None,
     arcface: str | None = None,
-    dtype: Dtype = "float32",
+    dtype: StoredDtype = "float32",
     seed: int = 0,
     overwrite: bool = False,
     show_progress: bool = False,
@@ -194,7 +194,9 @@ def import_weights(
     return tuple(weights)
 
 
-def _from_file(model: str, path: Path, config: StableAnimatorConfig, dtype: Dtype, *, from_svd: bool) -> FileWeights:
+def _from_file(
+    model: str, path: Path, config: StableAnimatorConfig, dtype: StoredDtype, *, from_svd: bool
+) -> FileWeights:
     opened = open_state_dict(path, model)
     if is_single_file(opened) and model in ("unet", "vae", "image_encoder"):
         opened = SvdPart(opened, model)

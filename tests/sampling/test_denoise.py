@@ -186,6 +186,18 @@ def test_row_batches_that_are_not_filled_up(windows, rows, sizes):
     assert all((batch.weight == 1).all() for batch in batches)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "remedy"),
+    [("float16", "a number was too large for float16, try --dtype bfloat16"), ("bfloat16", "float32")],
+)
+def test_what_to_do_about_numbers_that_are_too_large(models, dtype, remedy):
+    """Beyond 65504 the face tokens are infinite in float16; in bfloat16 they need to be larger."""
+    condition, poses, noise = inputs(4)
+    condition = condition._replace(face_tokens=condition.face_tokens * (1e6 if dtype == "float16" else 3e38))
+    with pytest.raises(SamplingError, match=remedy):
+        denoise(models[0].computing_in(dtype), models[1], condition, poses, noise, SAMPLING)
+
+
 @pytest.mark.parametrize(("windows", "branches", "rows"), [(1, 2, 2), (3, 2, 2), (3, 2, 4), (5, 1, 2), (1, 2, 8)])
 def test_row_batches_cover_every_row_once(windows, branches, rows):
     seen = []

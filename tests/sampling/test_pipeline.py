@@ -198,8 +198,9 @@ def test_an_animator_is_shown_in_one_line_and_compared_by_identity(animator):
 def test_what_to_compute_in():
     assert compute_dtype("auto") == "float32"  # on a CPU, where tests run
     assert compute_dtype(jnp.bfloat16) == "bfloat16"
-    for wrong in ("fp16", "float16", jnp.float16, object()):
-        with pytest.raises(InputError, match="dtype must be auto, bfloat16 or float32, got "):
+    assert compute_dtype("float16") == "float16"
+    for wrong in ("fp16", "int8", jnp.float64, object()):
+        with pytest.raises(InputError, match="dtype must be auto, float16, bfloat16 or float32, got "):
             Animator.from_pretrained(dtype=wrong)
 
 

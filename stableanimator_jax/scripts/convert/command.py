@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NoReturn, TypeVar
 
 import tyro
 
-from stableanimator_jax.config import Dtype
+from stableanimator_jax.config import StoredDtype
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.scripts.cli import leave, parse_flags, run_command, run_script
 
@@ -40,7 +40,7 @@ class ImportConfig:
     """The checkpoint directory to make."""
     overwrite: bool = False
     """Replace a checkpoint that is there. Anything else stays as it is, and is an error."""
-    dtype: Dtype = "float32"
+    dtype: StoredDtype = "float32"
     """What kernels and biases are stored in. Norms, scales, the VAE and ArcFace stay float32."""
     seed: int = 0
     """Of what is initialised, with --svd alone."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _TOO_LITTLE_MEMORY = (
     "the device has too little memory for this: try --rows-at-once 1, a smaller --decode-chunk or --window, "
-    "--dtype bfloat16, or a smaller size"
+    "--dtype float16, or a smaller size"
 )
 
 

@@ -94,7 +94,8 @@ class SampleConfig:
     output_fps: Annotated[float | None, Between(0.01, 1000), tyro.conf.arg(metavar="FPS")] = None
     """Frames a second that the output plays at. By default the poses' own where they are a video, else --fps."""
     dtype: DtypeChoice = "auto"
-    """What the models compute in (the VAE in float32 always). auto: bfloat16, but float32 on a CPU."""
+    """What the models compute in; the VAE in float32, but for its decoder with float16. auto: float16 on a GPU, as
+    published, bfloat16 on a TPU, float32 on a CPU."""
     device: Device = "auto"
     """Where to compute. auto: an accelerator where JAX finds one."""
     compilation_cache: bool = True

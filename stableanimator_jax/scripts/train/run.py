@@ -22,7 +22,7 @@ from stableanimator_jax.files import url_scheme
 from stableanimator_jax.locking import alone_in
 from stableanimator_jax.models.flops import peak_flops
 from stableanimator_jax.parallel import FRAME, make_mesh, row_share, rows_apart
-from stableanimator_jax.runtime import choose_device, compute_dtype, keep_compiled_programs, out_of_memory_explained
+from stableanimator_jax.runtime import choose_device, training_dtype, keep_compiled_programs, out_of_memory_explained
 from stableanimator_jax.scripts.train.progress import TrainProgress
 from stableanimator_jax.scripts.train.run_settings import check_settings, keep_settings, resumed_step
 from stableanimator_jax.scripts.train.validation import Validation
@@ -90,7 +90,7 @@ def run(config: TrainConfig) -> None:
     device = choose_device(config.device)
     if config.compilation_cache:
         keep_compiled_programs()
-    config = replace(config, dtype=compute_dtype(config.dtype))
+    config = replace(config, dtype=training_dtype(config.dtype))
     require_agreement({k: v for k, v in config.to_dict().items() if k != "distributed"})
     with failing_together():
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.frame)
@@ -296,7 +296,7 @@ def _prepare(
 ) -> tuple[_Run, Params]:
     """Load the models, and say what is trained."""
     has_arcface = "arcface" in describe(source.path).models
-    blueprints = training_blueprints(model, compute_dtype(config.dtype), arcface=has_arcface)
+    blueprints = training_blueprints(model, training_dtype(config.dtype), arcface=has_arcface)
     trained, frozen, anew = load(source, blueprints, config, mesh)
     task = Task(
         blueprints,
