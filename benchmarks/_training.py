@@ -12,10 +12,10 @@ from jax.sharding import Mesh
 
 from benchmarks._case import Case, Row, plan, timed
 from benchmarks._device import matmul_rate, random_model
-from stableanimator_jax.config import Dtype
+from stableanimator_jax.config import StoredDtype
 from stableanimator_jax.data.clips import Clips, Moments
 from stableanimator_jax.parallel import batch_sharding, fsdp_shardings, make_mesh
-from stableanimator_jax.runtime import compute_dtype
+from stableanimator_jax.runtime import training_dtype
 from stableanimator_jax.training.config import ObjectiveConfig, OptimizerConfig, TrainableConfig
 from stableanimator_jax.training.optimizer import make_optimizer
 from stableanimator_jax.training.state import TrainState, begin, training_blueprints
@@ -25,7 +25,7 @@ from stableanimator_jax.training.trainable import Params, split_abstract
 from stableanimator_jax.weights.rules import dotted, flatten
 
 
-def training_task(case: Case, dtype: Dtype) -> Task:
+def training_task(case: Case, dtype: StoredDtype) -> Task:
     """The UNet's attention layers are trained, which is the default."""
     blueprints = training_blueprints(case.config, dtype, arcface=False)
     return Task(blueprints, TrainableConfig(), ObjectiveConfig())
@@ -81,7 +81,7 @@ def time_steps(
 
 def measure(case: Case) -> Iterator[Row]:
     """What comes before the first step, part by part; the steps; and what the program plans to take of memory."""
-    dtype, mesh = compute_dtype("auto"), make_mesh(data=1)
+    dtype, mesh = training_dtype("auto"), make_mesh(data=1)
     task, optimizer = training_task(case, dtype), make_optimizer(OptimizerConfig(), steps=100_000)
     start = time.perf_counter()
     trained, frozen = random_parameters(task, mesh)

@@ -51,7 +51,8 @@ def compute_dtype(dtype: Any) -> Dtype:
         InputError: it is another one.
     """
     if isinstance(dtype, str) and dtype == "auto":
-        return {"cpu": "float32", "gpu": "float16"}.get(jax.default_backend(), "bfloat16")
+        on: dict[str, Dtype] = {"cpu": "float32", "gpu": "float16"}
+        return on.get(jax.default_backend(), "bfloat16")
     try:
         name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
     except TypeError:

@@ -50,7 +50,7 @@ def kept(function: Callable[..., Any], remat: bool) -> Callable[..., Any]:
 
 def residual(x: Float[Array, "*shape"], y: Float[Array, "*#shape"]) -> Float[Array, "*shape"]:
     """The hidden state `x` with a layer's output added."""
-    return x + y.astype(x.dtype)
+    return x + y if x.dtype == y.dtype else (x.astype(jnp.float32) + y.astype(jnp.float32)).astype(x.dtype)
 
 
 def linear(features_in: int, features_out: int, *, bias: bool = True, precision: Precision, rngs: nnx.Rngs):

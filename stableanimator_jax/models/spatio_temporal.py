@@ -98,11 +98,15 @@ class ResBlock(nnx.Module):
         return Conv(features_in, features_out, 3, **kw)
 
     def __call__(self, x: Video, time: Float[Array, "b e"] | None = None) -> Float[Array, "b f h w d"]:
+        y = self.change(x, time)
+        return residual(self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x, y)
+
+    def change(self, x: Video, time: Float[Array, "b e"] | None = None) -> Float[Array, "b f h w d"]:
+        """What the block adds to its input."""
         y = self.conv1(jax.nn.silu(self.norm1(x, self.over)))
         if time is not None:
             y = residual(y, self.time_emb_proj(jax.nn.silu(time))[:, None, None, None])
-        y = self.conv2(jax.nn.silu(self.norm2(y, self.over)))
-        return residual(self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x, y)
+        return self.conv2(jax.nn.silu(self.norm2(y, self.over)))
 
 
 class TemporalResBlock(ResBlock):
@@ -120,8 +124,12 @@ class TimeMixer(nnx.Module):
     def __init__(self, start: float):
         self.mix_factor = nnx.Param(jnp.full((1,), start, jnp.float32))
 
+    def share(self) -> Float[Array, ""]:
+        """Of the first input."""
+        return jax.nn.sigmoid(self.mix_factor[...]).reshape(())
+
     def __call__(self, first: Float[Array, "*shape"], second: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        alpha = jax.nn.sigmoid(self.mix_factor[...]).reshape((1,) * first.ndim)
+        alpha = self.share()
         mixed = alpha * first.astype(jnp.float32) + (1 - alpha) * second.astype(jnp.float32)
         return mixed.astype(first.dtype)
 
@@ -156,8 +164,10 @@ class SpatioTemporalResBlock(nnx.Module):
 
     def over_time(self, spatial: Video, time: Float[Array, "b e"] | None = None) -> Video:
         """The half of the block that comes after the spatial one."""
-        temporal = self.temporal_res_block(spatial, time)
-        return self.time_mixer(temporal, spatial) if self.decoder else self.time_mixer(spatial, temporal)
+        change = self.temporal_res_block.change(spatial, time)
+        # A mix of the input and of the input with a change is the input with a share of the change: a rounding less.
+        share = self.time_mixer.share() if self.decoder else 1 - self.time_mixer.share()
+        return (spatial.astype(jnp.float32) + share * change.astype(jnp.float32)).astype(spatial.dtype)
 
 
 class SelfAttention(nnx.Module):
@@ -225,8 +235,8 @@ class TemporalTransformerBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t f c"], tokens: Tokens) -> Float[Array, "b t f c"]:
         x = residual(x, self.ff_in(self.norm_in(x)))
-        x = residual(x, self.attn1(self.norm1(x)))
-        x = residual(x, self.attn2(tokens.image)[:, None, None])
+        attended = self.attn1(self.norm1(x)).astype(jnp.float32)
+        x = residual(x, attended + self.attn2(tokens.image)[:, None, None].astype(jnp.float32))
         return residual(x, self.ff(self.norm3(x)))
 
 

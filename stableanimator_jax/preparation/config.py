@@ -135,7 +135,7 @@ class EncodeConfig:
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     """Of that noise."""
     dtype: DtypeChoice = "auto"
-    """What CLIP computes in (the VAE in float32 always). auto: float16 on a GPU, bfloat16 on a TPU, float32 on a CPU."""
+    """What CLIP computes in; the VAE is float32 always. auto: float16 on a GPU, bfloat16 on a TPU, float32 on a CPU."""
     device: Device = "auto"
     """Where to compute. auto: an accelerator where JAX finds one."""
     compilation_cache: bool = True

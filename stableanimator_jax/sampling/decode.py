@@ -16,9 +16,7 @@ class Overflowed(UserWarning):
     """Some frames' numbers were too large for a decoder that computes in float16."""
 
     def __init__(self, first: int, last: int):
-        super().__init__(
-            f"frames {first} to {last} have numbers too large for float16 in the decoder: they are decoded in float32"
-        )
+        super().__init__(f"frames {first} to {last} have numbers too large for float16: they are decoded in float32")
 
 
 @jax.jit

@@ -22,7 +22,7 @@ from stableanimator_jax.files import url_scheme
 from stableanimator_jax.locking import alone_in
 from stableanimator_jax.models.flops import peak_flops
 from stableanimator_jax.parallel import FRAME, make_mesh, row_share, rows_apart
-from stableanimator_jax.runtime import choose_device, training_dtype, keep_compiled_programs, out_of_memory_explained
+from stableanimator_jax.runtime import choose_device, keep_compiled_programs, out_of_memory_explained, training_dtype
 from stableanimator_jax.scripts.train.progress import TrainProgress
 from stableanimator_jax.scripts.train.run_settings import check_settings, keep_settings, resumed_step
 from stableanimator_jax.scripts.train.validation import Validation
