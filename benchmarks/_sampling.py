@@ -90,9 +90,9 @@ def measure(case: Case) -> Iterator[Row]:
     step_arguments = predict_arguments(animator, case)
     step_flop = matmul_flops(predict, *step_arguments)
     latents = (min(case.chunk, case.frames), *case.latent_size, case.config.vae.latent_channels)
-    decode_arguments = (animator.vae, jax.ShapeDtypeStruct(latents, jnp.float32))
+    decode_arguments = (animator.decoder, jax.ShapeDtypeStruct(latents, jnp.float32))
     decode_flop = matmul_flops(decode_chunk, *decode_arguments) * case.frames / latents[0]
-    decoder_dtype = jnp.dtype(animator.vae.blueprint.precision.compute).name
+    decoder_dtype = jnp.dtype(animator.decoder.blueprint.precision.compute).name
 
     first = make_video(animator, case, steps=1)
     yield timed("first video, of 1 step, which compiles", first.whole, dtype=dtype)

@@ -216,7 +216,7 @@ class Animator:
             latents = self.denoise(
                 condition, skeletons, start, sampling, on_denoise, sampler=sampler, hook=hook, on_step=on_step
             )
-            yield from decode_frames(self._decoder(), latents, sampling.decode_chunk, on_decode)
+            yield from decode_frames(self.decoder, latents, sampling.decode_chunk, on_decode)
 
         return chunks()
 
@@ -274,7 +274,8 @@ class Animator:
         """The raw ArcFace embedding of a photo's face; see `sampling.face_control.embed_face`."""
         return embed_face(self._arcface(), image, face, crop)
 
-    def _decoder(self) -> Model[VAE]:
+    @property
+    def decoder(self) -> Model[VAE]:
         """The VAE as it decodes frames that are looked at: in float16 with a UNet that computes in it."""
         is_float16 = self.unet.blueprint.precision.compute == jnp.float16
         return self.vae.computing_in(jnp.float16) if is_float16 else self.vae
@@ -292,7 +293,7 @@ class Animator:
         on_step: Callable[[StepReport], None] | None,
     ) -> FaceControl:
         return FaceControl(
-            self._decoder(),
+            self.decoder,
             self._arcface(),
             hjb,
             sampling.steps,

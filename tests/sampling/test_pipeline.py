@@ -204,6 +204,14 @@ def test_what_to_compute_in():
             Animator.from_pretrained(dtype=wrong)
 
 
+def test_frames_are_decoded_in_float16_with_a_unet_that_computes_in_it(animator):
+    assert animator.decoder is animator.vae
+    for dtype, decodes_in in (("float16", "float16"), ("bfloat16", "float32")):
+        decoder = replace(animator, unet=animator.unet.computing_in(dtype)).decoder
+        assert decoder.blueprint.precision.compute == decodes_in
+        assert decoder.params is animator.vae.params
+
+
 def test_a_checkpoint_without_a_model_is_refused(animator, tmp_path):
     save_checkpoint(tmp_path / "part", animator.config, {"vae": animator.vae.params})
     with pytest.raises(InputError, match="unet"):
