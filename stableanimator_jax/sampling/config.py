@@ -34,8 +34,8 @@ PRESETS: dict[PresetName, Preset] = {
     "balanced": Preset(15, "aligned", "euler", _EVERYWHERE),
     "fast": Preset(10, "aligned", "euler", (0.28, 60.0)),
 }
-"""From the most UNet evaluations to the fewest: 50, 30 and 17 a window. Only the first one's quality is known: it is
-the published one's."""
+"""From the most UNet evaluations to the fewest: 50, 30 and 17 a window. The first is as published; docs/speed.md has
+what the others cost."""
 
 
 @dataclass(frozen=True)

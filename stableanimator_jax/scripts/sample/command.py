@@ -36,7 +36,7 @@ class Arguments:
     """Repeat the run whose record this is (OUTPUT.json); its inputs must still be as they were. Flags override it."""
     preset: PresetName | None = None
     """Steps, schedule, sampler and guidance interval at once, in place of a config file's: as published; balanced, with
-    60 % of its UNet evaluations; or fast, with 34 %. Flags override it. The last two's quality is not measured."""
+    60 % of its UNet evaluations; or fast, with 34 %. Flags override it. docs/speed.md has what the last two cost."""
     config: Annotated[SampleConfig, tyro.conf.arg(name="")] = field(default_factory=SampleConfig)
 
 
