@@ -33,7 +33,7 @@ class Precision:
 
         float16 for float16, as published. For bfloat16 it is float32: its 8 bits would lose the small ones.
         """
-        return jnp.float16 if self.compute == jnp.float16 else _FLOAT32
+        return jnp.float16 if self.compute == jnp.float16 else jnp.float32
 
 
 class LayerKwargs(TypedDict):
