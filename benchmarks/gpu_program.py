@@ -9,6 +9,7 @@ own rather than cuBLAS', so compare everything but products. Seven minutes on 2 
 
 import argparse
 import collections
+import importlib.util
 import math
 import os
 import re
@@ -144,6 +145,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--text", type=Path, help="where to write the program after XLA's passes")
     options = parser.parse_args(argv)
+    if min(options.width, options.height) < 64 or options.width % 64 or options.height % 64:
+        parser.error(f"width and height must be multiples of 64, got {options.width}x{options.height}")
+    if importlib.util.find_spec("jax_cuda12_plugin") is None:
+        parser.error("jax-cuda12-plugin is not installed: this program's first lines say what to install")
     compiled = compile_program(options.what, options.dtype, options.width, options.height)
     if options.text:
         options.text.write_text(compiled.as_text())
