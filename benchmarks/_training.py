@@ -43,7 +43,7 @@ def random_parameters(task: Task, mesh: Mesh) -> tuple[Params, Params]:
     return jax.device_put((trained, frozen), (fsdp_shardings(trained, mesh), fsdp_shardings(frozen, mesh)))
 
 
-def random_batch(case: Case, mesh: Mesh) -> Clips[jax.Array]:
+def random_batch(case: Case) -> Clips[jax.Array]:
     """One clip: noise of its shapes, a face in the middle of every frame."""
     (h, w), f = case.latent_size, case.frames
     keys = iter(jax.random.split(jax.random.key(1), 5))
@@ -60,7 +60,7 @@ def random_batch(case: Case, mesh: Mesh) -> Clips[jax.Array]:
     poses = jax.random.randint(next(keys), (1, f, case.height, case.width, 3), 0, 256, jnp.uint8)
     masks = jnp.zeros((1, f, h, w), bool).at[:, :, h // 4 : h // 2, w // 4 : w // 2].set(True)
     identity = normal(case.config.face_encoder.id_embedding_dim)
-    return jax.device_put(Clips(images, poses, masks, identity), batch_sharding(mesh))
+    return Clips(images, poses, masks, identity)
 
 
 def time_steps(
@@ -85,7 +85,7 @@ def measure(case: Case) -> Iterator[Row]:
     task, optimizer = training_task(case, dtype), make_optimizer(OptimizerConfig(), steps=100_000)
     start = time.perf_counter()
     trained, frozen = random_parameters(task, mesh)
-    batch = random_batch(case, mesh)
+    batch = jax.device_put(random_batch(case), batch_sharding(mesh))
     flop = step_flops(task, trained, frozen, batch)
     state = jax.block_until_ready(begin(trained, optimizer, mesh, ema=False, seed=0))
     del trained  # which the first step takes the memory of

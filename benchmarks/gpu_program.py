@@ -1,4 +1,4 @@
-"""The guided step's or the decoder's program for an H100, compiled on a machine without a GPU: what it moves and plans.
+"""One of the large programs for an H100, compiled on a machine without a GPU: what it moves and plans.
 
     pip install jax-cuda12-plugin==X jax-cuda12-pjrt==X nvidia-cuda-nvcc-cu12      # X: the version of jax here
     python -m benchmarks.gpu_program --dtype float16 --width 512 --height 512
@@ -13,6 +13,7 @@ import importlib.util
 import math
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +92,7 @@ def table(found: Sequence[Kernel]) -> str:
 
 
 def compile_program(what: str, dtype: str, width: int, height: int) -> Any:
-    """The compiled `predict` or `decode_chunk` of the published model, 16 frames or 4."""
+    """The compiled program `what` of the published model: on 16 frames, decoding and the face optimisation on 4."""
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
     import jax
@@ -100,32 +101,39 @@ def compile_program(what: str, dtype: str, width: int, height: int) -> Any:
     from jax.experimental import topologies
     from jax.sharding import SingleDeviceSharding
 
-    from stableanimator_jax.config import StableAnimatorConfig
+    from benchmarks._case import HJB_ITERATIONS, Case
+    from benchmarks._training import random_batch, training_task
     from stableanimator_jax.models.attention import compile_for
     from stableanimator_jax.models.catalogue import blueprint
     from stableanimator_jax.models.conditioning import Conditioning
     from stableanimator_jax.models.functional import Model
+    from stableanimator_jax.parallel import make_mesh
     from stableanimator_jax.sampling.decode import decode_chunk
     from stableanimator_jax.sampling.denoiser import Rows, predict
+    from stableanimator_jax.sampling.hjb import lower_chunk
+    from stableanimator_jax.training.config import OptimizerConfig
+    from stableanimator_jax.training.optimizer import make_optimizer
+    from stableanimator_jax.training.state import abstract_state
+    from stableanimator_jax.training.step import make_step
+    from stableanimator_jax.training.trainable import split_abstract
 
     cudnn.check_cudnn_version = lambda: 90800  # of a library that is not here, and needs not be
     gpu = topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1").devices[0]
-    config = StableAnimatorConfig()
+    place = SingleDeviceSharding(gpu)
+    case = Case(width, height)
+    config, (rows, columns), channels = case.config, case.latent_size, case.config.vae.latent_channels
 
     def array(*shape: int, dtype: Any = jnp.float32) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=SingleDeviceSharding(gpu))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    def placed(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: array(*leaf.shape, dtype=leaf.dtype), tree)
 
     def model(name: str, stored: Any) -> Model[Any]:
         made_from = blueprint(config, name, stored)
-        abstract = jax.tree.map(lambda leaf: array(*leaf.shape, dtype=leaf.dtype), made_from.abstract_params())
-        return Model(abstract, made_from)
+        return Model(placed(made_from.abstract_params()), made_from)
 
-    scale = config.vae.downscale
-    rows, columns, channels = height // scale, width // scale, config.vae.latent_channels
-    with compile_for("gpu"):
-        if what == "decoder":
-            vae = model("vae", "float32").computing_in(dtype)
-            return decode_chunk.lower(vae, array(4, rows, columns, channels)).compile()
+    def step() -> jax.stages.Lowered:
         conditioning = Conditioning(
             image_embedding=array(2, config.image_encoder.projection_dim),
             face_tokens=array(2, config.face_encoder.num_tokens, config.unet.cross_attention_dim),
@@ -134,12 +142,35 @@ def compile_program(what: str, dtype: str, width: int, height: int) -> Any:
             pose_features=array(2, 16, rows, columns, config.pose_net.out_channels, dtype=jnp.dtype(dtype)),
         )
         latents = array(2, 16, rows, columns, channels)
-        return predict.lower(model("unet", dtype), Rows(latents, conditioning), array()).compile()
+        return predict.lower(model("unet", dtype), Rows(latents, conditioning), array())
+
+    def decoder() -> jax.stages.Lowered:
+        return decode_chunk.lower(model("vae", "float32").computing_in(dtype), array(4, rows, columns, channels))
+
+    def hjb() -> jax.stages.Lowered:
+        models = (model(name, "float32").computing_in(dtype) for name in ("vae", "arcface"))
+        return lower_chunk(*models, frames=4, latent_size=case.latent_size, iterations=HJB_ITERATIONS, sharding=place)
+
+    def training() -> jax.stages.Lowered:
+        task, optimizer = training_task(case, dtype), make_optimizer(OptimizerConfig(), steps=100_000)
+        trained, frozen = split_abstract(task.blueprints, task.trainable)
+        mesh = make_mesh(devices=[gpu])
+        state = placed(abstract_state(trained, optimizer, mesh, ema=False))
+        arguments = state, placed(frozen), placed(jax.eval_shape(lambda: random_batch(case)))
+        with jax.set_mesh(mesh):
+            return jax.jit(make_step(task, optimizer, mesh), donate_argnums=0).lower(*arguments)
+
+    with compile_for("gpu"):
+        lowered = {"step": step, "decoder": decoder, "hjb": hjb, "training": training}[what]()
+        start = time.perf_counter()
+        compiled = lowered.compile()
+    print(f"compiled in {time.perf_counter() - start:.0f} s\n")
+    return compiled
 
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="gpu_program.py", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--what", choices=("step", "decoder"), default="step")
+    parser.add_argument("--what", choices=("step", "decoder", "hjb", "training"), default="step")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--height", type=int, default=512)

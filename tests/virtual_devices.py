@@ -7,19 +7,16 @@ import textwrap
 from pathlib import Path
 
 
-def run_on_virtual_devices(count: int, code: str, *, full_effort: bool = False) -> str:
+def run_on_virtual_devices(count: int, code: str) -> str:
     """Run `code` where JAX sees `count` CPU devices, and return what it printed. Fails with its error output.
 
-    The number of devices is settled when JAX starts, so the test's own process cannot have another one. `full_effort`
-    compiles as users' programs are compiled (see conftest.py).
+    The number of devices is settled when JAX starts, so the test's own process cannot have another one.
     """
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(count),
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
-    if full_effort:
-        environment["XLA_FLAGS"] = ""
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]

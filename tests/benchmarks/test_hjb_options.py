@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -18,6 +20,7 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
 
 
+@pytest.mark.slow
 def test_a_row_for_each_setting_and_the_command():
     flags = ("--size", "64", "--frames", "1", "--steps", "2", "--only", "off", "crop-aligned")
     done = run(*flags)

@@ -208,7 +208,6 @@ def test_row_batches_cover_every_row_once(windows, branches, rows):
 
 
 def test_rows_at_once_and_their_spread_over_a_mesh_change_nothing():
-    """At a noise level of 700 the bound is a few roundings, which XLA's low effort does not keep."""
     run_on_virtual_devices(
         8,
         """
@@ -233,7 +232,6 @@ def test_rows_at_once_and_their_spread_over_a_mesh_change_nothing():
         spread = video(jax.device_put(models, replicated(mesh)), 8, mesh)
         np.testing.assert_allclose(np.asarray(spread), np.asarray(alone), atol=2e-4)
         """,
-        full_effort=True,
     )
 
 

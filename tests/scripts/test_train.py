@@ -75,32 +75,25 @@ def test_the_weights_are_a_checkpoint_of_all_models_with_the_trained_parameters(
             np.testing.assert_array_equal(old, new, err_msg=name)
 
 
-def test_stopped_by_sigterm_and_gone_on_with(folder, common, straight):
-    flags = (*common, "--output", "stopped", "--validation.every", "0", "--steps", STEPS)
+def test_stopped_by_sigterm_then_killed_while_it_saves_and_gone_on_with(folder, common, straight):
+    flags = (*common, "--output", "ended", "--validation.every", "0", "--steps", STEPS, "--checkpoints.every", "3")
     process = start(folder, *flags)
-    wait_for(folder / "stopped" / "metrics.jsonl", lambda file: file.read_text().strip())
+    wait_for(folder / "ended" / "metrics.jsonl", lambda file: file.read_text().strip())
     process.send_signal(signal.SIGTERM)
     said, complaint = finish(process, 130)
     assert "Traceback" not in complaint
     step = int(said.splitlines()[-1].split()[3].rstrip(","))
     assert said.splitlines()[-1] == f"stopped after step {step}, which is saved; --resume goes on from it"
     assert step < int(STEPS)
-    said, _ = train(folder, *flags, "--resume")
-    assert f"going on from step {step}" in said
-    assert_same_state(folder / "stopped", straight[0], int(STEPS))
-    assert losses(folder / "stopped") == losses(straight[0])
-
-
-def test_killed_while_it_saves_and_gone_on_with(folder, common, straight):
-    flags = (*common, "--output", "killed", "--validation.every", "0", "--steps", STEPS, "--checkpoints.every", "3")
-    process = start(folder, *flags)
-    # The second one, so that there is something to go on from.
-    wait_for(folder / "killed" / "checkpoints", lambda place: any(place.glob("[6-9]*orbax-checkpoint-tmp*")))
+    process = start(folder, *flags, "--resume")
+    wait_for(folder / "ended" / "checkpoints", lambda place: any(place.glob("*orbax-checkpoint-tmp*")))
     process.kill()
-    finish(process, -signal.SIGKILL)
+    said, _ = finish(process, -signal.SIGKILL)
+    assert f"going on from step {step}" in said
     said, _ = train(folder, *flags, "--resume")
     assert "going on from step" in said
-    assert_same_state(folder / "killed", straight[0], int(STEPS))
+    assert_same_state(folder / "ended", straight[0], int(STEPS))
+    assert losses(folder / "ended") == losses(straight[0])
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_leaves_the_checkpoints(folder, common):

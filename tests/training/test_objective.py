@@ -45,9 +45,7 @@ def draws(case):
     return batch_and_draws(case)[1]
 
 
-# At full effort (see conftest.py): the loss is compared at a few roundings.
-FULL_EFFORT = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-compiled = jax.jit(objective_case.error_and_gradients, compiler_options=FULL_EFFORT)
+compiled = jax.jit(objective_case.error_and_gradients)
 
 
 def run(models, batch, draws, dropout=0.1, face_weight=1.0):

@@ -22,7 +22,6 @@ from stableanimator_jax.weights.rules import dotted, flatten, unflatten
 from tests.training.mini_model import MINI, save_mini_model
 
 BLUEPRINTS = training_blueprints(MINI, "float32", arcface=False)
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def stepped(source, batch, trainable=TrainableConfig(), **settings):  # noqa: B0
     params, frozen, anew = load(source, BLUEPRINTS, TrainConfig(trainable=trainable), mesh)
     assert not anew
     state = begin(params, optimizer, mesh, ema=task.ema_decay > 0, seed=3)
-    step = jax.jit(make_step(task, optimizer, mesh), compiler_options=QUICK)
+    step = jax.jit(make_step(task, optimizer, mesh))
     with jax.set_mesh(mesh):
         after, metrics, norm = step(state, frozen, batch)
     return Stepped(state, frozen, after, metrics, norm, step)
@@ -105,7 +104,9 @@ def test_noise_that_is_always_the_same_is_learnt_by_heart(batch, plain):
     with jax.set_mesh(make_mesh()):
         for _ in range(300):
             state, metrics, _ = plain.step(state._replace(step=plain.before.step), plain.frozen, batch)
-    assert float(metrics.loss) < 0.1 * float(plain.metrics.loss)
+            if float(metrics.loss) < 0.1 * float(plain.metrics.loss):
+                return
+    pytest.fail(f"it is still {float(metrics.loss)}, of {float(plain.metrics.loss)} at first")
 
 
 def test_low_rank_changes_and_running_means(source, batch):
@@ -137,7 +138,7 @@ def test_without_id_tokens_the_face_encoder_has_no_say(source, batch, plain):
     optimizer = make_optimizer(OptimizerConfig(warmup_steps=0), 100)
     params, frozen, _ = load(source, blueprints, TrainConfig(), mesh)
     state = begin(params, optimizer, mesh, ema=False, seed=3)
-    after, _, _ = jax.jit(make_step(task, optimizer, mesh), compiler_options=QUICK)(state, frozen, batch)
+    after, _, _ = jax.jit(make_step(task, optimizer, mesh))(state, frozen, batch)
     moments = optax.tree_utils.tree_get(after.opt_state, "mu")
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(moments["face_encoder"]))
     assert any(np.any(leaf) for leaf in jax.tree.leaves(moments["pose_net"]))

@@ -201,8 +201,10 @@ def _train(
             with jax.set_mesh(made.mesh):  # not for longer: a video is made on one device
                 if size not in programs:
                     with progress.paused("compiling"):
-                        flops[size] = step_flops(made.task, state.params, made.frozen, batch)
-                        programs[size] = step.lower(state, made.frozen, batch).compile()
+                        lowered = step.lower(state, made.frozen, batch)
+                        counted = watch.submit(step_flops, made.task, state.params, made.frozen, batch)
+                        programs[size] = lowered.compile()  # which leaves Python free for the other thread
+                        flops[size] = counted.result()
                         wait_for_all()
                 state, sums, norm = programs[size](state, made.frozen, batch)
             done += 1
