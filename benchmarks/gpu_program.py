@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stableanimator_jax.config import StoredDtype
+
 H100 = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
@@ -91,7 +93,7 @@ def table(found: Sequence[Kernel]) -> str:
     return "\n".join([*lines, f"| all but products | | {others / 1e9:.2f} |"])
 
 
-def compile_program(what: str, dtype: str, width: int, height: int) -> Any:
+def compile_program(what: str, dtype: StoredDtype, width: int, height: int) -> Any:
     """The compiled program `what` of the published model: on 16 frames, decoding and the face optimisation on 4."""
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"

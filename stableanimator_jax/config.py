@@ -106,6 +106,11 @@ class UNetConfig:
         """Latent height and width must be multiples of this for every level to halve exactly."""
         return 2 ** (len(self.block_out_channels) - 1)
 
+    @property
+    def skip_connections(self) -> int:
+        """How many lead from the way down to the way up, the first convolution's among them."""
+        return len(self.block_out_channels) * (self.layers_per_block + 1)
+
 
 @dataclass(frozen=True)
 class VAEConfig:

@@ -111,6 +111,44 @@ class UNet(nnx.Module):
         Returns:
             The v-prediction, float32.
         """
+        return self._run(latents, timestep, conditioning, remat=remat)[0]
+
+    def keep_deep(
+        self, latents: Float[Array, "b f h w c"], timestep: Float[Array, "b"], conditioning: Conditioning, branch: int
+    ) -> tuple[Float[Array, "b f h w c"], Float[Array, "b f h2 w2 c2"]]:
+        """Run all of it, and keep what came from below `branch` too, for `reuse_deep` at a noise level nearby.
+
+        DeepCache (Ma et al. 2023): skip connection `branch` + 1, counted from the input, and those above it are
+        computed in every step, and what they are joined to from below in some. From 0 to `config.skip_connections`
+        - 2, where only the lowest block is left out.
+
+        Returns:
+            The v-prediction, float32, and the deep features, in the compute dtype.
+        """
+        return self._run(latents, timestep, conditioning, branch=branch)
+
+    def reuse_deep(
+        self,
+        latents: Float[Array, "b f h w c"],
+        timestep: Float[Array, "b"],
+        conditioning: Conditioning,
+        deep: Float[Array, "b f h2 w2 c2"],
+        branch: int,
+    ) -> Float[Array, "b f h w c"]:
+        """The v-prediction, float32, from what `keep_deep` kept of the same video and the layers above it."""
+        return self._run(latents, timestep, conditioning, branch=branch, deep=deep)[0]
+
+    def _run(
+        self,
+        latents: Array,
+        timestep: Array,
+        conditioning: Conditioning,
+        *,
+        remat: bool = False,
+        branch: int = 0,
+        deep: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """The v-prediction, and what enters the layer of the way up that takes skip connection `branch` + 1."""
         time = self._time_embedding(timestep, conditioning.added_time_ids)
         beside = conditioning.image_latents
         if beside.ndim < latents.ndim:
@@ -123,16 +161,26 @@ class UNet(nnx.Module):
         tokens = Tokens(
             conditioning.image_embedding.astype(self.dtype), None if faces is None else faces.astype(self.dtype)
         )
+        above = branch + 2  # skip connections
+        left = self.config.skip_connections
+        most = left if deep is None else above
         skips = [x.astype(self.dtype)]  # many are kept for long: in the compute dtype they take half the memory
         for block in self.down_blocks:
-            x, outputs = block(x, time, tokens, remat)
+            x, outputs = block(x, time, tokens, remat, most - len(skips))
             skips += [output.astype(self.dtype) for output in outputs]
-        x = self.mid_block(x, time, tokens, remat)
+        if deep is None:
+            x = self.mid_block(x, time, tokens, remat)
         for block in self.up_blocks:
-            count = len(block.resnets)
-            skips, taken = skips[:-count], skips[-count:]
-            x = block(x, taken[::-1], time, tokens, remat)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x, OVER_SPACE))).astype(jnp.float32)
+            for layer in range(len(block.resnets)):
+                if left == above:
+                    deep = x = x if deep is None else deep
+                if left <= len(skips):
+                    x = block.layer(layer, x, skips.pop(), time, tokens, remat)
+                left -= 1
+            if left < most:
+                x = block.resize(x, remat)
+        assert deep is not None
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(x, OVER_SPACE))).astype(jnp.float32), deep
 
     def _time_embedding(self, timestep: Float[Array, "b"], added_time_ids: Float[Array, "b 3"]):
         sinusoid = sinusoidal_embedding(timestep, self.config.block_out_channels[0])
@@ -153,9 +201,15 @@ def predict_v(
 
     `noisy` is latents plus `sigma`, the noise level of each video or of all, times noise.
     """
+    return unet(*preconditioned(noisy, sigma), conditioning, remat=remat)
+
+
+def preconditioned(
+    noisy: Float[Array, "b f h w c"], sigma: Float[Array, "b"] | Float[Array, ""]
+) -> tuple[Float[Array, "b f h w c"], Float[Array, "b"]]:
+    """The UNet's first two arguments, for noisy latents as `predict_v` has them."""
     level = jax.lax.expand_dims(sigma, range(sigma.ndim, noisy.ndim)) if sigma.ndim else sigma
-    timestep = jnp.broadcast_to(diffusion.timestep(sigma), noisy.shape[:1])
-    return unet(diffusion.scale_input(noisy, level), timestep, conditioning, remat=remat)
+    return diffusion.scale_input(noisy, level), jnp.broadcast_to(diffusion.timestep(sigma), noisy.shape[:1])
 
 
 class Level(nnx.Module):
@@ -193,14 +247,16 @@ class Level(nnx.Module):
 
 
 class DownBlock(Level):
-    """A level on the way down, then halving, if any. Returns every output as a skip too."""
+    """A level on the way down, then halving, if any. Returns every output, of at most so many, as a skip too."""
 
-    def __call__(self, x: Video, time: jax.Array, tokens: Tokens, remat: bool) -> tuple[Resized, list[Resized]]:
+    def __call__(
+        self, x: Video, time: jax.Array, tokens: Tokens, remat: bool, most: int
+    ) -> tuple[Resized, list[Resized]]:
         outputs = []
-        for i in range(len(self.resnets)):
+        for i in range(min(len(self.resnets), most)):
             x = self.transformer(i, self.residual_block(i, x, time, remat), tokens, remat)
             outputs.append(x)
-        if self.downsampler is not None:
+        if self.downsampler is not None and len(outputs) < most:
             x = self.downsampler(x)
             outputs.append(x)
         return x, outputs
@@ -217,7 +273,8 @@ class MidBlock(Level):
 class UpBlock(Level):
     """A level on the way up, each of its layers fed one skip, then doubling, if any."""
 
-    def __call__(self, x: Video, skips: list[Resized], time: jax.Array, tokens: Tokens, remat: bool) -> Resized:
-        for i, skip in enumerate(skips):
-            x = self.transformer(i, self.residual_block(i, x, time, remat, skip), tokens, remat)
+    def layer(self, i: int, x: Video, skip: Resized, time: jax.Array, tokens: Tokens, remat: bool) -> Video:
+        return self.transformer(i, self.residual_block(i, x, time, remat, skip), tokens, remat)
+
+    def resize(self, x: Video, remat: bool) -> Resized:
         return x if self.upsampler is None else kept(self.upsampler, remat)(x)

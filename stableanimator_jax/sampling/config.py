@@ -27,6 +27,8 @@ class Preset:
     schedule: Schedule
     sampler: Solver
     guidance_interval: tuple[float, float]
+    cache_interval: int = 1
+    cache_branch: int = 0
 
 
 PRESETS: dict[PresetName, Preset] = {
@@ -56,6 +58,11 @@ class SamplingConfig:
     guidance_interval: Annotated[tuple[float, float], Between(0, 1000)] = _EVERYWHERE
     """Lowest and highest noise level that are guided, such as 0.28 60. Steps at others take half the time. By default
     all of them are, from 700 down to 0.002."""
+    cache_interval: Annotated[int, Between(1, 1000)] = 1
+    """Run the whole UNet every so many steps, and in between only its layers of high resolution, on what the others
+    made last (DeepCache). 1 runs it every step, and so are all steps after the face optimisation changed something."""
+    cache_branch: Annotated[int, Between(0, 1000)] = 0
+    """How deep the steps in between go: 0 the least; 10, in SVD's UNet, all but the lowest block."""
     window: Annotated[int, Between(2, 1024)] = 16
     """Frames that the UNet sees at once (the published tile size)."""
     overlap: Annotated[int, Between(1, 1023)] = 4
@@ -80,6 +87,11 @@ class SamplingConfig:
             raise InputError(
                 f"overlap must be smaller than the window ({self.window} frames, the first of them always "
                 f"frame 0), got {self.overlap}"
+            )
+        if self.cache_branch and self.cache_interval == 1:
+            raise InputError(
+                f"cache-branch {self.cache_branch} has no use while every step runs the whole UNet: give "
+                "cache-interval too, such as 2"
             )
         for name, choices in (("schedule", get_args(Schedule)), ("sampler", get_args(Solver))):
             if (value := getattr(self, name)) not in choices:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from itertools import accumulate
 
 import jax
@@ -19,7 +18,8 @@ from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.parallel import replicated
 from stableanimator_jax.sampling.config import SamplingConfig
-from stableanimator_jax.sampling.denoiser import PoseFeatures, WindowDenoiser, predict
+from stableanimator_jax.sampling.deep_cache import DeepCache
+from stableanimator_jax.sampling.denoiser import Place, PoseFeatures, Rows, WindowDenoiser, predict
 from stableanimator_jax.sampling.guidance import guidance_scales
 from stableanimator_jax.sampling.samplers import SAMPLERS, Hook, OnStep, Sampler
 from stableanimator_jax.sampling.windows import plan_windows
@@ -98,14 +98,24 @@ def denoise(
 
     def of_the_video(step: int, clean: Array) -> Array:
         assert hook is not None
-        return clean.at[:frames].set(hook(step, clean[:frames]))  # what fills a short video's window up is nobody's
+        video = clean[:frames]
+        changed = hook(step, video)
+        if changed is video:
+            return clean
+        if cache is not None:
+            cache.forget()
+        return clean.at[:frames].set(changed)  # what fills a short video's window up is nobody's
 
+    def whole(rows: Rows, sigma: Array, _: Place) -> Array:
+        return predict(unet, rows, sigma)
+
+    cache = DeepCache(unet, sampling.cache_interval, sampling.cache_branch) if sampling.cache_interval > 1 else None
     with nullcontext() if mesh is None else jax.set_mesh(mesh):
         sigmas = sampling.sigmas
         latents = jnp.asarray(noise)[np.arange(plan.frames) % sampling.window] * diffusion.init_noise_sigma(sigmas)
         latents, condition = jax.device_put((latents, condition), replicated(mesh))
         denoiser = WindowDenoiser(
-            partial(predict, unet),
+            whole if cache is None else cache,
             condition,
             PoseFeatures(pose_net, poses, plan),
             plan,

@@ -39,13 +39,20 @@ class Rows(NamedTuple):
     """Of each row."""
 
 
-Predict = Callable[[Rows, Float[Array, ""]], Float[Array, "r w h w2 c"]]
-"""Called with rows and their noise level; gives the v-prediction of each, float32."""
+class Place(NamedTuple):
+    """Which of a step's calls one is. As long as the branches are as many, it has the same rows in every step."""
+
+    branches: int
+    call: int
+
+
+Predict = Callable[[Rows, Float[Array, ""], Place], Float[Array, "r w h w2 c"]]
+"""Called with rows, their noise level and the call's place; gives the v-prediction of each, float32."""
 
 
 @jax.jit
 def predict(unet: Model[UNet], rows: Rows, sigma: Float[Array, ""]) -> Float[Array, "r w h w2 c"]:
-    """The UNet's v-prediction for every row; with the model bound, a `Predict`."""
+    """The UNet's v-prediction for every row."""
     return predict_v(unet.module(), rows.latents, sigma, rows.conditioning)
 
 
@@ -100,7 +107,7 @@ class WindowDenoiser:
             pose_features = tuple(features[k] for k in batch.window.tolist())
             dropped = batch.branch == UNCONDITIONAL
             rows = shard_batch(_take_rows(latents, self.condition, pose_features, indices, dropped), self.mesh)
-            prediction = self.predict(rows, jnp.asarray(sigma))
+            prediction = self.predict(rows, jnp.asarray(sigma), Place(branches, i))
             weights = batch.weight[:, None] * self.plan.weights[None]
             total = _add_rows(total, prediction, indices, batch.branch, weights)
             if self.on_call and i + 1 < len(batches):

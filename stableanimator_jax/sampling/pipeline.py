@@ -29,6 +29,7 @@ from stableanimator_jax.runtime import compute_dtype
 from stableanimator_jax.sampling.conditions import encode_condition
 from stableanimator_jax.sampling.config import Crop, SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
+from stableanimator_jax.sampling.deep_cache import check_branch
 from stableanimator_jax.sampling.denoise import Progress, denoise
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
 from stableanimator_jax.sampling.samplers import Hook, OnStep, Sampler
@@ -200,6 +201,7 @@ class Animator:
         skeletons = as_poses(poses, width, height, fit)
         _, rows, columns, _ = skeletons.shape
         check_size(self.config, width=columns, height=rows)
+        check_branch(self.config.unet, sampling.cache_branch)
         person = fit_aspect(as_image(reference, what="reference"), columns, rows, fit)
         embedding = self._embedding(id_embedding)
         hook = None if hjb is None else self._face_control(hjb, sampling, on_optimise, on_optimised)

@@ -246,7 +246,7 @@ def test_averaging_guidance_and_steps_at_any_length(frames):
     def stand_in(latents, poses, conditional):
         return 0.3 * np.tanh(latents) + by_place + poses * conditional + 0.5 * conditional
 
-    def predict_stand_in(rows, sigma):
+    def predict_stand_in(rows, sigma, place):
         given = rows.conditioning
         out = stand_in(
             np.asarray(rows.latents), np.asarray(given.pose_features), np.asarray(given.image_latents)[:, None]

@@ -319,10 +319,10 @@ def test_a_preset_and_flags_over_it(monkeypatch, flags):
     given = []
     monkeypatch.setattr(run, "run", given.append)
     assert call(*flags) == 0
-    assert call(*flags, "--steps", 12, "--sampler", "dpmpp_2m", "--guidance-interval", 0, 9) == 0
+    assert call(*flags, "--steps", 12, "--sampler", "dpmpp_2m", "--guidance-interval", 0, 9, "--cache-interval", 2) == 0
     fast, changed = (config.sampling for config in given)
     assert fast == replace(DRAWN_PEOPLE.sampling, seed=3).with_preset("fast")
-    assert changed == replace(fast, steps=12, sampler="dpmpp_2m", guidance_interval=(0.0, 9.0))
+    assert changed == replace(fast, steps=12, sampler="dpmpp_2m", guidance_interval=(0.0, 9.0), cache_interval=2)
 
 
 def test_help_does_not_wait_for_jax():

@@ -177,6 +177,11 @@ BAD = {
         lambda: ["--preset", "fast", "--guidance-interval", 60, 600],
         r"guidance-interval 60 600 holds none of the 2 noise levels, which fall from 700 to 1.789\n",
     ),
+    "cache branch of no use": (lambda: ["--cache-branch", 1], r"cache-branch 1 has no use .*: give cache-interval too"),
+    "cache branch too deep": (
+        lambda: ["--cache-interval", 2, "--cache-branch", 3],
+        r"cache-branch must be from 0 to 2 for this UNet, got 3",
+    ),
     "preset without guidance": (
         lambda: ["--preset", "fast", "--guidance-min", 1, "--guidance-max", 1],
         r"guidance-interval has no use without guidance .*: make it 0 1000",

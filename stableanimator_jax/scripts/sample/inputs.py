@@ -184,7 +184,8 @@ def _poses(config: SampleConfig) -> Path | None:
 
 
 def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray) -> tuple[int, int]:
-    from stableanimator_jax.sampling.pipeline import check_size  # imports JAX
+    from stableanimator_jax.sampling.deep_cache import check_branch  # imports JAX
+    from stableanimator_jax.sampling.pipeline import check_size
     from stableanimator_jax.weights.checkpoint import describe, require_models
     from stableanimator_jax.weights.opening import open_checkpoint
 
@@ -197,6 +198,7 @@ def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray
             "--arcface glintr100_torch.pth (of StableAnimator's files) or glintr100.onnx (of antelopev2)"
         )
     models = source.config
+    check_branch(models.unet, config.sampling.cache_branch)
     if config.width is not None and config.height is not None:
         check_size(models, width=config.width, height=config.height)
         return config.width, config.height
