@@ -173,7 +173,7 @@ class UNet(nnx.Module):
         for block in self.up_blocks:
             for layer in range(len(block.resnets)):
                 if left == above:
-                    deep = x = x if deep is None else deep
+                    x, deep = (x, x.astype(self.dtype)) if deep is None else (deep.astype(x.dtype), deep)
                 if left <= len(skips):
                     x = block.layer(layer, x, skips.pop(), time, tokens, remat)
                 left -= 1

@@ -73,6 +73,13 @@ def test_a_deeper_branch_computes_more_and_the_deepest_all_but_the_lowest_block(
     assert 0.6 * whole < counts[-1] < whole
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_what_is_kept_takes_16_bits_where_the_unet_computes_in_them(models, rows, dtype):
+    model = models[0].computing_in(dtype)
+    _, deep = jax.eval_shape(partial(predict_keeping, branch=0), model, rows, jnp.float32(2.0))
+    assert (deep.shape, deep.dtype) == ((1, 4, 8, 8, 64), jnp.dtype(dtype))
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """Which program every call of the UNet is, from now on."""
