@@ -34,7 +34,16 @@ def settings(case: Case, steps: int) -> SamplingConfig:
     return SamplingConfig(steps=steps, window=case.frames, overlap=overlap, decode_chunk=case.chunk)
 
 
-def make_video(animator: Animator, case: Case, steps: int) -> Video:
+def random_animator(case: Case) -> tuple[Animator, str]:
+    """With weights that never were on the host, and the dtype that it computes in, this device's default."""
+    dtype = compute_dtype("auto")
+    models: dict[str, Any] = {
+        name: random_model(blueprint(case.config, name, dtype)) for name in sampling_models(case.config)
+    }
+    return Animator(case.config, **models), dtype
+
+
+def make_video(animator: Animator, case: Case, sampling: SamplingConfig) -> Video:
     """Photo and skeletons to frames on the host: random ones, which take as long as any."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (case.frames + 1, case.height, case.width, 3), np.uint8)
@@ -43,7 +52,7 @@ def make_video(animator: Animator, case: Case, steps: int) -> Video:
     animator.animate(
         images[0],
         images[1:],
-        sampling=settings(case, steps),
+        sampling=sampling,
         on_step=lambda *_: ends.append(time.perf_counter()),  # called when the step is done on the device
     )
     end = time.perf_counter()
@@ -81,11 +90,7 @@ def predict_arguments(animator: Animator, case: Case) -> tuple[Any, ...]:
 
 def measure(case: Case) -> Iterator[Row]:
     """A guided step, decoding, and the whole, warm; then what their programs plan to take of memory."""
-    dtype = compute_dtype("auto")
-    models: dict[str, Any] = {
-        name: random_model(blueprint(case.config, name, dtype)) for name in sampling_models(case.config)
-    }
-    animator = Animator(case.config, **models)
+    animator, dtype = random_animator(case)
     rate = matmul_rate(dtype)
     step_arguments = predict_arguments(animator, case)
     step_flop = matmul_flops(predict, *step_arguments)
@@ -94,11 +99,12 @@ def measure(case: Case) -> Iterator[Row]:
     decode_flop = matmul_flops(decode_chunk, *decode_arguments) * case.frames / latents[0]
     decoder_dtype = jnp.dtype(animator.decoder.blueprint.precision.compute).name
 
-    first = make_video(animator, case, steps=1)
+    first = make_video(animator, case, settings(case, 1))
     yield timed("first video, of 1 step, which compiles", first.whole, dtype=dtype)
-    videos = [make_video(animator, case, case.steps)]
+    published = settings(case, case.steps)
+    videos = [make_video(animator, case, published)]
     yield timed("guided step", *videos[0].steps, flop=step_flop, rate=rate, dtype=dtype)
-    videos += [make_video(animator, case, case.steps) for _ in range(case.repeats - 1)]
+    videos += [make_video(animator, case, published) for _ in range(case.repeats - 1)]
     yield timed(
         f"whole video, {case.frames} frames, {case.steps} steps", *(video.whole for video in videos), dtype=dtype
     )

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from benchmarks._case import Case, Row, timed
-from benchmarks._torch_unet import DEVICE, DTYPE, peak, random_unet, time_steps, use_jax_defaults
+from benchmarks._torch_unet import DEVICE, peak, random_unet, time_steps, use_jax_defaults
+
+DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
 
 
 def trained_parameters(unet: nn.Module, named: str, dtype: torch.dtype) -> list[nn.Parameter]:

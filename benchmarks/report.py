@@ -53,6 +53,7 @@ STAGES = {
     "video-512x512": Stage("_sampling", Case(512, 512), 170),
     "video-1024x576": Stage("_sampling", Case(1024, 576), 200),
     "svd-1024x576": Stage("_sampling", Case(1024, 576, frames=25, faces=False), 200),
+    "presets-512x512": Stage("_presets", Case(512, 512, repeats=2), 240),
     "torch-512x512": Stage("_torch_unet", Case(512, 512, steps=10), 240, TORCH),
     "hjb-512x512": Stage("_hjb", Case(512, 512), 300),
     "training-512x512": Stage("_training", Case(512, 512, steps=10), 300, TRAINING),
@@ -83,6 +84,14 @@ RATIOS = {
     "guided step, 1024x576, than diffusers' compiled": (
         ("video-1024x576", "guided step"),
         ("torch-1024x576", "guided step, compiled"),
+    ),
+    "--preset fast, 512x512, than published": (
+        ("presets-512x512", "whole video, --preset fast"),
+        ("presets-512x512", "whole video, --preset published"),
+    ),
+    "--cache-interval 3, 512x512, than published": (
+        ("presets-512x512", "whole video, --cache-interval 3"),
+        ("presets-512x512", "whole video, --preset published"),
     ),
     "HJB, region, 512x512, than whole frames": (
         ("hjb-512x512", _HJB.format("bfloat16", "region")),
