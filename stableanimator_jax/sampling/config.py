@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 from jaxtyping import Float, Float32
 
-from stableanimator_jax.config import StoredDtype
+from stableanimator_jax.config import Dtype
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.limits import Between, check_limits
 
@@ -166,8 +166,8 @@ class HJBConfig:
     margin: Annotated[float | None, Between(0, 100)] = None
     """Decode only the faces' surroundings: a margin on each side, as a share of their size (such as 0.25). Faster,
     approximate, and leaves the background alone. By default whole frames are decoded, as published."""
-    dtype: StoredDtype = "float32"
-    """What VAE decoder and ArcFace compute in here; norms and Adam are float32 always."""
+    dtype: Dtype = "float32"
+    """What VAE decoder and ArcFace compute in here; norms' statistics and Adam are float32 always."""
 
     def __post_init__(self):
         if self.iterations not in HJB_PRESETS and not isinstance(self.iterations, int):

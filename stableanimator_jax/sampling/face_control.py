@@ -110,6 +110,11 @@ class FaceControl:
             margin=self.config.margin,
             on_chunk=self.on_chunk,
         )
+        if self.config.dtype == "float16" and not np.isfinite([*refined.losses, refined.similarity_after]).all():
+            raise InputError(
+                f"the face optimisation of step {step + 1} met a number that is too large for float16: try --hjb.dtype "
+                "bfloat16"
+            )
         if self.on_step:
             self.on_step(StepReport(step, refined.similarity_before, refined.similarity_after, int(track.valid.sum())))
         return refined.latents

@@ -25,6 +25,8 @@ from stableanimator_jax.sampling.face_crop import AlignedCrops, BoxCrops, Crops,
 from stableanimator_jax.sampling.face_region import face_regions, whole_frames
 
 ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+FLOAT16_LOSS_SCALE = 2.0**10
+"""Of the loss whose gradients pass through float16: those to single pixels of large frames would vanish in it."""
 
 
 class Refinement(NamedTuple):
@@ -61,7 +63,7 @@ def refine(
 
     Args:
         vae, arcface: the models; float32 is the published precision. One of the same parameters whose blueprint
-            computes in bfloat16 decodes faster; latents, Adam and the similarity are float32 always.
+            computes in 16 bits decodes faster; latents, Adam and the similarity are float32 always.
         latents: the predicted clean sample as the UNet sees it (multiplied by the VAE's scaling factor), float32.
         faces: where they are. A frame without a face contributes nothing and stays as it is, whatever its box says.
         reference: the reference face's raw ArcFace embedding.
@@ -157,19 +159,22 @@ def refine_chunk(
         """This chunk's share of the mean over the video's frames with a face."""
         return jnp.where(valid, values, 0).sum() / counted
 
+    is_float16 = jnp.float16 in (vae.blueprint.precision.compute, arcface.blueprint.precision.compute)
+    scale = FLOAT16_LOSS_SCALE if is_float16 else 1.0
+
     def loss(x: Array) -> tuple[Array, Array]:
         similarities = face_similarities(decoder, recogniser, x, crops, reference)
-        return mean(jnp.abs(1 - similarities)), mean(similarities)
+        return scale * mean(jnp.abs(1 - similarities)), mean(similarities)
 
     def iterate(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], tuple]:
         x, state = carry
         (value, similarity), gradient = jax.value_and_grad(loss, has_aux=True)(x)
         with jax.numpy_dtype_promotion("standard"):  # optax counts in integers
-            update, state = ADAM.update(gradient, state)
+            update, state = ADAM.update(gradient / scale, state)
             assert isinstance(update, jax.Array)  # optax promises any tree
         # The temporal decoder leaks gradients into frames without a face, and Adam would blow them up to full steps.
         update = jnp.where(valid[:, None, None, None], update, 0)
-        return (x - learning_rate * update, state), (value, similarity)
+        return (x - learning_rate * update, state), (value / scale, similarity)
 
     corner = (0, start[0], start[1], 0)
     region = jax.lax.dynamic_slice(latents, corner, (len(latents), *size, latents.shape[-1]))
