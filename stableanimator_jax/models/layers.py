@@ -6,7 +6,7 @@ statistics in float32 whatever it is, and hidden states are `Precision.hidden` f
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack
 
 import jax
@@ -64,6 +64,11 @@ def linear(features_in: int, features_out: int, *, bias: bool = True, precision:
         dot_general=_with_whole_kernel,
         rngs=rngs,
     )
+
+
+def exact(kw: LayerKwargs) -> LayerKwargs:
+    """For layers of a handful of vectors, whose float32 costs nothing: `kw`, computing in it."""
+    return {**kw, "precision": replace(kw["precision"], compute=_FLOAT32)}
 
 
 def _with_whole_kernel(x: Array, kernel: Array, *arguments: Any, **options: Any) -> Array:

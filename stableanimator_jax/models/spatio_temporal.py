@@ -27,6 +27,7 @@ from stableanimator_jax.models.layers import (
     Precision,
     TimestepEmbedding,
     centred_conv,
+    exact,
     linear,
     residual,
     sinusoidal_embedding,
@@ -88,7 +89,7 @@ class ResBlock(nnx.Module):
         self.norm1 = GroupNorm(features_in, eps=eps, groups=groups, **kw)
         self.conv1 = self._conv(features_in, features_out, **kw)
         if time_features is not None:
-            self.time_emb_proj = linear(time_features, features_out, **kw)
+            self.time_emb_proj = linear(time_features, features_out, **exact(kw))
         self.norm2 = GroupNorm(features_out, eps=eps, groups=groups, **kw)
         self.conv2 = self._conv(features_out, features_out, **kw)
         if features_in != features_out:
@@ -194,8 +195,8 @@ class OneTokenCrossAttention(nnx.Module):
     def __init__(self, channels: int, context_dim: int, **kw: Unpack[LayerKwargs]):
         self.to_q = linear(channels, channels, bias=False, **kw)
         self.to_k = linear(context_dim, channels, bias=False, **kw)
-        self.to_v = linear(context_dim, channels, bias=False, **kw)
-        self.to_out = linear(channels, channels, **kw)
+        self.to_v = linear(context_dim, channels, bias=False, **exact(kw))
+        self.to_out = linear(channels, channels, **exact(kw))
 
     def __call__(self, token: Float[Array, "b d"]) -> Float[Array, "b c"]:
         return self.to_out(self.to_v(token))
@@ -236,7 +237,7 @@ class TemporalTransformerBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b t f c"], tokens: Tokens) -> Float[Array, "b t f c"]:
         x = residual(x, self.ff_in(self.norm_in(x)))
         attended = self.attn1(self.norm1(x)).astype(jnp.float32)
-        x = residual(x, attended + self.attn2(tokens.image)[:, None, None].astype(jnp.float32))
+        x = residual(x, attended + self.attn2(tokens.image)[:, None, None])
         return residual(x, self.ff(self.norm3(x)))
 
 
