@@ -43,6 +43,16 @@ class Face:
     score: float = 1.0
     """The detector's confidence in [0, 1]."""
 
+    def __post_init__(self):
+        for name, shape in (("box", (4,)), ("landmarks", (5, 2)), ("embedding", (512,))):
+            if name != "box" and getattr(self, name) is None:
+                continue
+            numbers = np.asarray(getattr(self, name))
+            if numbers.shape != shape or not np.isfinite(numbers).all():
+                raise InputError(f"a face's {name} must be {list(shape)} finite numbers, got {numbers.shape}")
+        if self.box[0] > self.box[2] or self.box[1] > self.box[3]:
+            raise InputError(f"a face's box is left, top, right, bottom, got {np.round(self.box, 1).tolist()}")
+
 
 @dataclass(frozen=True, eq=False)
 class FaceTrack:

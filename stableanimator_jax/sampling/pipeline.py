@@ -208,6 +208,11 @@ class Animator:
         augmentation_key, noise_key = jax.random.split(_random_key(key, sampling.seed))
         scale = self.config.vae.downscale
         noise_shape = (sampling.window, rows // scale, columns // scale, self.config.vae.latent_channels)
+        if sampler is not None and not callable(sampler):
+            raise InputError(
+                "sampler must be a function such as sampling.samplers.euler; by its name it is a setting, "
+                f"SamplingConfig(sampler=...): got {sampler!r}"
+            )
         if noise is not None and np.shape(noise) != noise_shape:
             raise InputError(f"noise has shape {list(np.shape(noise))}, must be {list(noise_shape)}")
 

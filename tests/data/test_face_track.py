@@ -397,6 +397,22 @@ def test_bad_masks(tmp_path):
         assert f"{tmp_path / name}" in one_line(error)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"box": np.zeros(3)}, r"box must be \[4\] finite numbers, got \(3,\)"),
+        ({"box": np.array([5, 0, 1, 4.0])}, r"left, top, right, bottom, got \[5.0, 0.0, 1.0, 4.0\]"),
+        ({"box": np.array([0, 0, np.nan, 4])}, "box must be"),
+        ({"box": np.zeros(4), "landmarks": np.zeros((68, 2))}, r"landmarks must be \[5, 2\] finite numbers"),
+        ({"box": np.zeros(4), "embedding": np.zeros(256)}, r"embedding must be \[512\] finite numbers"),
+    ],
+)
+@pytest.mark.mistyped
+def test_a_face_of_wrong_numbers_is_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        Face(**given)
+
+
 def test_landmarks_of_some_faces_only_are_refused():
     box = np.float32([1, 2, 30, 40])
     with pytest.raises(InputError, match=r"^frame 2 has landmarks, but frame 1 has none; give them for all"):

@@ -234,6 +234,7 @@ def test_a_checkpoint_without_a_model_is_refused(animator, tmp_path):
         ({"reference": "nobody.jpg"}, "reference nobody.jpg"),
         ({"key": 0}, "key must be one key"),
         ({"key": jax.random.split(jax.random.key(0))}, "key must be one key"),
+        ({"sampler": "euler"}, "sampler must be a function .* got 'euler'"),
         ({"noise": np.zeros((4, 8, 8, 4), np.float32)}, r"must be \[4, 8, 16, 4\]"),
         ({"id_embedding": np.zeros(511, np.float32)}, r"must be \[512\]"),
         ({"id_embedding": np.full(512, np.nan, np.float32)}, "NaN"),
