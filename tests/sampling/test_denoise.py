@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from stableanimator_jax import diffusion
+from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.denoise import SamplingError, denoise
 from stableanimator_jax.sampling.denoiser import PoseFeatures, WindowDenoiser, predict, row_batches
@@ -17,6 +19,7 @@ from stableanimator_jax.sampling.guidance import guidance_scales
 from stableanimator_jax.sampling.samplers import SAMPLERS, dpmpp_2m, euler
 from stableanimator_jax.sampling.windows import plan_windows
 from tests.golden_models import reference_model
+from tests.training.mini_model import MINI, mini_params
 from tests.virtual_devices import run_on_virtual_devices
 
 SAMPLING = SamplingConfig(steps=2, window=4, overlap=1)
@@ -190,12 +193,13 @@ def test_row_batches_that_are_not_filled_up(windows, rows, sizes):
     ("dtype", "remedy"),
     [("float16", "a number was too large for float16, try --dtype bfloat16"), ("bfloat16", "float32")],
 )
-def test_what_to_do_about_numbers_that_are_too_large(models, dtype, remedy):
+def test_what_to_do_about_numbers_that_are_too_large(dtype, remedy):
     """Beyond 65504 the face tokens are infinite in float16; in bfloat16 they need to be larger."""
     condition, poses, noise = inputs(4)
     condition = condition._replace(face_tokens=condition.face_tokens * (1e6 if dtype == "float16" else 3e38))
+    unet, pose_net = (Model(mini_params(name), blueprint(MINI, name)) for name in ("unet", "pose_net"))
     with pytest.raises(SamplingError, match=remedy):
-        denoise(models[0].computing_in(dtype), models[1], condition, poses, noise, SAMPLING)
+        denoise(unet.computing_in(dtype), pose_net, condition, poses, noise, SAMPLING)
 
 
 @pytest.mark.parametrize(("windows", "branches", "rows"), [(1, 2, 2), (3, 2, 2), (3, 2, 4), (5, 1, 2), (1, 2, 8)])
