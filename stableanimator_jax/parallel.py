@@ -71,6 +71,17 @@ def replicated(mesh: Mesh | None) -> NamedSharding | None:
     return None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
 
+def on_part(arrays: PyTree[jax.Array], mesh: Mesh) -> PyTree[jax.Array]:
+    """Arrays that other devices hold whole beside those of `mesh`, as these alone hold them. Nothing is copied."""
+    devices = set(mesh.devices.flat)
+
+    def part(array: jax.Array) -> jax.Array:
+        held = [shard.data for shard in array.addressable_shards if shard.device in devices]
+        return jax.make_array_from_single_device_arrays(array.shape, NamedSharding(mesh, PartitionSpec()), held)
+
+    return jax.tree.map(part, arrays)
+
+
 def rows_apart(mesh: Mesh) -> int:
     """Over how many devices, or groups of devices along "frame", the rows of a batch are spread."""
     return mesh.shape[DATA] * mesh.shape[FSDP]
@@ -170,6 +181,22 @@ def _own_row_blocks(mesh: Mesh) -> frozenset[int]:
 def _require_divisible(rows: int, devices: int) -> None:
     if rows % devices:
         raise InputError(f"a batch of {rows} cannot be spread over {devices} devices: make it a multiple of {devices}")
+
+
+def on_each_device(function: Callable[..., Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
+    """`function(shared, *item)` on as many items as the mesh has devices, each on a device of its own.
+
+    Returns:
+        a function of `shared`, which every device holds whole, and of the items as one: their arrays stacked along a
+        first axis of `mesh.size`. What it gives is stacked so too. No device hears of another's.
+    """
+    apart = PartitionSpec(mesh.axis_names)
+
+    def own(shared: Any, items: Any) -> Any:
+        made = function(shared, *jax.tree.map(lambda stacked: stacked[0], items))
+        return jax.tree.map(lambda x: x[None], made)
+
+    return jax.shard_map(own, mesh=mesh, in_specs=(PartitionSpec(), apart), out_specs=apart, check_vma=False)
 
 
 def leading_shards(shape: Sequence[int]) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Which device JAX computes on, and where it keeps compiled programs. To be called before anything is computed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +38,22 @@ def choose_device(device: Device) -> str:
         )
     devices = jax.devices()
     return f"{len(devices)} x {devices[0].device_kind} ({found})"
+
+
+def choose_devices(devices: int | Literal["all"] | Sequence[Any]) -> tuple[Any, ...]:
+    """Some of JAX's devices: the first so many, "all" of them, or these.
+
+    Raises:
+        InputError: there are not so many.
+    """
+    found = jax.local_devices()
+    if devices == "all":
+        return tuple(found)
+    if isinstance(devices, Sequence) and not isinstance(devices, str) and devices:
+        return tuple(devices)
+    if not isinstance(devices, int) or not 1 <= devices <= len(found):
+        raise InputError(f"devices must be all, or from 1 to the {len(found)} that JAX finds here, got {devices!r}")
+    return tuple(found[:devices])
 
 
 def compute_dtype(dtype: Any) -> Dtype:

@@ -69,7 +69,8 @@ class SamplingConfig:
     """Frames by which a window begins before the last one ends, at least 1, because every window's first place is
     taken by the video's first frame."""
     rows_at_once: Annotated[int, Between(1, 1024)] = 2
-    """(window, guidance branch) rows in one call of the UNet: 1 takes the least memory, 2 is one guided window."""
+    """(window, guidance branch) rows in one call of the UNet: 1 takes the least memory, 2 is one guided window. With
+    several devices it is one on each."""
     decode_chunk: Annotated[int, Between(1, 1024)] = 4
     """Frames decoded at once. Fewer takes less memory; flicker can show between chunks of 1 or 2."""
     noise_augmentation: Annotated[float, Between(0, 1000)] = 0.02

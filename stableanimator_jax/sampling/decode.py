@@ -2,14 +2,17 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, UInt8
 
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.vae import VAE
+from stableanimator_jax.parallel import on_each_device
 
 
 class Overflowed(UserWarning):
@@ -33,8 +36,34 @@ def to_pixels(frames: Float[Array, "f H W 3"]) -> UInt8[Array, "f H W 3"]:
 
 
 @jax.jit
-def _all_finite(frames: Array) -> Array:
-    return jnp.isfinite(frames).all()
+def decode_pixels(vae: Model[VAE], latents: Float[Array, "f h w c"]) -> tuple[UInt8[Array, "f H W 3"], Bool[Array, ""]]:
+    """`decode_chunk` as pixels, and whether all of it was finite."""
+    frames = decode_chunk(vae, latents)
+    return to_pixels(frames), jnp.isfinite(frames).all()
+
+
+@partial(jax.jit, static_argnames="mesh")
+def decode_each(
+    vae: Model[VAE], latents: Float[Array, "n f h w c"], mesh: Mesh
+) -> tuple[UInt8[Array, "n f H W 3"], Bool[Array, "n"]]:
+    """`decode_pixels` of as many chunks as the mesh has devices, each on one of them."""
+    return on_each_device(decode_pixels, mesh)(vae, (latents,))
+
+
+def chunk_groups(total: int, chunk: int, at_once: int) -> list[slice]:
+    """The frames of the chunks that are decoded at once. A last chunk that is shorter than the others is by itself."""
+    whole = total // chunk * chunk
+    groups = [slice(start, min(start + at_once * chunk, whole)) for start in range(0, whole, at_once * chunk)]
+    return groups if whole == total else [*groups, slice(whole, total)]
+
+
+def _decode(vae: Model[VAE], latents: Array, chunk: int, mesh: Mesh | None) -> tuple[Array, Array]:
+    """Pixels of one of `chunk_groups`, chunk by chunk on a mesh, where some fill it up; and whether all are finite."""
+    chunks = -(-len(latents) // chunk)
+    if mesh is None or chunks == 1:
+        return decode_pixels(vae, latents)
+    apart = latents.reshape(chunks, chunk, *latents.shape[1:])
+    return decode_each(vae, apart[np.minimum(np.arange(mesh.size), chunks - 1)], mesh)
 
 
 def decode_frames(
@@ -42,28 +71,27 @@ def decode_frames(
     latents: Float[Array, "f h w c"],
     chunk: int,
     on_progress: Callable[[int, int], None] | None = None,
+    *,
+    mesh: Mesh | None = None,
 ) -> Iterator[UInt8[np.ndarray, "n H W 3"]]:
-    """Yield RGB frames in order, `chunk` at a time; the last chunk holds what is left.
+    """Yield RGB frames in order, `chunk` at a time, on a mesh as many times that as it has devices.
 
-    Chunks do not see each other, as published. A chunk is computed while the one before it is being written. One that
-    the decoder, in float16, has numbers too large for is decoded again in float32, with an `Overflowed` warning.
+    Chunks do not see each other, as published. Some are computed while those before them are being written. Those that
+    the decoder, in float16, has numbers too large for are decoded again in float32, with an `Overflowed` warning.
     """
     total = len(latents)
     pending = None
-    for start in (*range(0, total, chunk), None):
+    for part in (*chunk_groups(total, chunk, 1 if mesh is None else mesh.size), None):
         following = None
-        if start is not None:
-            frames = decode_chunk(vae, latents[start : start + chunk])
-            following = start, to_pixels(frames), _all_finite(frames)
+        if part is not None:
+            following = part, *_decode(vae, latents[part], chunk, mesh)
         if pending is not None:
-            first, computed, finite = pending
+            last, computed, finite = pending
+            if vae.blueprint.precision.compute == np.float16 and not np.asarray(finite).all():
+                warnings.warn(Overflowed(last.start, last.stop - 1), stacklevel=2)
+                computed, _ = _decode(vae.computing_in(np.float32), latents[last], chunk, mesh)
             frames = np.asarray(computed)
-            done = total if start is None else start
-            if vae.blueprint.precision.compute == np.float16 and not finite:
-                warnings.warn(Overflowed(first, done - 1), stacklevel=2)
-                exact = vae.computing_in(np.float32)
-                frames = np.asarray(to_pixels(decode_chunk(exact, latents[first:done])))
             if on_progress:
-                on_progress(done, total)
-            yield frames
+                on_progress(last.stop, total)
+            yield frames.reshape(-1, *frames.shape[-3:])[: last.stop - last.start]
         pending = following

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, UInt8
 
 from stableanimator_jax.data.face_track import Face, FaceTrack
@@ -63,6 +64,7 @@ class FaceControl:
         steps: int,
         *,
         decode_chunk: int = 4,
+        mesh: Mesh | None = None,
         on_step: Callable[[StepReport], None] | None = None,
         on_chunk: Callable[[int, int], None] | None = None,
     ):
@@ -73,6 +75,7 @@ class FaceControl:
             optimisation: what to do.
             steps: of denoising.
             decode_chunk: frames decoded at once to look for faces in.
+            mesh: whose devices take chunks apart; the models are on all of them.
             on_step: called after each optimised step.
             on_chunk: called with the frames optimised so far in this step, and all of them.
 
@@ -85,7 +88,7 @@ class FaceControl:
         self.steps = steps
         self.faces = optimisation.faces
         self.reference = jnp.asarray(optimisation.reference)
-        self.decode_chunk = decode_chunk
+        self.decode_chunk, self.mesh = decode_chunk, mesh
         self.on_step, self.on_chunk = on_step, on_chunk
         self.full_vae = vae
         self.vae, self.arcface = vae.computing_in(config.dtype), arcface.computing_in(config.dtype)
@@ -108,6 +111,7 @@ class FaceControl:
             chunk=self.config.chunk,
             crop=self.config.crop,
             margin=self.config.margin,
+            mesh=self.mesh,
             on_chunk=self.on_chunk,
         )
         if self.config.dtype == "float16" and not np.isfinite([*refined.losses, refined.similarity_after]).all():
@@ -121,7 +125,7 @@ class FaceControl:
 
     def _find(self, clean: Array) -> FaceTrack:
         assert not isinstance(self.faces, FaceTrack)
-        chunks = decode_frames(self.full_vae, clean, self.decode_chunk)
+        chunks = decode_frames(self.full_vae, clean, self.decode_chunk, mesh=self.mesh)
         height, width = (side * self.full_vae.blueprint.config.downscale for side in clean.shape[1:3])
         frames = (frame for chunk in chunks for frame in chunk)
         return FaceTrack.of([self.faces(frame, i) for i, frame in enumerate(frames)], (width, height))

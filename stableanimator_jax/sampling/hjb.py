@@ -5,21 +5,22 @@ the latents towards the reference's identity. Chunks of frames are decoded apart
 by element, so optimising chunk after chunk gives what optimising the whole video would, in one chunk's memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Sharding
+from jax.sharding import Mesh, Sharding
 from jaxtyping import Array, Float
 
 from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.models.arcface import ArcFace, cosine
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.vae import VAE
+from stableanimator_jax.parallel import on_each_device, replicated
 from stableanimator_jax.sampling.config import Crop
 from stableanimator_jax.sampling.face_crop import AlignedCrops, BoxCrops, Crops, crops_of
 from stableanimator_jax.sampling.face_region import face_regions, whole_frames
@@ -52,6 +53,7 @@ def refine(
     chunk: int,
     crop: Crop = "box",
     margin: float | None = None,
+    mesh: Mesh | None = None,
     on_chunk: Callable[[int, int], None] | None = None,
 ) -> Refinement:
     """Move predicted clean latents towards the reference's identity by Adam, a fresh optimiser each time.
@@ -73,7 +75,9 @@ def refine(
         crop: what ArcFace sees of a face; "aligned" needs landmarks.
         margin: around the faces of a chunk, in lengths of the longer side of what they fill together (see
             `face_regions`); None decodes whole frames.
-        on_chunk: called with the frames that are done and all frames, after each chunk. Waits for the chunk.
+        mesh: whose devices take a chunk each.
+        on_chunk: called with the frames that are done and all frames, after each chunk, or as many as the mesh takes at
+            once. Waits for them.
 
     Returns:
         the refined latents with what they did. Without a face anywhere the latents come back as they are, with
@@ -93,33 +97,47 @@ def refine(
     else:
         regions = face_regions(crops, faces.valid, chunk=chunk, frame=frame, downscale=downscale, margin=margin)
 
-    refined, reports = [], []
-    for first, start in zip(range(0, total, chunk), regions.starts, strict=True):
-        part = slice(first, first + chunk)
-        if faces.valid[part].any():
-            moved, report = refine_chunk(
-                vae,
-                arcface,
-                latents[part],
-                _taken(crops, part).seen_from(downscale * start[::-1]),
-                faces.valid[part],
-                reference,
-                np.float32(learning_rate),
-                np.float32(counted),
-                start,
-                size=regions.size,
-                iterations=iterations,
-            )
-            reports.append(report)
+    parts = [slice(first, min(first + chunk, total)) for first in range(0, total, chunk)]
+    items = [
+        (latents[part], _taken(crops, part).seen_from(downscale * start[::-1]), faces.valid[part], start)
+        for part, start in zip(parts, regions.starts, strict=True)
+    ]
+    shared = (vae, arcface, reference, np.float32(learning_rate), np.float32(counted))
+    settings = {"size": regions.size, "iterations": iterations}
+    refined, reports = [latents[part] for part in parts], []
+    for group in _groups([i for i, item in enumerate(items) if item[2].any()], items, 1 if mesh is None else mesh.size):
+        if mesh is None or len(group) == 1:
+            moved, report = refine_chunk(shared, *items[group[0]], **settings)
+            moved, report = moved[None], jax.tree.map(lambda x: x[None], report)
         else:
-            moved = latents[part]
-        refined.append(moved)
+            filled = [items[i] for i in (*group, *[group[-1]] * (mesh.size - len(group)))]
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled)
+            # No device waits for another, and where all of it goes they need no program together.
+            moved, report = jax.device_put(refine_each(shared, stacked, mesh=mesh, **settings), replicated(mesh))
+        for place, i in enumerate(group):
+            refined[i] = moved[place]
+            reports.append(jax.tree.map(lambda x, place=place: x[place], report))
         if on_chunk:
             jax.block_until_ready(moved)
-            on_chunk(min(first + chunk, total), total)
+            on_chunk(parts[group[-1]].stop, total)
+    if on_chunk and not items[-1][2].any():
+        on_chunk(total, total)
     # Each chunk's numbers are its share of the mean over all frames with a face.
     losses, before, after = (np.sum([np.asarray(r[i]) for r in reports], axis=0) for i in range(3))
     return Refinement(jnp.concatenate(refined), losses, float(before), float(after))
+
+
+_Chunk = tuple[Array, Crops, np.ndarray, np.ndarray]
+"""Latents, crops, which frames have a face, and the region's corner."""
+
+
+def _groups(numbers: Sequence[int], items: Sequence[_Chunk], at_once: int) -> Iterator[Sequence[int]]:
+    """Chunks, by their numbers, that are refined at once. A last one that is shorter than the others is by itself."""
+    alone = [i for i in numbers if len(items[i][0]) < len(items[0][0])]
+    others = numbers[: len(numbers) - len(alone)]
+    yield from (others[start : start + at_once] for start in range(0, len(others), at_once))
+    if alone:
+        yield alone
 
 
 def _taken(crops: Crops, frames: slice | np.ndarray) -> Crops:
@@ -128,14 +146,10 @@ def _taken(crops: Crops, frames: slice | np.ndarray) -> Crops:
 
 @partial(jax.jit, static_argnames=("size", "iterations"))
 def refine_chunk(
-    vae: Model[VAE],
-    arcface: Model[ArcFace],
+    shared: tuple[Model[VAE], Model[ArcFace], Array, Array, Array],
     latents: Array,
     crops: Crops,
     valid: Array,
-    reference: Array,
-    learning_rate: Array,
-    counted: Array,
     start: Array,
     *,
     size: tuple[int, int],
@@ -144,8 +158,9 @@ def refine_chunk(
     """The one program of `refine`: all iterations of one chunk. See `lower_chunk` for its memory and cost.
 
     Args:
+        shared: `refine`'s models, reference and learning rate, and the frames of the whole video with a face.
         crops: in pixels of the region.
-        counted: frames of the whole video with a face.
+        valid: which frames have a face.
         start: first row and column of the region, in latent cells.
         size: its height and width.
         The others are `refine`'s, one chunk of them.
@@ -153,6 +168,7 @@ def refine_chunk(
     Returns:
         the chunk's latents, and its share of the losses and of the similarity before and after.
     """
+    vae, arcface, reference, learning_rate, counted = shared
     decoder, recogniser = vae.module(), arcface.module()
 
     def mean(values: Array) -> Array:
@@ -181,6 +197,12 @@ def refine_chunk(
     (refined, _), (losses, similarities) = jax.lax.scan(iterate, (region, ADAM.init(region)), length=iterations)
     moved = jax.lax.dynamic_update_slice(latents, refined, corner)
     return moved, (losses, similarities[0], loss(refined)[1])
+
+
+@partial(jax.jit, static_argnames=("size", "iterations", "mesh"))
+def refine_each(shared: Any, items: Any, *, size: tuple[int, int], iterations: int, mesh: Mesh) -> Any:
+    """`refine_chunk` of as many chunks, stacked, as the mesh has devices, each on one of them."""
+    return on_each_device(partial(refine_chunk, size=size, iterations=iterations), mesh)(shared, items)
 
 
 def lower_chunk(
@@ -214,14 +236,10 @@ def lower_chunk(
 
     zeros = np.zeros((frames, 2, 3) if aligned else (frames, 4), np.float32)
     arguments = (
-        vae,
-        arcface,
+        (vae, arcface, array(arcface_config.embedding_dim), array(), array()),
         array(frames, *latent_size, vae_config.latent_channels),
         AlignedCrops(zeros) if aligned else BoxCrops(zeros),
         array(frames, dtype=np.bool_),
-        array(arcface_config.embedding_dim),
-        array(),
-        array(),
         array(2, dtype=np.int32),
     )
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments)

@@ -1,9 +1,9 @@
 """The whole sampler as one object: a checkpoint in, videos out."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +25,14 @@ from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.runtime import compute_dtype
+from stableanimator_jax.parallel import make_mesh, on_part
+from stableanimator_jax.runtime import choose_devices, compute_dtype
 from stableanimator_jax.sampling.conditions import encode_condition
 from stableanimator_jax.sampling.config import Crop, SamplingConfig
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.deep_cache import check_branch
 from stableanimator_jax.sampling.denoise import Progress, denoise
+from stableanimator_jax.sampling.devices import DevicePlan, plan_devices
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
 from stableanimator_jax.sampling.samplers import Hook, OnStep, Sampler
 from stableanimator_jax.shipped import EMBEDDED
@@ -53,7 +55,10 @@ class Animator:
     """None where the UNet takes no face (`unet.id_injection` is "none")."""
     arcface: Model[ArcFace] | None = None
     """Loaded for the face optimisation only."""
-    mesh: Mesh | None = None
+    devices: tuple[Any, ...] = ()
+    """Those that hold the models and share the work, where they are more than JAX's default one."""
+    frame_devices: int | None = None
+    """Those that share the frames of a window; None leaves it to `plan`."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """Where the weights came from, as their checkpoint says."""
 
@@ -64,7 +69,8 @@ class Animator:
         *,
         dtype: Any = "auto",
         arcface: bool = False,
-        mesh: Mesh | None = None,
+        devices: int | Literal["all"] | Sequence[Any] = 1,
+        frame_devices: int | None = None,
     ) -> "Animator":
         """Load a checkpoint.
 
@@ -76,16 +82,22 @@ class Animator:
                 float16 on a GPU, as published, bfloat16 on a TPU, float32 on a CPU. VAE and ArcFace are float32, as
                 SVD asks, but for the VAE's decoder with float16, as published.
             arcface: load ArcFace too, which `embed_face` and the face optimisation need.
-            mesh: devices to spread the denoiser's rows over; parameters are copied to each.
+            devices: how many of this process's devices share the work, "all" of them, or which. Each holds a copy of
+                the models; a video takes those that make it faster (`sampling.devices.plan_devices`).
+            frame_devices: how many of them share the frames of a window; by default as many as is fastest.
 
         Raises:
-            InputError: no such checkpoint or dtype, or a checkpoint that does not hold these models.
+            InputError: no such checkpoint, dtype or devices, or a checkpoint that does not hold these models.
         """
         computed = compute_dtype(dtype)
         opened = open_checkpoint(str(checkpoint))
+        chosen = choose_devices(devices)
+        mesh = make_mesh(devices=chosen) if len(chosen) > 1 else None
         names = [*sampling_models(opened.config), *["arcface"] * arcface]
         models = {name: opened.load(name, blueprint(opened.config, name, computed), mesh) for name in names}
-        return cls(opened.config, **models, mesh=mesh, source=describe(opened.path).source)
+        return cls(
+            opened.config, **models, devices=chosen, frame_devices=frame_devices, source=describe(opened.path).source
+        )
 
     def save_pretrained(self, directory: str | Path, *, overwrite: bool = False) -> None:
         """Write the models as a checkpoint that `from_pretrained` and every script take, all or nothing.
@@ -204,7 +216,10 @@ class Animator:
         check_branch(self.config.unet, sampling.cache_branch)
         person = fit_aspect(as_image(reference, what="reference"), columns, rows, fit)
         embedding = self._embedding(id_embedding)
-        hook = None if hjb is None else self._face_control(hjb, sampling, on_optimise, on_optimised)
+        plan = self.plan(len(skeletons), sampling)
+        animator, mesh = self._on(plan)
+        sampling = sampling if mesh is None else replace(sampling, rows_at_once=plan.rows)
+        hook = None if hjb is None else animator._face_control(hjb, sampling, mesh, on_optimise, on_optimised)
         augmentation_key, noise_key = jax.random.split(_random_key(key, sampling.seed))
         scale = self.config.vae.downscale
         noise_shape = (sampling.window, rows // scale, columns // scale, self.config.vae.latent_channels)
@@ -218,14 +233,34 @@ class Animator:
 
         def chunks() -> Iterator[UInt8[np.ndarray, "n H W 3"]]:
             augmentation = jax.random.normal(augmentation_key, (rows, columns, 3))
-            condition = self.encode(person, embedding, augmentation, sampling)
+            condition = animator.encode(person, embedding, augmentation, sampling)
             start = jax.random.normal(noise_key, noise_shape) if noise is None else jnp.asarray(noise, jnp.float32)
-            latents = self.denoise(
-                condition, skeletons, start, sampling, on_denoise, sampler=sampler, hook=hook, on_step=on_step
+            latents = animator.denoise(
+                condition,
+                skeletons,
+                start,
+                sampling,
+                on_denoise,
+                sampler=sampler,
+                hook=hook,
+                mesh=mesh,
+                on_step=on_step,
             )
-            yield from decode_frames(self.decoder, latents, sampling.decode_chunk, on_decode)
+            yield from decode_frames(animator.decoder, latents, sampling.decode_chunk, on_decode, mesh=mesh)
 
         return chunks()
+
+    def plan(self, frames: int, sampling: SamplingConfig) -> DevicePlan:
+        """How a video of so many frames is spread over the devices."""
+        return plan_devices(max(1, len(self.devices)), frames, sampling, self.frame_devices)
+
+    def _on(self, plan: DevicePlan) -> "tuple[Animator, Mesh | None]":
+        """The models on the plan's devices alone, and these as a mesh, None for a single one."""
+        if len(self.devices) <= 1:
+            return self, None
+        mesh = plan.mesh(self.devices)
+        models = self._models() if mesh.size == len(self.devices) else on_part(self._models(), mesh)
+        return replace(self, **models), mesh if mesh.size > 1 else None
 
     def encode(
         self,
@@ -255,6 +290,7 @@ class Animator:
         *,
         sampler: Sampler | None = None,
         hook: Hook | None = None,
+        mesh: Mesh | None = None,
         on_step: OnStep | None = None,
     ) -> Float[Array, "f h w2 c"]:
         """The latents of a video; see `sampling.denoise.denoise`."""
@@ -267,7 +303,7 @@ class Animator:
             sampling,
             sampler=sampler,
             hook=hook,
-            mesh=self.mesh,
+            mesh=mesh,
             on_step=on_step,
             on_progress=on_progress,
         )
@@ -296,6 +332,7 @@ class Animator:
         self,
         hjb: FaceOptimisation,
         sampling: SamplingConfig,
+        mesh: Mesh | None,
         on_chunk: Progress | None,
         on_step: Callable[[StepReport], None] | None,
     ) -> FaceControl:
@@ -305,6 +342,7 @@ class Animator:
             hjb,
             sampling.steps,
             decode_chunk=sampling.decode_chunk,
+            mesh=mesh,
             on_chunk=on_chunk,
             on_step=on_step,
         )

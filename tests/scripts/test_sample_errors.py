@@ -177,6 +177,8 @@ BAD = {
         lambda: ["--preset", "fast", "--guidance-interval", 60, 600],
         r"guidance-interval 60 600 holds none of the 2 noise levels, which fall from 700 to 1.789\n",
     ),
+    "devices that are not there": (lambda: ["--devices", 9], r"devices must be all, or from 1 to the 1 that JAX finds"),
+    "frames on no device": (lambda: ["--frame-devices", 2], r"frame-devices must divide the window .*, got 2"),
     "cache branch of no use": (lambda: ["--cache-branch", 1], r"cache-branch 1 has no use .*: give cache-interval too"),
     "cache branch too deep": (
         lambda: ["--cache-interval", 2, "--cache-branch", 3],

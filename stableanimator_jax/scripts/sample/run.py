@@ -66,10 +66,12 @@ def run(config: SampleConfig) -> Record:
 
     from stableanimator_jax.runtime import (  # imports JAX, slow to start
         choose_device,
+        choose_devices,
         compute_dtype,
         keep_compiled_programs,
         out_of_memory_explained,
     )
+    from stableanimator_jax.sampling.devices import plan_devices
     from stableanimator_jax.sampling.pipeline import Animator
 
     device = choose_device(config.device)
@@ -78,7 +80,17 @@ def run(config: SampleConfig) -> Record:
     dtype = compute_dtype(config.dtype)
     print(f"device: {device}, computing in {dtype}", flush=True)
     arcface = inputs.face is not None or isinstance(inputs.identity.embedding, Portrait)
-    animator = Animator.from_pretrained(config.checkpoint, dtype=dtype, arcface=arcface)
+    available = choose_devices(config.devices)
+    plan = plan_devices(len(available), len(inputs.poses), config.sampling, config.frame_devices)
+    if len(available) > 1:
+        print(plan, flush=True)
+    animator = Animator.from_pretrained(
+        config.checkpoint,
+        dtype=dtype,
+        arcface=arcface,
+        devices=available[: plan.devices],
+        frame_devices=plan.frames,
+    )
     watch.lap("load")
 
     frames, height, width = inputs.poses.shape[:3]
@@ -124,6 +136,7 @@ def run(config: SampleConfig) -> Record:
             result={
                 "started": started.isoformat(timespec="seconds"),
                 "device": device,
+                "devices": {"rows": plan.rows, "frames": plan.frames},
                 "identity": inputs.identity.source,
                 "frames": frames,
                 "seconds": watch.laps,

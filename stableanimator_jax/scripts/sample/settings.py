@@ -98,6 +98,12 @@ class SampleConfig:
     published, bfloat16 on a TPU, float32 on a CPU."""
     device: Device = "auto"
     """Where to compute. auto: an accelerator where JAX finds one."""
+    devices: Annotated[int | Literal["all"], tyro.conf.arg(metavar="all|NUMBER")] = "all"
+    """How many of this machine's accelerators share the work. all: those that make this video faster. Each holds a copy
+    of the weights. On a CPU: 1."""
+    frame_devices: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
+    """Of the devices, those that share the frames of one window. By default as many as is fastest: windows and guidance
+    branches are spread first."""
     compilation_cache: bool = True
     """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
