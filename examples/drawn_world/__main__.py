@@ -1,6 +1,8 @@
 """The drawn world's recipe, step by step (examples/drawn_world/README.md); each can be stopped and started again.
 
-    python -m examples.drawn_world arcface | vae | image-encoder | dataset | base | curves | ship | evaluate | ablate
+    python -m examples.drawn_world COMMAND
+
+with arcface, vae, image-encoder, dataset, base, curves, ship, evaluate, compare or ablate.
 
 `python -m examples.drawn_world COMMAND --help` explains a command's flags.
 """
@@ -45,6 +47,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "base": _command("base", "base", "BaseConfig", "assemble", "What StableAnimator's training begins from."),
     "ablate": _command("ablate", "ablations", "AblationConfig", "ablate", "The paper's ablations."),
     "evaluate": _command("evaluate", "ablations", "EvaluationConfig", "evaluate", "One checkpoint's measures."),
+    "compare": _command("compare", "compare", "CompareConfig", "compare", "Evaluations beside each other."),
     "curves": _command("curves", "curves", "CurvesConfig", "plot_curves", "The loss curves as a picture."),
     "ship": _command("ship", "ship", "ShipConfig", "ship", "Trained weights into the package."),
 }
