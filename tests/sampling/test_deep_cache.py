@@ -41,9 +41,11 @@ def inputs(frames: int):
 
 @pytest.fixture(scope="module")
 def rows():
+    """Of the shapes that `denoise` calls the UNet with, whose programs serve here too."""
     condition, _, noise = inputs(4)
-    features = jnp.asarray(np.random.default_rng(1).standard_normal((1, 4, 8, 8, 32)), jnp.float32)
-    return Rows(noise[None], condition._replace(pose_features=features))
+    features = jnp.asarray(np.random.default_rng(1).standard_normal((2, 4, 8, 8, 32)), jnp.float32)
+    twice = jax.tree.map(lambda row: jnp.concatenate([row, -row]), condition)
+    return Rows(jnp.stack([noise, noise / 2]), twice._replace(pose_features=features))
 
 
 @pytest.mark.parametrize("branch", BRANCHES)
@@ -77,7 +79,7 @@ def test_a_deeper_branch_computes_more_and_the_deepest_all_but_the_lowest_block(
 def test_what_is_kept_takes_16_bits_where_the_unet_computes_in_them(models, rows, dtype):
     model = models[0].computing_in(dtype)
     _, deep = jax.eval_shape(partial(predict_keeping, branch=0), model, rows, jnp.float32(2.0))
-    assert (deep.shape, deep.dtype) == ((1, 4, 8, 8, 64), jnp.dtype(dtype))
+    assert (deep.shape, deep.dtype) == ((2, 4, 8, 8, 64), jnp.dtype(dtype))
 
 
 @pytest.fixture
