@@ -92,7 +92,7 @@ class Animator:
         computed = compute_dtype(dtype)
         opened = open_checkpoint(str(checkpoint))
         chosen = choose_devices(devices)
-        mesh = make_mesh(devices=chosen) if len(chosen) > 1 else None
+        mesh = None if chosen == choose_devices(1) else make_mesh(devices=chosen)
         names = [*sampling_models(opened.config), *["arcface"] * arcface]
         models = {name: opened.load(name, blueprint(opened.config, name, computed), mesh) for name in names}
         return cls(

@@ -72,7 +72,8 @@ TOGETHER = """
     assert len(jax.devices()) == 8
     save_mini_model(Path("FOLDER"))
     one, all_of_them = (Animator.from_pretrained("FOLDER", arcface=True, devices=n) for n in (1, "all"))
-    random = np.random.default_rng(0)
+    third = Animator.from_pretrained("FOLDER", devices=jax.devices()[2:3])
+    assert {device for leaf in jax.tree.leaves(third.unet) for device in leaf.devices()} == {jax.devices()[2]}
 
     def video(animator, frames, guided, optimised):
         poses = np.random.default_rng(1).integers(0, 256, (frames, 64, 64, 3), np.uint8)
