@@ -358,6 +358,22 @@ def test_from_a_clean_directory(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_devices_make_the_video_of_one(tmp_path):
+    """Within a level, face optimisation and decoding included; where one is asked for, nothing is said of devices."""
+    videos = {}
+    for name, flags in {"two": (), "one": ("--devices", 1)}.items():
+        process = start("--steps", 1, "--output", f"{name}.mp4", *flags, cwd=tmp_path, JAX_NUM_CPU_DEVICES="2")
+        out, err = process.communicate(timeout=900)
+        assert process.returncode == 0, err
+        assert ("2 devices: 2 rows at once; a step 2.0 times as fast" in out) == (name == "two")
+        with read_frames(tmp_path / f"{name}.mp4") as (_, frames):
+            videos[name] = np.stack([frame.astype(int) for frame in frames])
+    assert len(videos["two"]) == 32
+    assert np.abs(videos["two"] - videos["one"]).mean() < 1
+    assert record_of(tmp_path / "two.mp4")["result"]["devices"] == {"rows": 2, "frames": 1}
+
+
+@pytest.mark.slow
 def test_without_arguments(tmp_path):
     process = start(cwd=tmp_path)
     _, err = process.communicate(timeout=600)
