@@ -68,7 +68,7 @@ def linear(features_in: int, features_out: int, *, bias: bool = True, precision:
 
 def exact(kw: LayerKwargs) -> LayerKwargs:
     """For layers of a handful of vectors, whose float32 costs nothing: `kw`, computing in it."""
-    return {**kw, "precision": replace(kw["precision"], compute=_FLOAT32)}
+    return {**kw, "precision": replace(kw["precision"], compute=jnp.float32)}
 
 
 def _with_whole_kernel(x: Array, kernel: Array, *arguments: Any, **options: Any) -> Array:
