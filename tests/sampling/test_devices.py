@@ -99,7 +99,7 @@ TOGETHER = """
         # Adam moves by the sign of a gradient, which rounding decides where the gradient is nothing.
         close = np.abs(latents - expected) < 1e-4 * spread
         assert close.mean() > (0.95 if optimised else 1 - 1e-9), (frames, guided, optimised, close.mean())
-        assert np.abs(made.astype(int) - frames_of_one).mean() < 0.02
+        assert np.abs(made.astype(int) - frames_of_one).mean() < (0.5 if optimised else 0.02)  # levels
         assert said[-1] == told[-1] == (frames, frames)
         assert [report.faces for report in reports] == [report.faces for report in reported]
         for a, b in zip(reports, reported):
@@ -139,7 +139,7 @@ def test_a_chunk_on_each_device_is_refined_as_on_one():
 
 def test_eight_devices_make_the_video_of_one(tmp_path):
     """Two windows in two branches, two devices to a row; chunks of a face's optimisation and of decoding."""
-    together(tmp_path / "mini", [(7, True, True, 8)])
+    together(tmp_path / "mini", [(7, True, False, 8), (7, True, True, 8)])
 
 
 @pytest.mark.slow
