@@ -16,9 +16,9 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from stableanimator_jax.config import StoredDtype
+from stableanimator_jax.config import Dtype, StoredDtype
 
 H100 = """
 gpu_device_info {
@@ -93,7 +93,7 @@ def table(found: Sequence[Kernel]) -> str:
     return "\n".join([*lines, f"| all but products | | {others / 1e9:.2f} |"])
 
 
-def compile_program(what: str, dtype: StoredDtype, width: int, height: int) -> Any:
+def compile_program(what: str, dtype: Dtype, width: int, height: int) -> Any:
     """The compiled program `what` of the published model: on 16 frames, decoding and the face optimisation on 4."""
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
@@ -154,7 +154,10 @@ def compile_program(what: str, dtype: StoredDtype, width: int, height: int) -> A
         return lower_chunk(*models, frames=4, latent_size=case.latent_size, iterations=HJB_ITERATIONS, sharding=place)
 
     def training() -> jax.stages.Lowered:
-        task, optimizer = training_task(case, dtype), make_optimizer(OptimizerConfig(), steps=100_000)
+        task, optimizer = (
+            training_task(case, cast(StoredDtype, dtype)),
+            make_optimizer(OptimizerConfig(), steps=100_000),
+        )
         trained, frozen = split_abstract(task.blueprints, task.trainable)
         mesh = make_mesh(devices=[gpu])
         state = placed(abstract_state(trained, optimizer, mesh, ema=False))
@@ -173,16 +176,19 @@ def compile_program(what: str, dtype: StoredDtype, width: int, height: int) -> A
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="gpu_program.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--what", choices=("step", "decoder", "hjb", "training"), default="step")
-    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
+    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="float16; training bfloat16")
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--text", type=Path, help="where to write the program after XLA's passes")
     options = parser.parse_args(argv)
     if min(options.width, options.height) < 64 or options.width % 64 or options.height % 64:
         parser.error(f"width and height must be multiples of 64, got {options.width}x{options.height}")
+    dtype = options.dtype or ("bfloat16" if options.what == "training" else "float16")
+    if options.what == "training" and dtype == "float16":
+        parser.error("training is in bfloat16 or float32")
     if importlib.util.find_spec("jax_cuda12_plugin") is None:
         parser.error("jax-cuda12-plugin is not installed: this program's first lines say what to install")
-    compiled = compile_program(options.what, options.dtype, options.width, options.height)
+    compiled = compile_program(options.what, dtype, options.width, options.height)
     if options.text:
         options.text.write_text(compiled.as_text())
     memory = compiled.memory_analysis()

@@ -62,6 +62,10 @@ class AblationConfig(StudyConfig):
             dataclasses.replace(self.hjb, iterations=count)  # raises where it cannot be
 
 
+VIDEOS = "videos"
+"""An evaluation's one condition, in its folder and in its `results.json`."""
+
+
 @dataclass(frozen=True)
 class EvaluationConfig(StudyConfig):
     """One checkpoint's measures."""
@@ -102,10 +106,10 @@ def evaluate(config: EvaluationConfig) -> None:
     Raises:
         InputError: the checkpoint or a setting cannot be used.
     """
-    condition = Condition("videos", "videos", config.checkpoint, config.hjb.adam_iterations)
+    condition = Condition(VIDEOS, VIDEOS, config.checkpoint, config.hjb.adam_iterations)
     study = run_study([condition], config)
     _write_results(study, config)
-    print(plain_table(study, "videos"))
+    print(plain_table(study, VIDEOS))
 
 
 def found_conditions(runs: Path, hjb_iterations: tuple[int, ...]) -> list[Condition]:

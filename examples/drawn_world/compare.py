@@ -1,20 +1,22 @@
 """Evaluations of the same pairs beside each other: a table of paired differences, and a picture of a few people."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from examples.drawn_world.ablation_sheet import draw_sheet
+from examples.drawn_world.ablations import VIDEOS, EvaluationConfig
 from examples.drawn_world.intervals import draw_pairs, mean
 from examples.drawn_world.pairs import draw_pair, unseen_pairs
-from examples.drawn_world.study import Condition, Measured, Study
+from examples.drawn_world.study import Condition, Measured, Study, make_videos
+from stableanimator_jax.config import from_dict
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing
+from stableanimator_jax.sampling.pipeline import Animator
 
 METRICS = {"csim": "CSIM", "csim_second": "CSIM, second ArcFace", "psnr": "PSNR, dB", "ssim": "SSIM"}
 _SAME = ("pairs", "first_pair", "frames", "stride", "size", "checkpoint")
@@ -43,12 +45,15 @@ def compare(config: CompareConfig) -> None:
     if len(config.work) < 2:
         raise InputError("--work needs two folders or more")
     results = {folder.name: _read(folder) for folder in config.work}
+    if len(results) < len(config.work):
+        raise InputError("--work has two folders of one name, which the table could not tell apart")
     first, *others = results
     for name in others:
-        if different := [key for key in _SAME if results[name]["settings"][key] != results[first]["settings"][key]]:
+        ours, theirs = (vars(results[which][0]) for which in (name, first))
+        if different := [key for key in _SAME if ours[key] != theirs[key]]:
             raise InputError(f"{name} and {first} differ in --{different[0].replace('_', '-')}")
-    drawn = draw_pairs(len(results[first]["pairs"]), config.resamples)
-    scores = {name: result["conditions"]["videos"] for name, result in results.items()}
+    drawn = draw_pairs(results[first][0].pairs, config.resamples)
+    scores = {name: measured for name, (_, measured) in results.items()}
     shown = [metric for metric in METRICS if all(metric in score for score in scores.values())]
     print(f"| less {first} | " + " | ".join(METRICS[metric] for metric in shown) + " |")
     print("|---" * (len(shown) + 1) + "|")
@@ -63,30 +68,35 @@ def compare(config: CompareConfig) -> None:
         print(f"| {name} | " + " | ".join(cells) + " |")
     if config.picture is not None:
         with replacing(config.picture) as temporary:
-            draw_people(results, config).save(temporary, format="PNG")
+            draw_people(config, [settings for settings, _ in results.values()]).save(temporary, format="PNG")
 
 
-def draw_people(results: Mapping[str, Any], config: CompareConfig) -> Image.Image:
-    """References, true frames, and what each evaluation made of them."""
-    settings = next(iter(results.values()))["settings"]
+def draw_people(config: CompareConfig, evaluations: Sequence[EvaluationConfig]) -> Image.Image:
+    """References, true frames, and what each evaluation made of them, from the videos that it kept."""
+    first = evaluations[0]
     pairs = [
-        draw_pair(pair, frames=settings["frames"], stride=settings["stride"], size=settings["size"])
-        for pair in unseen_pairs(min(config.people, settings["pairs"]), settings["first_pair"])
+        draw_pair(pair, frames=first.frames, stride=first.stride, size=first.size)
+        for pair in unseen_pairs(min(config.people, first.pairs), first.first_pair)
     ]
     measured = {}
-    for folder in config.work:
-        videos = []
-        for number in range(len(pairs)):
-            newest = max((folder / "videos").glob(f"{number:04}-*.png"), key=lambda file: file.stat().st_mtime)
-            with Image.open(newest) as strip:
-                videos.append(np.stack(np.split(np.asarray(strip), strip.width // settings["size"], axis=1)))
-        measured[folder.name] = Measured({}, np.zeros(0, np.float32), np.stack(videos), np.zeros(0))
-    conditions = {name: Condition(name, name, "", 0) for name in measured}
+    for folder, settings in zip(config.work, evaluations, strict=True):
+        condition = Condition(VIDEOS, folder.name, settings.checkpoint, settings.hjb.adam_iterations)
+        videos, seconds = make_videos(condition, _no_animator, pairs, replace(settings, work=folder))
+        measured[folder.name] = Measured({}, np.zeros(0, np.float32), videos, seconds)
+    conditions = {name: Condition(name, name, first.checkpoint, 0) for name in measured}
     return draw_sheet(Study(pairs, conditions, measured, {}, {}), list(measured), len(pairs))
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _no_animator(checkpoint: str) -> Animator:
+    raise InputError(f"videos of {checkpoint} are not among the files any more: run `evaluate` again")
+
+
+def _read(folder: Path) -> tuple[EvaluationConfig, Mapping[str, list[float]]]:
+    """What an evaluation was told, and its scores of every pair."""
     try:
-        return json.loads((folder / "results.json").read_text())
-    except (OSError, json.JSONDecodeError) as e:
+        result = json.loads((folder / "results.json").read_text())
+        settings, measured = result["settings"], result["conditions"][VIDEOS]
+    except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(f"{folder} holds no results.json of `evaluate --work`: {e}") from e
+    paths = {"work": str(folder), "second_arcface": None}  # wherever they were
+    return from_dict(EvaluationConfig, settings | paths, f"{folder}/results.json"), measured
