@@ -25,6 +25,7 @@ with epy.lazy_api_imports(globals()):
     from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
     from stableanimator_jax.sampling.face_control import FaceOptimisation
     from stableanimator_jax.sampling.pipeline import Animator
+    from stableanimator_jax.sampling.programs import quick_starts
 
 __all__ = [
     "Animator",
@@ -45,4 +46,5 @@ __all__ = [
     "load_poses",
     "open_writer",
     "poses_from_video",
+    "quick_starts",
 ]

@@ -1,6 +1,7 @@
 """Which device JAX computes on, and where it keeps compiled programs. To be called before anything is computed."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,25 +90,34 @@ def keep_compiled_programs() -> Path | None:
     """Turn JAX's persistent compilation cache on, so that a second run with the same shapes need not compile.
 
     It lives in `JAX_COMPILATION_CACHE_DIR` where that is set, else in `stableanimator_jax` in the user's cache
-    directory (`XDG_CACHE_HOME`, `~/.cache`). `JAX_ENABLE_COMPILATION_CACHE=false` turns it off.
+    directory (`XDG_CACHE_HOME`, `~/.cache`). `JAX_ENABLE_COMPILATION_CACHE=false` turns it off. What a GPU's kernels
+    were tuned to is kept there too.
 
     Returns:
-        The cache's directory, or None where it is off or cannot be written (which costs time, never a run).
+        The cache's directory, or None where it is off or cannot be written (which costs time, never a run); of a
+        bucket's address (`gs://`), a path that is nowhere.
     """
     settings: Any = jax.config  # its attributes are made when JAX is imported
     if not settings.jax_enable_compilation_cache:
         return None
-    if already := settings.jax_compilation_cache_dir:
-        return Path(already)
+    cache = Path(already) if (already := settings.jax_compilation_cache_dir) else _own_cache()
+    if cache is None:
+        return None
+    jax.config.update("jax_compilation_cache_dir", already or str(cache))  # as it was given: it may be a bucket's
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # hundreds of small ones take seconds
+    # A full disk costs the programs that do not fit, not a line for each of them.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    return cache
+
+
+def _own_cache() -> Path | None:
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stableanimator_jax"
         cache.mkdir(parents=True, exist_ok=True)
-        if not os.access(cache, os.W_OK | os.X_OK):
-            return None
+        return cache if os.access(cache, os.W_OK | os.X_OK) else None
     except (OSError, RuntimeError):  # RuntimeError: no home directory
         return None
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    return cache
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def _split(blueprint: Blueprint[Any]) -> tuple[nnx.GraphDef[Any], dict[Any, Any]
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model(Generic[M]):
     """A model's parameters, as a pure dict, with its blueprint.
 

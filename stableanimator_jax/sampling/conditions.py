@@ -13,6 +13,7 @@ from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.pixels import pixels
 from stableanimator_jax.models.vae import VAE
+from stableanimator_jax.sampling.programs import kept
 
 
 def reference_pixels(reference: UInt8[np.ndarray, "H0 W0 3"], height: int, width: int) -> Float[np.ndarray, "H W 3"]:
@@ -64,16 +65,19 @@ def encode_condition(
     )
 
 
+@kept
 @jax.jit
 def _embed_image(image_encoder: Model[ImageEncoder], pixels: jax.Array) -> jax.Array:
     return image_encoder.module()(pixels).astype(jnp.float32)
 
 
+@kept
 @jax.jit
 def _encode_face(face_encoder: Model[FaceEncoder], id_embedding: jax.Array, image_embedding: jax.Array) -> jax.Array:
     return face_encoder.module()(id_embedding, image_embedding).astype(jnp.float32)
 
 
+@kept
 @jax.jit
 def _encode_image(vae: Model[VAE], pixels: jax.Array) -> jax.Array:
     return vae.module().encode(pixels)[0].astype(jnp.float32)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.parallel import on_each_device
+from stableanimator_jax.sampling.programs import kept
 
 
 class Overflowed(UserWarning):
@@ -35,6 +36,7 @@ def to_pixels(frames: Float[Array, "f H W 3"]) -> UInt8[Array, "f H W 3"]:
     return jnp.round(jnp.clip(frames / 2 + 0.5, 0, 1) * 255).astype(jnp.uint8)
 
 
+@kept
 @jax.jit
 def decode_pixels(vae: Model[VAE], latents: Float[Array, "f h w c"]) -> tuple[UInt8[Array, "f H W 3"], Bool[Array, ""]]:
     """`decode_chunk` as pixels, and whether all of it was finite."""
@@ -42,9 +44,10 @@ def decode_pixels(vae: Model[VAE], latents: Float[Array, "f h w c"]) -> tuple[UI
     return to_pixels(frames), jnp.isfinite(frames).all()
 
 
+@kept
 @partial(jax.jit, static_argnames="mesh")
 def decode_each(
-    vae: Model[VAE], latents: Float[Array, "n f h w c"], mesh: Mesh
+    vae: Model[VAE], latents: Float[Array, "n f h w c"], *, mesh: Mesh
 ) -> tuple[UInt8[Array, "n f H W 3"], Bool[Array, "n"]]:
     """`decode_pixels` of as many chunks as the mesh has devices, each on one of them."""
     return on_each_device(decode_pixels, mesh)(vae, (latents,))
@@ -63,7 +66,7 @@ def _decode(vae: Model[VAE], latents: Array, chunk: int, mesh: Mesh | None) -> t
     if mesh is None or chunks == 1:
         return decode_pixels(vae, latents)
     apart = latents.reshape(chunks, chunk, *latents.shape[1:])
-    return decode_each(vae, apart[np.minimum(np.arange(mesh.size), chunks - 1)], mesh)
+    return decode_each(vae, apart[np.minimum(np.arange(mesh.size), chunks - 1)], mesh=mesh)
 
 
 def decode_frames(

@@ -14,6 +14,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.unet import UNet, preconditioned
 from stableanimator_jax.sampling.denoiser import Place, Rows
+from stableanimator_jax.sampling.programs import kept
 
 
 def check_branch(config: UNetConfig, branch: int) -> None:
@@ -47,10 +48,10 @@ class DeepCache:
             self.forget()  # guidance began or ended: these are other rows
         deep, age = self._kept.get(place, (None, 0))
         if deep is None or age == self.interval:
-            prediction, deep = predict_keeping(self.unet, rows, sigma, self.branch)
+            prediction, deep = predict_keeping(self.unet, rows, sigma, branch=self.branch)
             age = 0
         else:
-            prediction = predict_reusing(self.unet, rows, sigma, deep, self.branch)
+            prediction = predict_reusing(self.unet, rows, sigma, deep, branch=self.branch)
         self._kept[place] = (deep, age + 1)
         return prediction
 
@@ -62,17 +63,19 @@ class DeepCache:
 _Kept = tuple[Array, int]
 
 
+@kept
 @partial(jax.jit, static_argnames="branch")
 def predict_keeping(
-    unet: Model[UNet], rows: Rows, sigma: Float[Array, ""], branch: int
+    unet: Model[UNet], rows: Rows, sigma: Float[Array, ""], *, branch: int
 ) -> tuple[Float[Array, "r w h w2 c"], Float[Array, "r w h2 w3 c2"]]:
     """The UNet's v-prediction for every row, and the deep features to reuse."""
     return unet.module().keep_deep(*preconditioned(rows.latents, sigma), rows.conditioning, branch)
 
 
+@kept
 @partial(jax.jit, static_argnames="branch")
 def predict_reusing(
-    unet: Model[UNet], rows: Rows, sigma: Float[Array, ""], deep: Float[Array, "r w h2 w3 c2"], branch: int
+    unet: Model[UNet], rows: Rows, sigma: Float[Array, ""], deep: Float[Array, "r w h2 w3 c2"], *, branch: int
 ) -> Float[Array, "r w h w2 c"]:
     """The v-prediction by the layers above `branch` alone."""
     return unet.module().reuse_deep(*preconditioned(rows.latents, sigma), rows.conditioning, deep, branch)

@@ -23,6 +23,7 @@ from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet, predict_v
 from stableanimator_jax.parallel import replicated, shard_batch
 from stableanimator_jax.sampling.guidance import UNCONDITIONAL, guide, unconditional_where
+from stableanimator_jax.sampling.programs import kept
 from stableanimator_jax.sampling.windows import Windows
 
 # Pose features of all windows are kept on the device from step to step while they fit into this; a longer video's
@@ -50,6 +51,7 @@ Predict = Callable[[Rows, Float[Array, ""], Place], Float[Array, "r w h w2 c"]]
 """Called with rows, their noise level and the call's place; gives the v-prediction of each, float32."""
 
 
+@kept
 @jax.jit
 def predict(unet: Model[UNet], rows: Rows, sigma: Float[Array, ""]) -> Float[Array, "r w h w2 c"]:
     """The UNet's v-prediction for every row."""
@@ -198,6 +200,7 @@ class PoseFeatures:
         return self.kept[window] if self.kept else self._compute(window)
 
 
+@kept
 @jax.jit
 def _encode_poses(pose_net: Model[PoseNet], poses: Array) -> Array:
     return pose_net.module()(pixels(poses))

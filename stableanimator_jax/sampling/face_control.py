@@ -18,6 +18,7 @@ from stableanimator_jax.sampling.config import Crop, HJBConfig
 from stableanimator_jax.sampling.decode import decode_frames
 from stableanimator_jax.sampling.face_crop import crops_of
 from stableanimator_jax.sampling.hjb import refine
+from stableanimator_jax.sampling.programs import kept
 
 FindFace = Callable[[UInt8[np.ndarray, "H W 3"], int], Face | None]
 """The face of an RGB frame, whose number, from 0, comes too."""
@@ -151,6 +152,7 @@ def embed_face(
     return np.asarray(_embed(arcface.computing_in("float32"), cut * 2 - 1)[0])
 
 
+@kept
 @jax.jit
 def _embed(arcface: Model[ArcFace], faces: Array) -> Array:
     return arcface.module()(faces)

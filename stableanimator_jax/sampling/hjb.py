@@ -24,6 +24,7 @@ from stableanimator_jax.parallel import on_each_device, replicated
 from stableanimator_jax.sampling.config import Crop
 from stableanimator_jax.sampling.face_crop import AlignedCrops, BoxCrops, Crops, crops_of
 from stableanimator_jax.sampling.face_region import face_regions, whole_frames
+from stableanimator_jax.sampling.programs import kept
 
 ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 FLOAT16_LOSS_SCALE = 2.0**10
@@ -144,6 +145,7 @@ def _taken(crops: Crops, frames: slice | np.ndarray) -> Crops:
     return jax.tree.map(lambda numbers: numbers[frames], crops)
 
 
+@kept
 @partial(jax.jit, static_argnames=("size", "iterations"))
 def refine_chunk(
     shared: tuple[Model[VAE], Model[ArcFace], Array, Array, Array],
@@ -199,6 +201,7 @@ def refine_chunk(
     return moved, (losses, similarities[0], loss(refined)[1])
 
 
+@kept
 @partial(jax.jit, static_argnames=("size", "iterations", "mesh"))
 def refine_each(shared: Any, items: Any, *, size: tuple[int, int], iterations: int, mesh: Mesh) -> Any:
     """`refine_chunk` of as many chunks, stacked, as the mesh has devices, each on one of them."""

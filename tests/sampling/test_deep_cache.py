@@ -52,12 +52,12 @@ def rows():
 def test_what_is_kept_and_the_layers_above_it_are_the_unet(models, rows, branch):
     sigma = jnp.float32(2.0)
     whole = predict(models[0], rows, sigma)
-    kept, deep = predict_keeping(models[0], rows, sigma, branch)
+    kept, deep = predict_keeping(models[0], rows, sigma, branch=branch)
     np.testing.assert_allclose(kept, whole, atol=1e-5)
-    np.testing.assert_allclose(predict_reusing(models[0], rows, sigma, deep, branch), whole, atol=1e-5)
+    np.testing.assert_allclose(predict_reusing(models[0], rows, sigma, deep, branch=branch), whole, atol=1e-5)
     # It is of that moment: deep features of nothing give another video, and another moment other deep features.
-    assert jnp.abs(predict_reusing(models[0], rows, sigma, jnp.zeros_like(deep), branch) - whole).max() > 1e-3
-    later = predict_keeping(models[0], rows, sigma / 2, branch)[1]
+    assert jnp.abs(predict_reusing(models[0], rows, sigma, jnp.zeros_like(deep), branch=branch) - whole).max() > 1e-3
+    later = predict_keeping(models[0], rows, sigma / 2, branch=branch)[1]
     assert jnp.abs(later - deep).max() > 1e-3
 
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -334,9 +336,22 @@ def test_help_does_not_wait_for_jax():
     assert "--identity {insightface,checkpoint}" in done.stdout
 
 
-def test_from_a_clean_directory(tmp_path):
+COUNTED = """
+import collections, sys, jax
+from stableanimator_jax.scripts.cli import run_script
+from stableanimator_jax.scripts.sample.command import main
+
+events = collections.Counter()
+jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
+assert run_script(main, sys.argv[1:]) == 0
+print({name: events["/jax/compilation_cache/" + name] for name in ("cache_hits", "cache_misses")})
+"""
+
+
+def test_from_a_clean_directory_and_once_more(tmp_path):
     """No inputs named, outputs where the README says, compiled programs kept for the next run."""
-    process = start("--steps", 1, cwd=tmp_path, JAX_COMPILATION_CACHE_DIR="")
+    settings = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # as by default
+    process = start("--steps", 1, cwd=tmp_path, **settings)
     out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     assert "reference: the example in this package" in out
@@ -355,6 +370,50 @@ def test_from_a_clean_directory(tmp_path):
     with read_frames(tmp_path / "outputs" / "animation.mp4") as (info, frames):
         assert len(list(frames)) == 32
         assert (info.width, info.height, info.fps) == (64, 64, pytest.approx(7))
+
+    assert "compiling: the first time for this size" in err
+    environment = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **settings}
+    again = subprocess.run(
+        [sys.executable, "-c", COUNTED, "--steps", "1", "--output", "again.mp4"],
+        env=os.environ | environment | {"XDG_CACHE_HOME": str(tmp_path / ".cache")},
+        cwd=tmp_path, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "compiling" not in again.stderr
+    hits, misses = map(int, re.findall(r"\d+", again.stdout.splitlines()[-1]))
+    assert hits > 10  # the many small programs, which JAX keeps
+    assert misses == 0
+    assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "outputs" / "animation.mp4").read_bytes()
+
+
+def test_warmed_up_it_compiles_no_large_program(inputs, tmp_path, capsys):
+    """The face optimisation too, though no face can be found before there are frames."""
+    write_models(tmp_path / "models" / "standin")
+    flags = [flag for flag in inputs if flag != "--no-compilation-cache"]
+    flags += [
+        "--hjb.iterations=1",
+        "--insightface-root",
+        tmp_path / "models" / "standin",
+        "--output",
+        tmp_path / "out.mp4",
+    ]
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    try:
+        assert call(*flags, "--warm-up") == 0
+        told = capsys.readouterr()
+        assert re.search(r"compiled \d+ programs for 64x64 in .*; nothing was animated", told.out)
+        assert "compiling: the first time for this size" in told.err
+        assert len(list((tmp_path / "cache" / "programs").rglob("refine_chunk-*"))) == 1
+        assert not (tmp_path / "out.mp4").exists()
+        assert call(*flags) == 0
+        assert "compiling" not in capsys.readouterr().err
+        assert (tmp_path / "out.mp4").exists()
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert call(*inputs, "--warm-up") == 2
+    assert "--warm-up is of no use with --no-compilation-cache" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -67,7 +67,8 @@ def read_inputs(config: SampleConfig) -> Inputs:
         InputError: an output cannot be written, an input cannot be used, or the output's size does not suit the models.
     """
     reference_path, poses_path = _reference(config), _poses(config)
-    check_outputs(config)
+    if not config.warm_up:
+        check_outputs(config)
     # The quick checks first: opening a checkpoint takes seconds, InsightFace too.
     reference = load_image(reference_path, what="reference image")
     if poses_path is not None:

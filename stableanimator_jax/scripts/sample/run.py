@@ -1,5 +1,7 @@
 """A run of `sample.py`: files in; a video, its contact sheet and its record out."""
 
+import collections
+import contextlib
 import dataclasses
 import sys
 import warnings
@@ -13,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
+from tqdm import tqdm
 
+from stableanimator_jax.data.face_track import Face, FaceTrack
 from stableanimator_jax.data.sound import copy_sound
 from stableanimator_jax.data.video import FramesLeftOut, open_writer
 from stableanimator_jax.files import replacing
@@ -38,13 +42,13 @@ _TOO_LITTLE_MEMORY = (
 )
 
 
-def run(config: SampleConfig) -> Record:
+def run(config: SampleConfig) -> Record | None:
     """Animate, and write the video, its contact sheet (`OUTPUT.contact_sheet.png`) and its record (`OUTPUT.json`).
 
     Each of them appears whole or not at all. Says on stdout what is done, with progress bars on stderr.
 
     Returns:
-        What was written to `OUTPUT.json`.
+        What was written to `OUTPUT.json`; None after a warm-up, which writes nothing.
 
     Raises:
         InputError: what was asked for cannot be done; found before anything is computed wherever it can be.
@@ -68,15 +72,13 @@ def run(config: SampleConfig) -> Record:
         choose_device,
         choose_devices,
         compute_dtype,
-        keep_compiled_programs,
         out_of_memory_explained,
     )
     from stableanimator_jax.sampling.devices import plan_devices
     from stableanimator_jax.sampling.pipeline import Animator
+    from stableanimator_jax.sampling.programs import quick_starts
 
     device = choose_device(config.device)
-    if config.compilation_cache:
-        keep_compiled_programs()
     dtype = compute_dtype(config.dtype)
     print(f"device: {device}, computing in {dtype}", flush=True)
     arcface = inputs.face is not None or isinstance(inputs.identity.embedding, Portrait)
@@ -92,8 +94,20 @@ def run(config: SampleConfig) -> Record:
         frame_devices=plan.frames,
     )
     watch.lap("load")
+    compiled: list[str] = []
 
+    def compiling(name: str) -> None:
+        if not compiled:
+            tqdm.write("compiling: the first time for this size, about a minute for full-size models", file=sys.stderr)
+        compiled.append(name)
+
+    starting = quick_starts(on_compile=compiling, only_compile=config.warm_up)
     frames, height, width = inputs.poses.shape[:3]
+    if config.warm_up:
+        with starting, out_of_memory_explained(_TOO_LITTLE_MEMORY):
+            collections.deque(_frames(animator, _with_a_face(inputs), config, watch, []), maxlen=0)
+        print(f"compiled {len(compiled)} programs for {width}x{height} in {watch.total():.1f} s; nothing was animated")
+        return None
     sheet = ContactSheet(inputs.reference, inputs.poses)
     reports: list[StepReport] = []
     with ThreadPoolExecutor(1) as pool:
@@ -101,6 +115,7 @@ def run(config: SampleConfig) -> Record:
         finishing = partial(_add_sound, config) if config.sound else None
         with (
             warnings.catch_warnings(action="ignore", category=FramesLeftOut),  # said when the inputs were read
+            starting if config.compilation_cache else contextlib.nullcontext(),
             out_of_memory_explained(_TOO_LITTLE_MEMORY),
             open_writer(config.output, width, height, inputs.fps, finishing, overwrite=True) as video,
         ):
@@ -154,6 +169,17 @@ def run(config: SampleConfig) -> Record:
         f"{watch.total():.1f} s in all"
     )
     return record
+
+
+def _with_a_face(inputs: Inputs) -> Inputs:
+    """The inputs with a face in every frame, where faces are looked for: without one nothing would be optimised."""
+    if inputs.face is None or isinstance(inputs.face.faces, FaceTrack):
+        return inputs
+    height, width = inputs.poses.shape[1:3]
+    size = np.asarray([width, height], np.float32)
+    landmarks = np.asarray([[0.45, 0.45], [0.55, 0.45], [0.5, 0.5], [0.46, 0.55], [0.54, 0.55]], np.float32) * size
+    anywhere = Face(np.concatenate([0.4 * size, 0.6 * size]), landmarks)
+    return replace(inputs, face=replace(inputs.face, faces=lambda frame, number: anywhere))
 
 
 def _frame_count(count: int) -> str:

@@ -106,6 +106,9 @@ class SampleConfig:
     branches are spread first."""
     compilation_cache: bool = True
     """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""
+    warm_up: bool = False
+    """Compile what a run like this one needs, and keep it for that run; nothing is animated or written. Poses' number
+    hardly matters: the example's will do, with --width and --height."""
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     hjb: HJBConfig = field(default_factory=HJBConfig)
 
@@ -141,6 +144,10 @@ class SampleConfig:
             raise InputError("--reference-person needs --driving VIDEO, aligned, or --insightface-root DIR")
         if self.face_boxes is not None and self.face_masks is not None:
             raise InputError("give --face-boxes or --face-masks, not both: each says where the faces are")
+        if self.warm_up and not self.compilation_cache:
+            raise InputError("--warm-up is of no use with --no-compilation-cache: nothing that it compiles is kept")
+        if self.warm_up and self.save_poses is not None:
+            raise InputError("--warm-up writes nothing: leave out --save-poses")
         if self.optimises_faces:
             self.hjb.optimised_steps(self.sampling.steps)
 
