@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import cast
 
@@ -144,6 +144,7 @@ def open_writer(
     finishing: Callable[[Path], object] | None = None,
     *,
     overwrite: bool = False,
+    unfinished: Path | None = None,
 ) -> Iterator["VideoWriter"]:
     """Write a video frame by frame: `with open_writer(...) as video: video.write(frame)`.
 
@@ -160,6 +161,8 @@ def open_writer(
         fps: frames a second.
         finishing: called with the finished temporary file before it takes its place, to change it still.
         overwrite: replace a file that is there. A directory with something in it never is.
+        unfinished: where a directory's frames lie until all are there. After an exception they stay, and of those that
+            are there the writer begins with the next (`count`). Of no use to a file.
 
     Raises:
         InputError: as `check_writable` and `held_fps`; a file is there that is not to be replaced; or writing fails, as
@@ -173,14 +176,18 @@ def open_writer(
     held = held_fps(output, width, height, fps)
     if held < fps:
         warnings.warn(FramesLeftOut(frames_left_out(output, held, fps)), stacklevel=3)
-    temporary = neighbour(output)
+    keeps = unfinished is not None and not output_suffix(output)
+    temporary = unfinished if unfinished is not None and keeps else neighbour(output)
     made = [p for p in output.absolute().parents if not p.exists()]
     try:
         with as_input_error(f"cannot write {output}", FFmpegError):
             output.parent.mkdir(parents=True, exist_ok=True)
+            temporary.parent.mkdir(exist_ok=True)
             encoder = _KINDS[output_suffix(output)].encoder(temporary, width, height, held)
         with closing(encoder):
             video = VideoWriter(encoder, (height, width, 3), output, Fraction(held) / Fraction(fps))
+            if isinstance(encoder, _PngDirectory):
+                video.begin_after(encoder.count())
             yield video
             if video.count == 0:
                 raise ValueError("no frames were written")
@@ -191,6 +198,8 @@ def open_writer(
         with as_input_error(f"cannot write {output}", FFmpegError):
             temporary.replace(output)
     except BaseException:
+        if keeps:
+            raise
         shutil.rmtree(temporary, ignore_errors=True)  # a directory of PNGs
         with suppress(OSError):  # the error that had it removed is the one to tell
             temporary.unlink(missing_ok=True)
@@ -210,6 +219,10 @@ class VideoWriter:
         self._share = share  # of the frames, evenly spread, that is written
         self._written = 0
         self.count = 0
+
+    def begin_after(self, count: int) -> None:
+        """So many frames are there already."""
+        self.count = self._written = count
 
     def write(self, frame: Frame) -> None:
         """Add one 8-bit RGB frame."""
@@ -238,11 +251,19 @@ class _Encoder(ABC):
 class _PngDirectory(_Encoder):
     def __init__(self, path: Path, width: int, height: int, fps: float):
         del width, height, fps  # each PNG knows its size, and a directory has no speed
-        path.mkdir()
+        path.mkdir(exist_ok=True)
+        for cut_off in path.glob(".*.tmp"):
+            cut_off.unlink()
         self.path = path
 
+    def count(self) -> int:
+        """Frames that are there, without a gap; each is whole."""
+        return next(i for i in count() if not (self.path / f"frame_{i}.png").exists())
+
     def write(self, image: Frame, index: int) -> None:
-        Image.fromarray(image).save(self.path / f"frame_{index}.png")
+        place = self.path / f"frame_{index}.png"
+        Image.fromarray(image).save(part := neighbour(place), format="PNG")
+        part.replace(place)
 
 
 class _OneStream(_Encoder):

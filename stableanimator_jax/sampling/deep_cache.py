@@ -55,6 +55,11 @@ class DeepCache:
         self._kept[place] = (deep, age + 1)
         return prediction
 
+    @property
+    def begins_anew(self) -> bool:
+        """Whether the next step runs the whole UNet, whatever was kept."""
+        return all(age == self.interval for _, age in self._kept.values())
+
     def forget(self) -> None:
         """Let the next step run the whole UNet: what it works on is no longer near what was kept."""
         self._kept.clear()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import accumulate
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.deep_cache import DeepCache
 from stableanimator_jax.sampling.denoiser import Place, PoseFeatures, Rows, WindowDenoiser, predict
 from stableanimator_jax.sampling.guidance import guidance_scales
-from stableanimator_jax.sampling.samplers import SAMPLERS, Hook, OnStep, Sampler
+from stableanimator_jax.sampling.samplers import SAMPLERS, Hook, OnStep, Sampler, Unfinished
 from stableanimator_jax.sampling.windows import plan_windows
 
 Progress = Callable[[int, int], None]
@@ -45,6 +46,8 @@ def denoise(
     mesh: Mesh | None = None,
     on_step: OnStep | None = None,
     on_progress: Progress | None = None,
+    unfinished: Unfinished | None = None,
+    on_unfinished: Callable[[Unfinished], None] | None = None,
 ) -> Float[Array, "f h w2 c"]:
     """Sample the latents of a video along the noise levels of `sampling`.
 
@@ -60,6 +63,8 @@ def denoise(
             frames of each over "frame".
         on_step: called after every step, with its number from 0 and the latents.
         on_progress: called after every call of the UNet.
+        unfinished: go on from here, where a run with the same arguments came to.
+        on_unfinished: called after every step from which another run can go on to the same latents.
 
     Returns:
         float32 latents, multiplied by the VAE's scaling factor as the UNet sees them.
@@ -70,7 +75,8 @@ def denoise(
     frames, steps = len(poses), sampling.steps
     plan = plan_windows(frames, sampling.window, sampling.overlap)
     scales = guidance_scales(frames, plan.frames, sampling.guidance_min, sampling.guidance_max)
-    steps_done = told = 0
+    steps_done, told = 0 if unfinished is None else unfinished.steps, 0
+    last_clean: Any = None
 
     def call_done(done: int) -> None:
         nonlocal told
@@ -95,16 +101,20 @@ def denoise(
         call_done(0)
         if on_step:
             on_step(step, latents[:frames])
+        if on_unfinished and (cache is None or cache.begins_anew):
+            on_unfinished(Unfinished(step + 1, latents, last_clean))
 
     def of_the_video(step: int, clean: Array) -> Array:
-        assert hook is not None
-        video = clean[:frames]
-        changed = hook(step, video)
-        if changed is video:
-            return clean
-        if cache is not None:
-            cache.forget()
-        return clean.at[:frames].set(changed)  # what fills a short video's window up is nobody's
+        nonlocal last_clean
+        if hook is not None:
+            video = clean[:frames]
+            changed = hook(step, video)
+            if changed is not video:
+                clean = clean.at[:frames].set(changed)  # what fills a short video's window up is nobody's
+                if cache is not None:
+                    cache.forget()
+        last_clean = clean
+        return clean
 
     def whole(rows: Rows, sigma: Array, _: Place) -> Array:
         return predict(unet, rows, sigma)
@@ -127,7 +137,12 @@ def denoise(
         )
         calls = list(accumulate(map(denoiser.calls, sigmas[:-1]), initial=0))  # before each step, and in all
         take = SAMPLERS[sampling.sampler] if sampler is None else sampler
-        latents = take(denoiser, latents, sigmas, hook=None if hook is None else of_the_video, on_step=step_done)
+        begun: Any = {}
+        if unfinished is not None:
+            call_done(0)
+            placed = jax.device_put((unfinished.latents, unfinished.clean), replicated(mesh))
+            begun = {"unfinished": Unfinished(unfinished.steps, *placed)}
+        latents = take(denoiser, latents, sigmas, hook=of_the_video, on_step=step_done, **begun)
         return latents[:frames]
 
 

@@ -34,7 +34,7 @@ from stableanimator_jax.sampling.deep_cache import check_branch
 from stableanimator_jax.sampling.denoise import Progress, denoise
 from stableanimator_jax.sampling.devices import DevicePlan, plan_devices
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
-from stableanimator_jax.sampling.samplers import Hook, OnStep, Sampler
+from stableanimator_jax.sampling.samplers import Hook, OnStep, Sampler, Unfinished
 from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint
 from stableanimator_jax.weights.opening import open_checkpoint
@@ -180,6 +180,9 @@ class Animator:
         on_optimise: Progress | None = None,
         on_optimised: Callable[[StepReport], None] | None = None,
         on_decode: Progress | None = None,
+        unfinished: Unfinished | None = None,
+        on_unfinished: Callable[[Unfinished], None] | None = None,
+        first_frame: int = 0,
     ) -> Iterator[UInt8[np.ndarray, "n H W 3"]]:
         """Animate a person along poses, chunk of frames by chunk.
 
@@ -205,6 +208,9 @@ class Animator:
             on_denoise, on_decode: called with (done, total) as the work goes on.
             on_optimise: called with the frames optimised so far at a denoising step, and all of them.
             on_optimised: called with what the face optimisation did at a denoising step.
+            unfinished: go on from here, where a run with the same arguments came to.
+            on_unfinished: called with every such place; see `sampling.denoise.denoise`.
+            first_frame: begin with the chunk of this frame.
 
         Raises:
             InputError: files that cannot be read, sizes or types that do not fit; `SamplingError`: latents that are no
@@ -245,8 +251,11 @@ class Animator:
                 hook=hook,
                 mesh=mesh,
                 on_step=on_step,
+                unfinished=unfinished,
+                on_unfinished=on_unfinished,
             )
-            yield from decode_frames(animator.decoder, latents, sampling.decode_chunk, on_decode, mesh=mesh)
+            skipped = first_frame - first_frame % sampling.decode_chunk
+            yield from decode_frames(animator.decoder, latents[skipped:], sampling.decode_chunk, on_decode, mesh=mesh)
 
         return chunks()
 
@@ -292,6 +301,8 @@ class Animator:
         hook: Hook | None = None,
         mesh: Mesh | None = None,
         on_step: OnStep | None = None,
+        unfinished: Unfinished | None = None,
+        on_unfinished: Callable[[Unfinished], None] | None = None,
     ) -> Float[Array, "f h w2 c"]:
         """The latents of a video; see `sampling.denoise.denoise`."""
         return denoise(
@@ -306,6 +317,8 @@ class Animator:
             mesh=mesh,
             on_step=on_step,
             on_progress=on_progress,
+            unfinished=unfinished,
+            on_unfinished=on_unfinished,
         )
 
     def embed_face(

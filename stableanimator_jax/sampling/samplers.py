@@ -7,7 +7,7 @@ with to the hook first, and goes on with what the hook makes of it.
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -25,6 +25,17 @@ OnStep = Callable[[int, Float[Array, "f h w c"]], None]
 """Called after a step with its number, from 0, and the latents as they are now."""
 
 
+class Unfinished(NamedTuple):
+    """What a run that was interrupted goes on from."""
+
+    steps: int
+    """That were taken."""
+    latents: Float[Array, "f h w c"]
+    """After the last of them."""
+    clean: Float[Array, "f h w c"]
+    """The clean sample that it worked with: solvers of second order need it."""
+
+
 @runtime_checkable
 class Sampler(Protocol):
     """What `denoise` takes: `euler` and its kind."""
@@ -37,8 +48,12 @@ class Sampler(Protocol):
         *,
         hook: Hook | None = None,
         on_step: OnStep | None = None,
+        unfinished: Unfinished | None = None,
     ) -> Float[Array, "f h w c"]:
-        """Denoise `latents`, noisy by `sigmas[0]`, along `sigmas`, the last of which is 0."""
+        """Denoise `latents`, noisy by `sigmas[0]`, along `sigmas`, the last of which is 0.
+
+        With `unfinished`, go on from there, whatever `latents` are; who never goes on can do without the argument.
+        """
         ...
 
 
@@ -49,9 +64,11 @@ def euler(
     *,
     hook: Hook | None = None,
     on_step: OnStep | None = None,
+    unfinished: Unfinished | None = None,
 ) -> Float[Array, "f h w c"]:
     """Euler steps of the probability-flow ODE, SVD's sampler. See `Sampler`."""
-    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+    taken, latents = (0, latents) if unfinished is None else (unfinished.steps, unfinished.latents)
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas[taken:]), start=taken):
         clean = denoiser(latents, sigma)
         if hook is not None:
             clean = hook(step, clean)
@@ -68,6 +85,7 @@ def dpmpp_2m(
     *,
     hook: Hook | None = None,
     on_step: OnStep | None = None,
+    unfinished: Unfinished | None = None,
 ) -> Float[Array, "f h w c"]:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), of second order with one evaluation a step. See `Sampler`.
 
@@ -75,12 +93,15 @@ def dpmpp_2m(
     log sigma from the last two to the middle of the step. The first step has no other to extrapolate from, and the
     last, to 0, no middle: both are Euler's.
     """
-    before, last_width = None, math.inf
-    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+    taken, before, last_width = 0, None, math.inf
+    if unfinished is not None:
+        taken, latents, before = unfinished
+        last_width = _width(*sigmas[taken - 1 : taken + 1])
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas[taken:]), start=taken):
         clean = denoiser(latents, sigma)
         if hook is not None:
             clean = hook(step, clean)
-        width = math.log(sigma / sigma_next) if sigma_next > 0 else 0.0
+        width = _width(sigma, sigma_next)
         ahead = clean if before is None else _extrapolate(before, clean, width / (2 * last_width))
         latents = _euler_step(ahead, latents, sigma, sigma_next)
         before, last_width = clean, width
@@ -91,6 +112,11 @@ def dpmpp_2m(
 
 SAMPLERS: dict[str, Sampler] = {"euler": euler, "dpmpp_2m": dpmpp_2m}
 """By the name in `SamplingConfig`."""
+
+
+def _width(sigma: float, sigma_next: float) -> float:
+    """Of a step, in log sigma; 0 for the last one."""
+    return math.log(sigma / sigma_next) if sigma_next > 0 else 0.0
 
 
 @jax.jit

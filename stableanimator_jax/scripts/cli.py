@@ -48,8 +48,8 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
         status, told = 2, f"error: {_joined(str(e))}"
     except MemoryError as e:
         status, told = 2, f"error: {_one_line(f'not enough memory for this: {e}').rstrip(': ')}"
-    except KeyboardInterrupt:
-        status, told = 130, "interrupted: nothing half-written is left"
+    except KeyboardInterrupt as e:
+        status, told = 130, str(e) or "interrupted: nothing half-written is left"
     except BrokenPipeError:
         # Python flushes stdout once more on its way out, which would fail again, noisily.
         with contextlib.suppress(OSError, ValueError):

@@ -90,9 +90,9 @@ def calls(monkeypatch):
     def note(name: str):
         function = getattr(deep_cache, name)
 
-        def noting(*args):
+        def noting(*args, **static):
             made.append(name.removeprefix("predict_"))
-            return function(*args)
+            return function(*args, **static)
 
         monkeypatch.setattr(deep_cache, name, noting)
 

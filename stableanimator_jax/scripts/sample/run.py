@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import itertools
 import sys
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
 from stableanimator_jax.data.face_track import Face, FaceTrack
+from stableanimator_jax.data.images import load_image
 from stableanimator_jax.data.sound import copy_sound
 from stableanimator_jax.data.video import FramesLeftOut, open_writer
 from stableanimator_jax.files import replacing
@@ -30,6 +32,7 @@ from stableanimator_jax.scripts.sample.hjb_plot import plot_similarity
 from stableanimator_jax.scripts.sample.inputs import Inputs, hash_inputs, read_inputs
 from stableanimator_jax.scripts.sample.record import Record, write_record
 from stableanimator_jax.scripts.sample.settings import SampleConfig
+from stableanimator_jax.scripts.sample.unfinished import UnfinishedRun
 from stableanimator_jax.shipped import EMBEDDED
 
 if TYPE_CHECKING:
@@ -112,14 +115,25 @@ def run(config: SampleConfig) -> Record | None:
     reports: list[StepReport] = []
     with ThreadPoolExecutor(1) as pool:
         hashes = pool.submit(hash_inputs, config)  # a checkpoint has gigabytes; the device computes meanwhile
+        unfinished = UnfinishedRun(replace(config, dtype=dtype), hashes.result)
+        begun = unfinished.start()
+        if begun is not None:
+            reports += begun[1]
         finishing = partial(_add_sound, config) if config.sound else None
         with (
             warnings.catch_warnings(action="ignore", category=FramesLeftOut),  # said when the inputs were read
             starting if config.compilation_cache else contextlib.nullcontext(),
             out_of_memory_explained(_TOO_LITTLE_MEMORY),
-            open_writer(config.output, width, height, inputs.fps, finishing, overwrite=True) as video,
+            _kept_when_interrupted(unfinished),
+            open_writer(
+                config.output, width, height, inputs.fps, finishing, overwrite=True, unfinished=unfinished.frames
+            ) as video,
         ):
-            for frame in _frames(animator, inputs, config, watch, reports):
+            there = video.count
+            for number in range(there):
+                assert unfinished.frames is not None
+                sheet.add(load_image(unfinished.frames / f"frame_{number}.png", what="frame"))
+            for frame in _frames(animator, inputs, config, watch, reports, unfinished, there):
                 video.write(frame)
                 sheet.add(frame)
             # Before the video takes its place: were an input unreadable now, it would be left without a record.
@@ -142,7 +156,14 @@ def run(config: SampleConfig) -> Record | None:
         # its speed is the driving flags'.
         fps = inputs.fps if config.driving is None else config.output_fps
         resolved = replace(
-            config, width=width, height=height, output_fps=fps, dtype=dtype, save_poses=None, overwrite=False
+            config,
+            width=width,
+            height=height,
+            output_fps=fps,
+            dtype=dtype,
+            save_poses=None,
+            overwrite=False,
+            resume=False,
         )
         record = Record(
             configuration=resolved.to_dict(),
@@ -169,6 +190,21 @@ def run(config: SampleConfig) -> Record | None:
         f"{watch.total():.1f} s in all"
     )
     return record
+
+
+@contextlib.contextmanager
+def _kept_when_interrupted(run: UnfinishedRun) -> Iterator[None]:
+    """After an error within the block only what a run can go on from is left; an interrupt says how."""
+    try:
+        yield
+    except BaseException as e:
+        told = run.interrupted() if isinstance(e, KeyboardInterrupt) else None
+        if not run.file.is_file():
+            run.clear()
+        if told:
+            raise KeyboardInterrupt(told) from e
+        raise
+    run.clear()
 
 
 def _with_a_face(inputs: Inputs) -> Inputs:
@@ -210,9 +246,18 @@ def _embedded(animator: "Animator", face: Portrait | np.ndarray, crop: Crop) -> 
 
 
 def _frames(
-    animator: "Animator", inputs: Inputs, config: SampleConfig, watch: Stopwatch, reports: "list[StepReport]"
+    animator: "Animator",
+    inputs: Inputs,
+    config: SampleConfig,
+    watch: Stopwatch,
+    reports: "list[StepReport]",
+    run: UnfinishedRun | None = None,
+    there: int = 0,
 ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """The video's frames one by one, with progress bars; what the face optimisation did goes into `reports`."""
+    """The video's frames one by one, but for those that are there, with progress bars.
+
+    What the face optimisation did goes into `reports`, and places to go on from are kept by `run`.
+    """
     hjb = None if inputs.face is None else _optimisation(animator, inputs.face, config)
     identity = inputs.identity.embedding
     with ProgressBars() as bars:
@@ -251,6 +296,9 @@ def _frames(
             on_optimise=optimise,
             on_optimised=optimised,
             on_decode=decoded,
+            unfinished=None if run is None or run.latest is None else run.latest[0],
+            on_unfinished=None if run is None else lambda state: run.reached(state, reports),
+            first_frame=there,
         )
-        for chunk in chunks:
-            yield from chunk
+        frames = itertools.chain.from_iterable(chunks)
+        yield from itertools.islice(frames, there % config.sampling.decode_chunk, None)

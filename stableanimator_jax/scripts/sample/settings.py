@@ -65,6 +65,11 @@ class SampleConfig:
     overwrite: bool = False
     """Replace files that an earlier run left there, as OUTPUT.json tells. Without it that is done in --output's default
     place only. Nothing else is ever replaced."""
+    resume: bool = False
+    """Go on with a run of the same settings that was interrupted, from the latents that it kept beside the output;
+    where none are kept, begin. Frames of a directory that were written stay."""
+    keep_every: Annotated[float, Between(0, 86400), tyro.conf.arg(metavar="SECONDS")] = 60.0
+    """How often latents are kept for --resume. A shorter run leaves nothing."""
     checkpoint: Annotated[str, tyro.conf.arg(metavar="DIR|embedded")] = EMBEDDED
     """The weights: a checkpoint directory, a training run's folder (its last weights), or the small ones in this
     package, which know drawn people only."""

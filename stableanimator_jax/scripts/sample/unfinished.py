@@ -1,0 +1,128 @@
+"""What a long run keeps beside its output until it ends, for a run with --resume to go on from."""
+
+import dataclasses
+import json
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stableanimator_jax.data.video import output_suffix
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.files import replacing, unfinished_directory
+from stableanimator_jax.scripts.sample.record import InputFile
+from stableanimator_jax.scripts.sample.settings import SampleConfig
+
+if TYPE_CHECKING:
+    from stableanimator_jax.sampling.face_control import StepReport
+    from stableanimator_jax.sampling.samplers import Unfinished
+
+_NO_MATTER = {
+    "resume", "keep_every", "overwrite", "compilation_cache", "device", "devices", "frame_devices", "save_poses",
+    "warm_up",
+}  # fmt: skip
+"""Settings that do not change a video, but for its last bits."""
+
+
+class UnfinishedRun:
+    """The folder `.NAME.unfinished` beside the output: latents, and the frames of a directory.
+
+    Args:
+        config: the run's, its paths absolute.
+        hashes: of its inputs, which may take a while.
+    """
+
+    def __init__(self, config: SampleConfig, hashes: Callable[[], dict[str, InputFile]]):
+        self.config, self.hashes = config, hashes
+        self.folder = unfinished_directory(config.output)
+        self.file = self.folder / "latents.npz"
+        self.frames = None if output_suffix(config.output) else self.folder / "frames"
+        self.begun = self.kept_at = time.monotonic()
+        self.latest: tuple[Unfinished, list[StepReport]] | None = None
+
+    def start(self) -> "tuple[Unfinished, list[StepReport]] | None":
+        """What to go on from, and what the face optimisation did until then; None to begin at the beginning.
+
+        Raises:
+            InputError: what is there was made with other settings or inputs, is damaged, or would be lost.
+        """
+        if not self.file.is_file():
+            if self.config.resume:
+                print(f"there is nothing to go on from beside {self.config.output}: beginning at the beginning")
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return None
+        if self.config.resume:
+            return self._read()
+        if not self.config.may_replace:
+            raise InputError(
+                f"{self.config.output} was begun by a run that did not end: go on by --resume, or begin anew by "
+                "--overwrite"
+            )
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return None
+
+    def _read(self) -> "tuple[Unfinished, list[StepReport]]":
+        from stableanimator_jax.sampling.face_control import StepReport
+        from stableanimator_jax.sampling.samplers import Unfinished
+
+        try:
+            with self.file.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+                run = json.loads(str(kept["run"]))
+                state = Unfinished(int(kept["steps"]), kept["latents"], kept["clean"])
+            reports = [StepReport(**report) for report in run["hjb"]]
+            then = run["what"]
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as e:
+            raise InputError(f"{self.file} is damaged: begin anew by --overwrite without --resume") from e
+        now = self._what()
+        for kind in now:
+            if changed := sorted(
+                name for name in {*now[kind], *then[kind]} if now[kind].get(name) != then[kind].get(name)
+            ):
+                raise InputError(
+                    f"--resume: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not as when "
+                    f"{self.config.output} was begun: make it so, or begin anew by --overwrite without --resume"
+                )
+        print(f"going on after step {state.steps} of {self.config.sampling.steps}", flush=True)
+        self.latest = state, reports
+        return state, reports
+
+    def reached(self, state: "Unfinished", reports: "list[StepReport]") -> None:
+        """Hear of a place from which another run can go on, and keep it now and then."""
+        self.latest = state, list(reports)
+        if time.monotonic() - self.kept_at >= self.config.keep_every:
+            self._keep()
+
+    def interrupted(self) -> str | None:
+        """Keep the latest place of a run that was long enough; what to tell of it, None where nothing is kept."""
+        if self.latest is None:
+            return None
+        if time.monotonic() - self.begun >= self.config.keep_every:
+            self._keep()
+        if not self.file.is_file():
+            return None
+        steps = self.config.sampling.steps
+        return f"interrupted after step {self.latest[0].steps} of {steps}: the same command goes on by --resume"
+
+    def clear(self) -> None:
+        """Remove what was kept, or what is of no use without the latents."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _keep(self) -> None:
+        assert self.latest is not None
+        state, reports = self.latest
+        run = {"what": self._what(), "hjb": [dataclasses.asdict(report) for report in reports]}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with replacing(self.file) as path, path.open("wb") as file:
+                np.savez(file, steps=state.steps, latents=state.latents, clean=state.clean, run=json.dumps(run))
+        except InputError as e:
+            print(f"warning: {e}; an interrupted run could not go on from here", file=sys.stderr)
+        self.kept_at = time.monotonic()
+
+    def _what(self) -> dict[str, dict[str, Any]]:
+        settings = {name: value for name, value in self.config.to_dict().items() if name not in _NO_MATTER}
+        return {"settings": settings, "inputs": {name: file.sha256 for name, file in self.hashes().items()}}
