@@ -15,10 +15,12 @@ Progress = Callable[[int, int], None]
 class ProgressBars:
     """Bars on stderr, one after another: `with ProgressBars() as bars: bars.begin("denoising", "call")`.
 
-    On a terminal a bar is redrawn many times a second; in a log file it is a line now and then.
+    On a terminal a bar is redrawn many times a second; in a log file it is a line now and then. None is where not
+    `shown`.
     """
 
-    def __init__(self):
+    def __init__(self, *, shown: bool = True):
+        self._shown = shown
         self._bar: tqdm | None = None
         self._step = self._note = ""
 
@@ -37,7 +39,7 @@ class ProgressBars:
         self._close()
         self._step = self._note = ""
         interval = 0.1 if sys.stderr.isatty() else 10.0
-        bar = self._bar = tqdm(desc=label, unit=unit, dynamic_ncols=True, mininterval=interval)
+        bar = self._bar = tqdm(desc=label, unit=unit, dynamic_ncols=True, mininterval=interval, disable=not self._shown)
 
         def progress(done: int, total: int) -> None:
             check_interrupted()

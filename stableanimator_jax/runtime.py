@@ -42,14 +42,14 @@ def choose_device(device: Device) -> str:
 
 
 def choose_devices(devices: int | Literal["all"] | Sequence[Any]) -> tuple[Any, ...]:
-    """Some of JAX's devices: the first so many, "all" of them, or these.
+    """Some of JAX's devices: "all" of them, other processes' too; the first so many of this process; or these.
 
     Raises:
         InputError: there are not so many.
     """
     found = jax.local_devices()
     if devices == "all":
-        return tuple(found)
+        return tuple(jax.devices())
     if isinstance(devices, Sequence) and not isinstance(devices, str) and devices:
         return tuple(devices)
     if not isinstance(devices, int) or not 1 <= devices <= len(found):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.vae import VAE
-from stableanimator_jax.parallel import on_each_device
+from stableanimator_jax.parallel import on_each_device, replicated
 from stableanimator_jax.sampling.programs import kept
 
 
@@ -93,6 +93,8 @@ def decode_frames(
             if vae.blueprint.precision.compute == np.float16 and not np.asarray(finite).all():
                 warnings.warn(Overflowed(last.start, last.stop - 1), stacklevel=2)
                 computed, _ = _decode(vae.computing_in(np.float32), latents[last], chunk, mesh)
+            if not computed.is_fully_addressable:  # other processes have some of them
+                computed = jax.device_put(computed, replicated(mesh))
             frames = np.asarray(computed)
             if on_progress:
                 on_progress(last.stop, total)

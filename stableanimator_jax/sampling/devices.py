@@ -45,7 +45,12 @@ class DevicePlan:
 
 
 def plan_devices(
-    available: int, video_frames: int, sampling: SamplingConfig, frame_devices: int | None = None
+    available: int,
+    video_frames: int,
+    sampling: SamplingConfig,
+    frame_devices: int | None = None,
+    *,
+    all_of_them: bool = False,
 ) -> DevicePlan:
     """About the fastest use of up to `available` devices for a video: rows first, then the frames of a row.
 
@@ -57,6 +62,7 @@ def plan_devices(
         video_frames: of the video.
         sampling: its settings: window, overlap and guidance.
         frame_devices: that share a row's frames, where it is not to be chosen.
+        all_of_them: leave no device out, whatever it has to do: each of several processes must take part.
 
     Raises:
         InputError: the frames of a window cannot be shared by so many devices, or there are not so many.
@@ -78,8 +84,14 @@ def plan_devices(
         (at_once, shared)
         for shared in range(1, min(available, sampling.window) + 1)
         if (sampling.window % shared == 0 if frame_devices is None else shared == frame_devices)
-        for at_once in range(1, min(available // shared, rows) + 1)
+        for at_once in range(1, (available // shared if all_of_them else min(available // shared, rows)) + 1)
+        if not all_of_them or at_once * shared == available
     ]
+    if not layouts:
+        raise InputError(
+            f"{available} devices cannot be shared out with {frame_devices or 'any number'} of them on the frames of a "
+            f"window of {sampling.window}: give another number of devices"
+        )
     least = min(map(time, layouts))
     near = [plan for plan in layouts if time(plan) <= WORTH * least]
     best = min(near, key=lambda plan: (plan[1], time(plan), plan[0]))

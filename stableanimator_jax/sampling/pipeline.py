@@ -42,6 +42,11 @@ from stableanimator_jax.weights.opening import open_checkpoint
 PUBLISHED = SamplingConfig()
 
 
+def plan_for(available: int, frames: int, sampling: SamplingConfig, frame_devices: int | None = None) -> DevicePlan:
+    """As `plan_devices`; each of several processes must have a part in it."""
+    return plan_devices(available, frames, sampling, frame_devices, all_of_them=jax.process_count() > 1)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Animator:
     """The models that sampling needs, loaded. Make one with `Animator.from_pretrained`."""
@@ -82,8 +87,9 @@ class Animator:
                 float16 on a GPU, as published, bfloat16 on a TPU, float32 on a CPU. VAE and ArcFace are float32, as
                 SVD asks, but for the VAE's decoder with float16, as published.
             arcface: load ArcFace too, which `embed_face` and the face optimisation need.
-            devices: how many of this process's devices share the work, "all" of them, or which. Each holds a copy of
-                the models; a video takes those that make it faster (`sampling.devices.plan_devices`).
+            devices: how many of JAX's devices share the work, "all" of them, or which. Each holds a copy of the models;
+                a video takes those that make it faster (`sampling.devices.plan_devices`). Several processes
+                (`jax.distributed`) must give "all", and make the same calls.
             frame_devices: how many of them share the frames of a window; by default as many as is fastest.
 
         Raises:
@@ -261,7 +267,7 @@ class Animator:
 
     def plan(self, frames: int, sampling: SamplingConfig) -> DevicePlan:
         """How a video of so many frames is spread over the devices."""
-        return plan_devices(max(1, len(self.devices)), frames, sampling, self.frame_devices)
+        return plan_for(max(1, len(self.devices)), frames, sampling, self.frame_devices)
 
     def _on(self, plan: DevicePlan) -> "tuple[Animator, Mesh | None]":
         """The models on the plan's devices alone, and these as a mesh, None for a single one."""

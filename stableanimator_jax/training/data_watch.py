@@ -13,7 +13,7 @@ from stableanimator_jax.config import read_json
 from stableanimator_jax.data.loader import Loader, content_hash
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing
-from stableanimator_jax.training.hosts import from_each, say
+from stableanimator_jax.hosts import from_each, say
 
 CONTENTS = "data.json"
 DAMAGED = "damaged_clips.json"

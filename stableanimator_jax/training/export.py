@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.hosts import everywhere, warn
 from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.training.config import TrainableConfig
-from stableanimator_jax.training.hosts import everywhere, warn
 from stableanimator_jax.training.trainable import Params, changed
 from stableanimator_jax.weights.checkpoint import describe, stored_params, stream_arrays
 from stableanimator_jax.weights.opening import CheckpointSource

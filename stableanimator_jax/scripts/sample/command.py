@@ -71,4 +71,5 @@ def main(argv: Sequence[str]) -> None:
 
 def script() -> NoReturn:
     """The program `sample.py`, or `stableanimator-sample`."""
-    leave(run_script(main))
+    status = run_script(main)
+    leave(status, at_once=status != 0)

@@ -3,40 +3,38 @@
 import collections
 import contextlib
 import dataclasses
-import itertools
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
-from stableanimator_jax.data.face_track import Face, FaceTrack
-from stableanimator_jax.data.images import load_image
 from stableanimator_jax.data.sound import copy_sound
 from stableanimator_jax.data.video import FramesLeftOut, open_writer
+from stableanimator_jax.distributed import DistributedConfig
 from stableanimator_jax.files import replacing
-from stableanimator_jax.progress import ProgressBars, Stopwatch
+from stableanimator_jax.progress import Stopwatch
 from stableanimator_jax.provenance import sha256_of, versions
-from stableanimator_jax.sampling.config import Crop
+from stableanimator_jax.scripts.sample.animating import animated, with_a_face
 from stableanimator_jax.scripts.sample.contact_sheet import ContactSheet
-from stableanimator_jax.scripts.sample.faces import FaceInputs, Portrait
+from stableanimator_jax.scripts.sample.faces import Portrait
 from stableanimator_jax.scripts.sample.hjb_plot import plot_similarity
 from stableanimator_jax.scripts.sample.inputs import Inputs, hash_inputs, read_inputs
-from stableanimator_jax.scripts.sample.record import Record, write_record
+from stableanimator_jax.scripts.sample.record import InputFile, Record, write_record
 from stableanimator_jax.scripts.sample.settings import SampleConfig
-from stableanimator_jax.scripts.sample.unfinished import UnfinishedRun
+from stableanimator_jax.scripts.sample.unfinished import Begun, UnfinishedRun, as_process_0_began
 from stableanimator_jax.shipped import EMBEDDED
 
 if TYPE_CHECKING:
-    from stableanimator_jax.sampling.face_control import FaceOptimisation, StepReport
+    from stableanimator_jax.sampling.devices import DevicePlan
     from stableanimator_jax.sampling.pipeline import Animator
 
 _TOO_LITTLE_MEMORY = (
@@ -45,23 +43,90 @@ _TOO_LITTLE_MEMORY = (
 )
 
 
+@dataclass(frozen=True)
+class _Run:
+    """All that is known before anything is computed."""
+
+    config: SampleConfig
+    """With the dtype that "auto" became."""
+    inputs: Inputs
+    animator: "Animator"
+    plan: "DevicePlan"
+    device: str
+    started: datetime
+    watch: Stopwatch
+
+
 def run(config: SampleConfig) -> Record | None:
     """Animate, and write the video, its contact sheet (`OUTPUT.contact_sheet.png`) and its record (`OUTPUT.json`).
 
-    Each of them appears whole or not at all. Says on stdout what is done, with progress bars on stderr.
+    Each of them appears whole or not at all. Says on stdout what is done, with progress bars on stderr. Of several
+    processes, process 0 writes and says all that.
 
     Returns:
-        What was written to `OUTPUT.json`; None after a warm-up, which writes nothing.
+        What was written to `OUTPUT.json`; None after a warm-up, which writes nothing, and on other processes.
 
     Raises:
         InputError: what was asked for cannot be done; found before anything is computed wherever it can be.
     """
+    if config.distributed.start == "off":
+        return _run(config)
+    from stableanimator_jax.hosts import ending_together, is_first, leave_together, start_distributed
+    from stableanimator_jax.runtime import choose_device
+
+    start_distributed(config.distributed)
+    choose_device(config.device)
+    with contextlib.ExitStack() as quiet:
+        if not is_first():
+            quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(Path(os.devnull).open("w"))))
+        with ending_together():
+            record = _run(config)
+            leave_together()
+    return record
+
+
+def _run(config: SampleConfig) -> Record | None:
+    run = _prepare(config)
+
+    from stableanimator_jax.hosts import is_first
+    from stableanimator_jax.runtime import out_of_memory_explained
+    from stableanimator_jax.sampling.programs import quick_starts
+
+    compiled: list[str] = []
+
+    def compiling(name: str) -> None:
+        if not compiled and is_first():
+            tqdm.write("compiling: the first time for this size, about a minute for full-size models", file=sys.stderr)
+        compiled.append(name)
+
+    with out_of_memory_explained(_TOO_LITTLE_MEMORY), contextlib.ExitStack() as programs:
+        if config.compilation_cache:
+            programs.enter_context(quick_starts(on_compile=compiling, only_compile=config.warm_up))
+        if config.warm_up:
+            _drop(animated(run.animator, with_a_face(run.inputs), run.config, run.watch, Begun()))
+            height, width = run.inputs.poses.shape[1:3]
+            seconds = run.watch.total()
+            print(f"compiled {len(compiled)} programs for {width}x{height} in {seconds:.1f} s; nothing was animated")
+            return None
+        if not is_first():
+            begun = as_process_0_began(None)
+            _drop(animated(run.animator, run.inputs, run.config, run.watch, begun, shown=False))
+            return None
+        return _write(run)
+
+
+def _drop(frames: Iterator[Any]) -> None:
+    collections.deque(frames, maxlen=0)
+
+
+def _prepare(config: SampleConfig) -> _Run:
+    """Read and check the inputs, and load the models."""
     started, watch = datetime.now(UTC), Stopwatch()
     config = config.absolute()
     boxes = None if config.embeds_reference else config.face_boxes
     if not config.optimises_faces and (unused := boxes or config.face_masks):
         print(f"warning: {unused} is not used: --hjb.iterations is 0", file=sys.stderr)
-    inputs = read_inputs(config)
+    inputs = _read_together(config)
     own = config.checkpoint == EMBEDDED
     print(f"weights: {'the small ones in this package, of drawn people' if own else config.checkpoint}")
     print(f"reference: {config.reference or 'the example in this package'}")
@@ -71,22 +136,15 @@ def run(config: SampleConfig) -> Record | None:
     if inputs.face is not None:
         print(f"faces to optimise: {inputs.face.source}")
 
-    from stableanimator_jax.runtime import (  # imports JAX, slow to start
-        choose_device,
-        choose_devices,
-        compute_dtype,
-        out_of_memory_explained,
-    )
-    from stableanimator_jax.sampling.devices import plan_devices
-    from stableanimator_jax.sampling.pipeline import Animator
-    from stableanimator_jax.sampling.programs import quick_starts
+    from stableanimator_jax.runtime import choose_device, choose_devices, compute_dtype  # imports JAX, slow to start
+    from stableanimator_jax.sampling.pipeline import Animator, plan_for
 
     device = choose_device(config.device)
     dtype = compute_dtype(config.dtype)
     print(f"device: {device}, computing in {dtype}", flush=True)
     arcface = inputs.face is not None or isinstance(inputs.identity.embedding, Portrait)
     available = choose_devices(config.devices)
-    plan = plan_devices(len(available), len(inputs.poses), config.sampling, config.frame_devices)
+    plan = plan_for(len(available), len(inputs.poses), config.sampling, config.frame_devices)
     if len(available) > 1:
         print(plan, flush=True)
     animator = Animator.from_pretrained(
@@ -97,48 +155,58 @@ def run(config: SampleConfig) -> Record | None:
         frame_devices=plan.frames,
     )
     watch.lap("load")
-    compiled: list[str] = []
+    return _Run(replace(config, dtype=dtype), inputs, animator, plan, device, started, watch)
 
-    def compiling(name: str) -> None:
-        if not compiled:
-            tqdm.write("compiling: the first time for this size, about a minute for full-size models", file=sys.stderr)
-        compiled.append(name)
 
-    starting = quick_starts(on_compile=compiling, only_compile=config.warm_up)
-    frames, height, width = inputs.poses.shape[:3]
-    if config.warm_up:
-        with starting, out_of_memory_explained(_TOO_LITTLE_MEMORY):
-            collections.deque(_frames(animator, _with_a_face(inputs), config, watch, []), maxlen=0)
-        print(f"compiled {len(compiled)} programs for {width}x{height} in {watch.total():.1f} s; nothing was animated")
-        return None
+def _read_together(config: SampleConfig) -> Inputs:
+    """The inputs, which all processes must find alike."""
+    if config.distributed.start == "off":
+        return read_inputs(config)
+    from stableanimator_jax.hosts import failing_together, require_agreement
+
+    with failing_together():
+        inputs = read_inputs(config)
+    settings = {name: value for name, value in config.to_dict().items() if not isinstance(value, str | None)}
+    del settings["distributed"]
+    pictures = {"reference": inputs.reference, "poses": inputs.poses}
+    require_agreement(settings | {name: sha256(array.tobytes()).hexdigest() for name, array in pictures.items()})
+    return inputs
+
+
+def _write(run: _Run) -> Record:
+    """Animate, and write what comes out."""
+    config, inputs = run.config, run.inputs
+    height, width = inputs.poses.shape[1:3]
     sheet = ContactSheet(inputs.reference, inputs.poses)
-    reports: list[StepReport] = []
     with ThreadPoolExecutor(1) as pool:
         hashes = pool.submit(hash_inputs, config)  # a checkpoint has gigabytes; the device computes meanwhile
-        unfinished = UnfinishedRun(replace(config, dtype=dtype), hashes.result)
+        unfinished = UnfinishedRun(config, hashes.result)
         begun = unfinished.start()
-        if begun is not None:
-            reports += begun[1]
         finishing = partial(_add_sound, config) if config.sound else None
         with (
             warnings.catch_warnings(action="ignore", category=FramesLeftOut),  # said when the inputs were read
-            starting if config.compilation_cache else contextlib.nullcontext(),
-            out_of_memory_explained(_TOO_LITTLE_MEMORY),
             _kept_when_interrupted(unfinished),
             open_writer(
                 config.output, width, height, inputs.fps, finishing, overwrite=True, unfinished=unfinished.frames
             ) as video,
         ):
-            there = video.count
-            for number in range(there):
-                assert unfinished.frames is not None
-                sheet.add(load_image(unfinished.frames / f"frame_{number}.png", what="frame"))
-            for frame in _frames(animator, inputs, config, watch, reports, unfinished, there):
+            begun = as_process_0_began(replace(begun, frames=video.count))
+            for frame in unfinished.frames_there(begun.frames):
+                sheet.add(frame)
+            reached = partial(unfinished.reached, begun.reports)
+            for frame in animated(run.animator, inputs, config, run.watch, begun, on_unfinished=reached):
                 video.write(frame)
                 sheet.add(frame)
             # Before the video takes its place: were an input unreadable now, it would be left without a record.
             hashed = hashes.result()
-        watch.lap("decode")
+        run.watch.lap("decode")
+    return _finish(run, sheet, begun, hashed)
+
+
+def _finish(run: _Run, sheet: ContactSheet, begun: Begun, hashed: dict[str, InputFile]) -> Record:
+    """Write what lies beside the video, and say what was done."""
+    config, reports, frames = run.config, begun.reports, len(run.inputs.poses)
+    height, width = run.inputs.poses.shape[1:3]
     written = [config.output] if config.output.is_file() else []
     if reports:
         with replacing(config.hjb_plot_path) as path:
@@ -154,28 +222,22 @@ def run(config: SampleConfig) -> Record | None:
     with replacing(config.record_path) as path:
         # With what "auto" and the defaults became, here and today. What was kept of a driving video was kept then, and
         # its speed is the driving flags'.
-        fps = inputs.fps if config.driving is None else config.output_fps
+        fps = run.inputs.fps if config.driving is None else config.output_fps
         resolved = replace(
-            config,
-            width=width,
-            height=height,
-            output_fps=fps,
-            dtype=dtype,
-            save_poses=None,
-            overwrite=False,
-            resume=False,
-        )
+            config, width=width, height=height, output_fps=fps, save_poses=None, overwrite=False, resume=False,
+            distributed=DistributedConfig(),
+        )  # fmt: skip
         record = Record(
             configuration=resolved.to_dict(),
             inputs=hashed,
             versions=versions(),
             result={
-                "started": started.isoformat(timespec="seconds"),
-                "device": device,
-                "devices": {"rows": plan.rows, "frames": plan.frames},
-                "identity": inputs.identity.source,
+                "started": run.started.isoformat(timespec="seconds"),
+                "device": run.device,
+                "devices": {"rows": run.plan.rows, "frames": run.plan.frames},
+                "identity": run.inputs.identity.source,
                 "frames": frames,
-                "seconds": watch.laps,
+                "seconds": run.watch.laps,
                 # By which a later run knows that they may be replaced.
                 "files": {file.name: sha256_of([file]) for file in written},
             },
@@ -183,11 +245,11 @@ def run(config: SampleConfig) -> Record | None:
         )
         write_record(path, record)
     beside = ".contact_sheet.png, .hjb.png and .json" if reports else ".contact_sheet.png and .json"
-    sampling = watch.laps["denoise"] + watch.laps["decode"]
+    sampling = run.watch.laps["denoise"] + run.watch.laps["decode"]
     print(
         f"wrote {config.output} (with {beside} beside it): {_frame_count(frames)} of "
         f"{width}x{height} sampled in {sampling:.1f} s, {frames / sampling:.2f} frames per second; "
-        f"{watch.total():.1f} s in all"
+        f"{run.watch.total():.1f} s in all"
     )
     return record
 
@@ -207,17 +269,6 @@ def _kept_when_interrupted(run: UnfinishedRun) -> Iterator[None]:
     run.clear()
 
 
-def _with_a_face(inputs: Inputs) -> Inputs:
-    """The inputs with a face in every frame, where faces are looked for: without one nothing would be optimised."""
-    if inputs.face is None or isinstance(inputs.face.faces, FaceTrack):
-        return inputs
-    height, width = inputs.poses.shape[1:3]
-    size = np.asarray([width, height], np.float32)
-    landmarks = np.asarray([[0.45, 0.45], [0.55, 0.45], [0.5, 0.5], [0.46, 0.55], [0.54, 0.55]], np.float32) * size
-    anywhere = Face(np.concatenate([0.4 * size, 0.6 * size]), landmarks)
-    return replace(inputs, face=replace(inputs.face, faces=lambda frame, number: anywhere))
-
-
 def _frame_count(count: int) -> str:
     return "1 frame" if count == 1 else f"{count} frames"
 
@@ -231,74 +282,3 @@ def _add_sound(config: SampleConfig, video: Path) -> None:
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN: null."""
     return {name: None if value != value else value for name, value in values.items()}
-
-
-def _optimisation(animator: "Animator", face: FaceInputs, config: SampleConfig) -> "FaceOptimisation":
-    from stableanimator_jax.sampling.face_control import FaceOptimisation
-
-    return FaceOptimisation(config.hjb, _embedded(animator, face.reference, config.hjb.crop), face.faces)
-
-
-def _embedded(animator: "Animator", face: Portrait | np.ndarray, crop: Crop) -> Float32[np.ndarray, "512"]:
-    if isinstance(face, Portrait):
-        return animator.embed_face(face.image, face.face, crop)
-    return face
-
-
-def _frames(
-    animator: "Animator",
-    inputs: Inputs,
-    config: SampleConfig,
-    watch: Stopwatch,
-    reports: "list[StepReport]",
-    run: UnfinishedRun | None = None,
-    there: int = 0,
-) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    """The video's frames one by one, but for those that are there, with progress bars.
-
-    What the face optimisation did goes into `reports`, and places to go on from are kept by `run`.
-    """
-    hjb = None if inputs.face is None else _optimisation(animator, inputs.face, config)
-    identity = inputs.identity.embedding
-    with ProgressBars() as bars:
-        steps = config.sampling.steps
-        on_denoise = bars.begin("denoising", "call")
-        bars.step(1, steps)
-        on_decode = None
-
-        def denoised(done: int, total: int) -> None:
-            nonlocal on_decode
-            on_denoise(done, total)
-            if done == total:
-                watch.lap("denoise")
-                on_decode = bars.begin("decoding", "frame")
-
-        def optimise(done: int, total: int) -> None:
-            bars.note(f"optimising the face in frame {done} of {total}")
-
-        def optimised(report: "StepReport") -> None:
-            reports.append(report)
-            similarity = f"face similarity {report.similarity_before:.3f} -> {report.similarity_after:.3f}"
-            bars.note(similarity if report.faces else "no face found")
-
-        def decoded(done: int, total: int) -> None:
-            assert on_decode is not None  # decoding follows denoising
-            on_decode(done, total)
-
-        chunks = animator.stream(
-            inputs.reference,
-            inputs.poses,
-            id_embedding=None if identity is None else _embedded(animator, identity, "box"),
-            sampling=config.sampling,
-            hjb=hjb,
-            on_step=lambda step, _: bars.step(step + 2, steps) if step + 1 < steps else None,
-            on_denoise=denoised,
-            on_optimise=optimise,
-            on_optimised=optimised,
-            on_decode=decoded,
-            unfinished=None if run is None or run.latest is None else run.latest[0],
-            on_unfinished=None if run is None else lambda state: run.reached(state, reports),
-            first_frame=there,
-        )
-        frames = itertools.chain.from_iterable(chunks)
-        yield from itertools.islice(frames, there % config.sampling.decode_chunk, None)

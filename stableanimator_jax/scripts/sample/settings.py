@@ -11,6 +11,7 @@ import tyro
 
 from stableanimator_jax.config import Device, DtypeChoice, from_dict
 from stableanimator_jax.data.images import FitMode
+from stableanimator_jax.distributed import DistributedConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import absolute_path
 from stableanimator_jax.limits import Between, check_limits
@@ -104,11 +105,13 @@ class SampleConfig:
     device: Device = "auto"
     """Where to compute. auto: an accelerator where JAX finds one."""
     devices: Annotated[int | Literal["all"], tyro.conf.arg(metavar="all|NUMBER")] = "all"
-    """How many of this machine's accelerators share the work. all: those that make this video faster. Each holds a copy
+    """How many of the accelerators share the work. all: those that make this video faster. Each holds a copy
     of the weights. On a CPU: 1."""
     frame_devices: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
     """Of the devices, those that share the frames of one window. By default as many as is fastest: windows and guidance
     branches are spread first."""
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+    """Several processes, on as many machines, that make one video: the same command on each. Process 0 writes it."""
     compilation_cache: bool = True
     """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""
     warm_up: bool = False
@@ -153,6 +156,8 @@ class SampleConfig:
             raise InputError("--warm-up is of no use with --no-compilation-cache: nothing that it compiles is kept")
         if self.warm_up and self.save_poses is not None:
             raise InputError("--warm-up writes nothing: leave out --save-poses")
+        if self.distributed.start != "off" and self.devices != "all":
+            raise InputError("several processes share all of their devices: leave out --devices")
         if self.optimises_faces:
             self.hjb.optimised_steps(self.sampling.steps)
 

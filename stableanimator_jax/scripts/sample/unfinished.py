@@ -6,11 +6,14 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import UInt8
 
+from stableanimator_jax.data.images import load_image
 from stableanimator_jax.data.video import output_suffix
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing, unfinished_directory
@@ -22,10 +25,22 @@ if TYPE_CHECKING:
     from stableanimator_jax.sampling.samplers import Unfinished
 
 _NO_MATTER = {
-    "resume", "keep_every", "overwrite", "compilation_cache", "device", "devices", "frame_devices", "save_poses",
-    "warm_up",
+    "resume", "keep_every", "distributed", "overwrite", "compilation_cache", "device", "devices", "frame_devices",
+    "save_poses", "warm_up",
 }  # fmt: skip
 """Settings that do not change a video, but for its last bits."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Where a run begins."""
+
+    state: "Unfinished | None" = None
+    """None for the beginning."""
+    reports: "list[StepReport]" = field(default_factory=list)
+    """What the face optimisation did at the steps before."""
+    frames: int = 0
+    """Frames that are there."""
 
 
 class UnfinishedRun:
@@ -44,8 +59,8 @@ class UnfinishedRun:
         self.begun = self.kept_at = time.monotonic()
         self.latest: tuple[Unfinished, list[StepReport]] | None = None
 
-    def start(self) -> "tuple[Unfinished, list[StepReport]] | None":
-        """What to go on from, and what the face optimisation did until then; None to begin at the beginning.
+    def start(self) -> Begun:
+        """Where to begin; of the frames that are there, the writer knows.
 
         Raises:
             InputError: what is there was made with other settings or inputs, is damaged, or would be lost.
@@ -54,7 +69,7 @@ class UnfinishedRun:
             if self.config.resume:
                 print(f"there is nothing to go on from beside {self.config.output}: beginning at the beginning")
             shutil.rmtree(self.folder, ignore_errors=True)
-            return None
+            return Begun()
         if self.config.resume:
             return self._read()
         if not self.config.may_replace:
@@ -63,9 +78,15 @@ class UnfinishedRun:
                 "--overwrite"
             )
         shutil.rmtree(self.folder, ignore_errors=True)
-        return None
+        return Begun()
 
-    def _read(self) -> "tuple[Unfinished, list[StepReport]]":
+    def frames_there(self, count: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+        """The first frames of a directory, read again."""
+        for number in range(count):
+            assert self.frames is not None  # or there were none
+            yield load_image(self.frames / f"frame_{number}.png", what="frame")
+
+    def _read(self) -> Begun:
         from stableanimator_jax.sampling.face_control import StepReport
         from stableanimator_jax.sampling.samplers import Unfinished
 
@@ -88,9 +109,9 @@ class UnfinishedRun:
                 )
         print(f"going on after step {state.steps} of {self.config.sampling.steps}", flush=True)
         self.latest = state, reports
-        return state, reports
+        return Begun(state, list(reports))
 
-    def reached(self, state: "Unfinished", reports: "list[StepReport]") -> None:
+    def reached(self, reports: "list[StepReport]", state: "Unfinished") -> None:
         """Hear of a place from which another run can go on, and keep it now and then."""
         self.latest = state, list(reports)
         if time.monotonic() - self.kept_at >= self.config.keep_every:
@@ -126,3 +147,22 @@ class UnfinishedRun:
     def _what(self) -> dict[str, dict[str, Any]]:
         settings = {name: value for name, value in self.config.to_dict().items() if name not in _NO_MATTER}
         return {"settings": settings, "inputs": {name: file.sha256 for name, file in self.hashes().items()}}
+
+
+def as_process_0_began(begun: Begun | None) -> Begun:
+    """Where process 0 begins, on all processes, for only it knows (the others give None). To be called by all."""
+    from stableanimator_jax.hosts import from_each, from_process_0, process_count
+
+    if process_count() == 1:
+        assert begun is not None
+        return begun
+    from stableanimator_jax.sampling.samplers import Unfinished
+
+    begun = Begun() if begun is None else begun
+    state = begun.state
+    here = (begun.frames, 0, ()) if state is None else (begun.frames, state.steps, state.latents.shape)
+    frames, steps, shape = json.loads(from_each(json.dumps(here))[0])
+    if not steps:
+        return replace(begun, frames=frames)
+    arrays = (np.zeros(shape, np.float32),) * 2 if state is None else (state.latents, state.clean)
+    return replace(begun, state=Unfinished(steps, *from_process_0(arrays)), frames=frames)

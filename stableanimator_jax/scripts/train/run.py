@@ -19,6 +19,14 @@ from stableanimator_jax.data.device_batches import DeviceBatches
 from stableanimator_jax.data.loader import Loader, make_loader
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import url_scheme
+from stableanimator_jax.hosts import (
+    failing_together,
+    leave_together,
+    require_agreement,
+    say,
+    start_distributed,
+    wait_for_all,
+)
 from stableanimator_jax.locking import alone_in
 from stableanimator_jax.models.flops import peak_flops
 from stableanimator_jax.parallel import FRAME, make_mesh, row_share, rows_apart
@@ -30,14 +38,6 @@ from stableanimator_jax.training.checkpoints import Checkpoints, require_writabl
 from stableanimator_jax.training.config import TrainConfig
 from stableanimator_jax.training.data_watch import DAMAGED, DataWatch, go_on, keep_contents
 from stableanimator_jax.training.export import Export
-from stableanimator_jax.training.hosts import (
-    failing_together,
-    leave_together,
-    require_agreement,
-    say,
-    start_distributed,
-    wait_for_all,
-)
 from stableanimator_jax.training.metrics import MetricsWriter
 from stableanimator_jax.training.optimizer import learning_rate, make_optimizer
 from stableanimator_jax.training.sources import sources, training_clips, validation_clips

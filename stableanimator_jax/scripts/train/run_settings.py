@@ -8,11 +8,11 @@ import jax
 from stableanimator_jax.config import read_json
 from stableanimator_jax.errors import InputError, as_input_error
 from stableanimator_jax.files import replacing
+from stableanimator_jax.hosts import changes, say, warn
 from stableanimator_jax.provenance import versions
 from stableanimator_jax.training.checkpoints import Checkpoints
 from stableanimator_jax.training.config import TrainConfig
 from stableanimator_jax.training.data_watch import CONTENTS, DAMAGED
-from stableanimator_jax.training.hosts import changes, say, warn
 from stableanimator_jax.training.metrics import JSON_LINES
 
 SETTINGS = "config.json"

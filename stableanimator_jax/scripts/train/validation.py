@@ -22,6 +22,7 @@ from stableanimator_jax.data.device_batches import place_batch
 from stableanimator_jax.data.loader import Loader
 from stableanimator_jax.data.video import open_writer
 from stableanimator_jax.files import replacing
+from stableanimator_jax.hosts import wait_for_all
 from stableanimator_jax.models.arcface import ArcFace, cosine
 from stableanimator_jax.models.catalogue import sampling_models
 from stableanimator_jax.models.functional import Model
@@ -31,7 +32,6 @@ from stableanimator_jax.sampling.face_crop import crop_boxes
 from stableanimator_jax.sampling.pipeline import Animator
 from stableanimator_jax.scripts.sample.contact_sheet import ContactSheet
 from stableanimator_jax.training.config import ValidationConfig
-from stableanimator_jax.training.hosts import wait_for_all
 from stableanimator_jax.training.latents import EncodingNoise
 from stableanimator_jax.training.objective import Draws
 from stableanimator_jax.training.step import Metrics, Task, clip_errors, encoding_noise, latent_shape, means

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import re
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,8 +18,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 from tqdm import tqdm
 
+from stableanimator_jax.distributed import DistributedConfig
 from stableanimator_jax.errors import InputError, first_line
-from stableanimator_jax.training.config import DistributedConfig
 
 _LONGEST = 6 * 3600  # seconds
 _PATIENCE = 1  # seconds without a word
@@ -66,6 +69,60 @@ def start_distributed(config: DistributedConfig) -> None:
         if not isinstance(problem, RuntimeError | ValueError):
             raise problem
         raise InputError(f"--distributed.start {config.start} does not work here: {first_line(problem)}") from problem
+    _tell_pages_in_one_line()
+
+
+_ENDED = "another process of this run ended, or cannot be reached any more; where it ran, its last line says why"
+
+# Passes on what it reads until the C++ underneath tells that the run is over, by pages and a trace of its stack.
+_FILTER = f"""
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+while block := os.read(0, 65536):
+    found = [block.find(mark) for mark in (b"coordination_service_agent.cc", b"client.h:") if mark in block]
+    if not found:
+        os.write(2, block)
+        continue
+    os.write(2, block[: block.rfind(b"\\n", 0, min(found)) + 1] + b"error: {_ENDED}\\n")
+    while os.read(0, 65536):
+        pass
+"""
+
+
+def _tell_pages_in_one_line() -> None:
+    """When another process ends, JAX ends this one from a thread of its own; make one line of all that it says."""
+    reading, writing = os.pipe()
+    sys.stderr.flush()
+    subprocess.Popen([sys.executable, "-c", _FILTER], stdin=reading, stdout=subprocess.DEVNULL)
+    os.dup2(writing, 2)
+    os.close(reading)
+    os.close(writing)
+
+
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Within the block, what JAX raises because another process ended is an `InputError`."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as e:
+        if jax.process_count() > 1 and re.search("Gloo|NCCL|UNAVAILABLE|Connection|coordination", str(e)):
+            raise InputError(_ENDED) from e
+        raise
+
+
+def process_count() -> int:
+    """Of this run."""
+    return jax.process_count()
+
+
+def is_first() -> bool:
+    """Whether this is process 0, which writes and speaks."""
+    return jax.process_index() == 0
+
+
+def from_process_0(arrays: Any) -> Any:
+    """Process 0's arrays, on the host, on every process; all must call it with arrays of these shapes and dtypes."""
+    return multihost_utils.broadcast_one_to_all(arrays)
 
 
 def wait_for_all() -> None:
@@ -73,7 +130,7 @@ def wait_for_all() -> None:
     if jax.process_count() > 1:
         barrier = multihost.get_barrier_sync_fn()
         assert barrier is not None  # there are others
-        barrier(key=f"train-{next(_BARRIERS)}", timeout_ms=_LONGEST * 1000)
+        barrier(key=f"run-{next(_BARRIERS)}", timeout_ms=_LONGEST * 1000)
 
 
 def leave_together() -> None:
