@@ -56,13 +56,17 @@ def train_together(folder: Path, processes: int, devices: int, *flags: str) -> s
     return finish_together(start_together(folder, processes, devices, *flags))[0]
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def start_together(
     folder: Path, processes: int, devices: int, *flags: str, each: Sequence[Sequence[str]] | None = None
 ) -> list[subprocess.Popen[str]]:
     """`each` has flags of every process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     distributed = ("--distributed.start", "explicit", "--distributed.coordinator", address)
     counted = ("--distributed.processes", str(processes), "--distributed.process")
     own = each or [()] * processes
