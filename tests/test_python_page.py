@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from stableanimator_jax.data.images import resize
@@ -17,6 +18,7 @@ from tests.perception.standin_poses import draw_person, write_models
 PAGE = Path(__file__).parents[1] / "docs/python.md"
 
 
+@pytest.mark.long
 def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
     """The models of DWPose and InsightFace are stand-ins, which see a person and a face where they are drawn."""
     monkeypatch.chdir(tmp_path)

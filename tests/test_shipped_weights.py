@@ -25,6 +25,7 @@ def values(study, condition: str) -> dict[str, float]:
     return {metric: float(np.mean(found)) for metric, found in study.measured[condition].scores.items()}
 
 
+@pytest.mark.long
 def test_the_face_is_the_persons(study):
     plain, truth = values(study, "plain"), {name: found.mean() for name, found in study.truth.items()}
     assert truth["csim"] > 0.75  # of the same person's true frames

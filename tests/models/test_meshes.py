@@ -5,6 +5,7 @@ import pytest
 from tests.virtual_devices import run_on_virtual_devices
 
 
+@pytest.mark.long
 def test_every_layer_with_parameters_rows_and_frames_spread():
     run_on_virtual_devices(
         8,

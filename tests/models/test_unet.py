@@ -155,6 +155,7 @@ def test_alignment_has_finite_gradients_at_a_zero_image_token():
     assert jnp.isfinite(gradient).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("frames", [1, 3])
 def test_any_number_of_frames_and_size(frames):
     unet = reference_model("unet")
@@ -174,6 +175,7 @@ def test_unet_is_a_plain_module():
     assert isinstance(reference_model("unet").module(), UNet)
 
 
+@pytest.mark.long
 def test_remat_keeps_little_and_changes_nothing():
     """One level on the way up: it takes skips, and doubles. What is kept for the backward pass, and the gradients."""
     kw: LayerKwargs = {"precision": FLOAT32, "rngs": _rngs()}

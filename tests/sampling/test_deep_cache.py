@@ -48,6 +48,7 @@ def rows():
     return Rows(jnp.stack([noise, noise / 2]), twice._replace(pose_features=features))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("branch", BRANCHES)
 def test_what_is_kept_and_the_layers_above_it_are_the_unet(models, rows, branch):
     sigma = jnp.float32(2.0)

@@ -40,6 +40,7 @@ def inputs(frames: int, window: int = 4, seed: int = 0):
     return condition, poses, jnp.asarray(rng.standard_normal((window, 8, 8, 4)), jnp.float32)
 
 
+@pytest.mark.long
 def test_any_length_is_compiled_once(models):
     predict.clear_cache()
     for frames in (1, 3, 4, 5, 9, 12):
@@ -211,6 +212,7 @@ def test_row_batches_cover_every_row_once(windows, branches, rows):
     assert sorted(seen) == [(w, b) for w in range(windows) for b in range(branches)]
 
 
+@pytest.mark.long
 def test_rows_at_once_and_their_spread_over_a_mesh_change_nothing():
     run_on_virtual_devices(
         8,

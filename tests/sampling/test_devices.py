@@ -112,6 +112,7 @@ def together(folder, cases) -> None:
     run_on_virtual_devices(8, TOGETHER.replace("FOLDER", str(folder)).replace("CASES", repr(cases)))
 
 
+@pytest.mark.long
 def test_a_chunk_on_each_device_is_refined_as_on_one():
     """Eleven frames, the last of them alone, two without a face: the same program on the same chunks."""
     run_on_virtual_devices(
@@ -137,6 +138,7 @@ def test_a_chunk_on_each_device_is_refined_as_on_one():
     )
 
 
+@pytest.mark.long
 def test_eight_devices_make_the_video_of_one(tmp_path):
     """Two windows in two branches, two devices to a row; chunks of a face's optimisation and of decoding."""
     together(tmp_path / "mini", [(7, True, False, 8), (7, True, True, 8)])

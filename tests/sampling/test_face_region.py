@@ -102,6 +102,7 @@ def check_crops(crops, margin, tolerance):
     np.testing.assert_allclose(seen, crops.cut(frames), rtol=0, atol=tolerance)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("faces", "crop"), [(boxes(4), "box"), (aligned(4), "aligned")], ids=["boxes", "aligned"])
 def test_only_the_region_moves_and_the_face_in_it_is_found(models, faces, crop):
     latents = video(4)

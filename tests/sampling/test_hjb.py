@@ -130,6 +130,7 @@ def optimise_together(vae, arcface, latents, faces, reference, learning_rate, *,
     return latents, np.array(losses)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5])
 def test_chunk_after_chunk_is_all_frames_together(models, chunk):
     """Of 5 frames, one without a face. Chunks of 1 skip it, others decode it with its neighbours."""
@@ -190,6 +191,7 @@ def test_a_number_that_is_not_finite_is_seen(models):
     np.testing.assert_array_equal(out.latents[2:], expected.latents[2:])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.995), ("float16", 0.998)])
 def test_16_bits_come_close(models, dtype, least):
     """The same float32 parameters, computed with in 16 bits between norms with float32 statistics."""
@@ -207,6 +209,7 @@ def test_16_bits_come_close(models, dtype, least):
     assert agreement > least
 
 
+@pytest.mark.long
 def test_gradients_to_single_pixels_do_not_vanish_in_float16(models, monkeypatch):
     """A face of few pixels' weight, as in a large frame: one of many frames, whose loss is a thousandth."""
     reduced = [model.computing_in("float16") for model in models]

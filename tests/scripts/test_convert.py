@@ -56,6 +56,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.long
 def test_in_look_and_out(files: Path, tmp_path: Path):
     svd, networks = f"--svd={files / 'SVD'}", f"--stableanimator={files / 'Animation'}"
     status, out, err = run(tmp_path, "import", svd, networks, f"--arcface={files}", "--output=checkpoint")

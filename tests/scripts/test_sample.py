@@ -348,6 +348,7 @@ print({name: events["/jax/compilation_cache/" + name] for name in ("cache_hits",
 """
 
 
+@pytest.mark.long
 def test_from_a_clean_directory_and_once_more(tmp_path):
     """No inputs named, outputs where the README says, compiled programs kept for the next run."""
     settings = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # as by default
@@ -386,6 +387,7 @@ def test_from_a_clean_directory_and_once_more(tmp_path):
     assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "outputs" / "animation.mp4").read_bytes()
 
 
+@pytest.mark.long
 def test_warmed_up_it_compiles_no_large_program(inputs, tmp_path, capsys):
     """The face optimisation too, though no face can be found before there are frames."""
     write_models(tmp_path / "models" / "standin")

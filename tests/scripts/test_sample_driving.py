@@ -66,6 +66,7 @@ def box_of(keypoints, frame):
     return np.array([points.min(0), points.max(0)])
 
 
+@pytest.mark.long
 def test_poses_are_found_aligned_kept_and_used(place, capsys):
     flags = ["--hjb.iterations", 1, "--hjb.end", 0, "--face-embedding", face()]
     assert sample("--save-poses", "kept", *flags, output="out") == 0

@@ -12,7 +12,7 @@ from tests.scripts.sample_script import QUICK, photo, pixels, poses, start
 from tests.scripts.train_script import free_port
 from tests.training.mini_model import save_mini_model
 
-pytestmark = pytest.mark.whole
+pytestmark = pytest.mark.long
 FRAMES = 7
 
 
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def flags(folder):
-    boxes = {"width": 64, "height": 64, "frames": [None if i == 2 else [8, 8, 55, 55] for i in range(FRAMES)]}
+    boxes = {"width": 64, "height": 64, "frames": [None if i == 2 else {"box": [8, 8, 55, 55]} for i in range(FRAMES)]}
     (folder / "boxes.json").write_text(json.dumps(boxes))
     np.save(folder / "face.npy", np.ones(512, np.float32))
     return [

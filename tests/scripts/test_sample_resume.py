@@ -45,6 +45,7 @@ def interrupting(monkeypatch, after: int) -> None:
     monkeypatch.setattr(ContactSheet, "add", added)
 
 
+@pytest.mark.long
 def test_killed_while_it_denoises(flags, straight, tmp_path):
     process = start(*flags, "--output", "film.mp4", cwd=tmp_path)
     kept = tmp_path / ".film.mp4.unfinished" / "latents.npz"
@@ -88,6 +89,7 @@ def test_interrupted_while_it_writes_the_frames_that_are_there_stay(flags, strai
     assert {path.name for path in tmp_path.iterdir()} == {"frames", "frames.json", "frames.contact_sheet.png"}
 
 
+@pytest.mark.long
 def test_what_cannot_be_gone_on_with_is_told_and_nothing_is_lost(flags, straight, tmp_path, monkeypatch, capsys):
     output, kept = tmp_path / "frames", tmp_path / ".frames.unfinished" / "latents.npz"
     with monkeypatch.context() as patch:

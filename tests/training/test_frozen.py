@@ -62,6 +62,7 @@ def exported(source, kind, dtype, tmp_path, change=0.0):
     return trained, {name: dict(stream_params(tmp_path, name)) for name in MODELS}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["adapters", "attentions", "lora"])
 def test_a_bfloat16_run_leaves_what_it_does_not_train_as_it_was(source, kind, tmp_path):
     before = {name: dict(stream_params(source, name)) for name in MODELS}

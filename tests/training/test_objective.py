@@ -53,6 +53,7 @@ def run(models, batch, draws, dropout=0.1, face_weight=1.0):
     return compiled(models, batch, draws, jnp.float32(dropout), jnp.float32(face_weight))
 
 
+@pytest.mark.long
 def test_golden_prediction_and_loss(case, models, batch, draws):
     error, _ = run(models, batch, draws)
     assert_close(error.prediction, channels_last(case["prediction"]), 1e-4)

@@ -75,6 +75,7 @@ def plain(source, batch):
     return stepped(source, batch)
 
 
+@pytest.mark.long
 def test_a_batch_in_parts_gives_the_same_step(source, batch, plain):
     parts = stepped(source, batch, accumulate=2)
     np.testing.assert_allclose(plain.norm, parts.norm, rtol=1e-5)
@@ -109,6 +110,7 @@ def test_noise_that_is_always_the_same_is_learnt_by_heart(batch, plain):
     pytest.fail(f"it is still {float(metrics.loss)}, of {float(plain.metrics.loss)} at first")
 
 
+@pytest.mark.long
 def test_low_rank_changes_and_running_means(source, batch):
     trainable = TrainableConfig("lora", lora_rank=4, lora_alpha=8.0)
     state, frozen, after, *_ = stepped(source, batch, trainable, ema_decay=0.5)
@@ -130,6 +132,7 @@ def test_low_rank_changes_and_running_means(source, batch):
         np.testing.assert_allclose(mean, decay * old + (1 - decay) * new, atol=1e-6)
 
 
+@pytest.mark.long
 def test_without_id_tokens_the_face_encoder_has_no_say(source, batch, plain):
     without = replace(MINI, unet=replace(MINI.unet, id_injection="none"))
     blueprints = training_blueprints(without, "float32", arcface=False)
