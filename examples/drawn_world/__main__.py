@@ -2,7 +2,7 @@
 
     python -m examples.drawn_world COMMAND
 
-with arcface, vae, image-encoder, dataset, base, curves, ship, evaluate, compare or ablate.
+with arcface, vae, image-encoder, dataset, base, curves, ship, evaluate, compare, drift or ablate.
 
 `python -m examples.drawn_world COMMAND --help` explains a command's flags.
 """
@@ -48,6 +48,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "ablate": _command("ablate", "ablations", "AblationConfig", "ablate", "The paper's ablations."),
     "evaluate": _command("evaluate", "ablations", "EvaluationConfig", "evaluate", "One checkpoint's measures."),
     "compare": _command("compare", "compare", "CompareConfig", "compare", "Evaluations beside each other."),
+    "drift": _command("drift", "drift", "DriftConfig", "drift", "One long video, hundred frames by hundred frames."),
     "curves": _command("curves", "curves", "CurvesConfig", "plot_curves", "The loss curves as a picture."),
     "ship": _command("ship", "ship", "ShipConfig", "ship", "Trained weights into the package."),
 }

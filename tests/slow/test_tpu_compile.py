@@ -22,8 +22,11 @@ from stableanimator_jax.models.conditioning import Conditioning
 from stableanimator_jax.models.functional import Blueprint, Model
 from stableanimator_jax.models.layers import Precision
 from stableanimator_jax.models.unet import UNet
-from stableanimator_jax.parallel import batch_sharding, make_mesh, replicated
+from stableanimator_jax.models.vae import VAE
+from stableanimator_jax.parallel import batch_sharding, make_mesh, replicated, rows_apart
+from stableanimator_jax.sampling.decode import decode_each
 from stableanimator_jax.sampling.denoiser import Rows, predict
+from tests.hlo import collectives, table
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,21 +43,21 @@ TPU_ENVIRONMENT = {
 # The same program and collectives in a tenth of the compile time; scheduling is not what is checked.
 COMPILER_OPTIONS: Any = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 
-GIB = 2**30
-HBM_BYTES = {"v5e:2x2": 16 * GIB, "v5p:2x2x1": 95 * GIB}
+GIB, MIB = 2**30, 2**20
+HBM_BYTES = {"v5e": 16 * GIB, "v5p": 95 * GIB, "v6e": 32 * GIB}
 FRAMES = 16
+SIZES = [(512, 512), (576, 1024)]
 
 
-@pytest.fixture(scope="module", params=HBM_BYTES)
-def tpu(request) -> tuple[str, Mesh]:
-    """A mesh over four chips that are described, not present."""
+def described(topology: str) -> Any:
+    """Chips that are described, not present."""
     os.environ.update(TPU_ENVIRONMENT)
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=request.param)
-    return request.param, make_mesh(devices=topology.devices)
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
 
 
 def abstract_step(mesh: Mesh, height: int, width: int) -> tuple[Any, ...]:
-    """`predict`'s arguments for two guided windows at published size: four rows, one a device."""
+    """`predict`'s arguments at published size: a row for every place along "data"."""
+    rows = rows_apart(mesh)
     config = StableAnimatorConfig()
     bf16 = Precision(jnp.bfloat16, jnp.bfloat16)
     blueprint = Blueprint(UNet, config.unet, bf16)
@@ -63,7 +66,7 @@ def abstract_step(mesh: Mesh, height: int, width: int) -> tuple[Any, ...]:
         return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated(mesh))
 
     def by_row(*shape: int, dtype: Any = jnp.float32) -> Any:
-        return jax.ShapeDtypeStruct((4, *shape), dtype, sharding=batch_sharding(mesh))
+        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=batch_sharding(mesh))
 
     params = jax.tree.map(
         lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=replicated(mesh)), blueprint.abstract_params()
@@ -86,9 +89,17 @@ def abstract_step(mesh: Mesh, height: int, width: int) -> tuple[Any, ...]:
     )
 
 
-@pytest.mark.parametrize(("height", "width"), [(512, 512), (576, 1024)])
-def test_guided_step_compiles_and_fits(tpu, height, width):
-    name, mesh = tpu
+LAYOUTS = [
+    *((topology, 4, 1) for topology in ("v5e:2x2", "v5p:2x2x1")),
+    # Slices of eight: rows alone; a guided window's two rows; one row; and in between.
+    *((topology, rows, 8 // rows) for topology in ("v5e:2x4", "v6e:2x4") for rows in (8, 4, 2, 1)),
+]
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES, ids=str)
+@pytest.mark.parametrize(("topology", "rows", "frames"), LAYOUTS)
+def test_guided_step_compiles_and_fits(topology, rows, frames, height, width):
+    mesh = make_mesh(rows, 1, frames, described(topology))
     start = time.monotonic()
     with jax.set_mesh(mesh), compile_for("tpu"):
         compiled: Any = predict.lower(*abstract_step(mesh, height, width)).compile(compiler_options=COMPILER_OPTIONS)
@@ -99,11 +110,34 @@ def test_guided_step_compiles_and_fits(tpu, height, width):
         memory.temp_size_in_bytes,
         memory.output_size_in_bytes,
     )
+    found = collectives(program, mesh.size)
+    sent = ", ".join(f"{count} {kind} {size / MIB:.0f} MiB" for kind, (count, size) in table(found).items())
     print(
-        f"\n{name}, {FRAMES} frames of {width}x{height}, a row a device: arguments {arguments / GIB:.2f} GiB, "
-        f"temporaries {temporaries / GIB:.2f} GiB, output {output / GIB:.4f} GiB a device; compiled in {seconds:.0f} s"
+        f"\n{topology}, {FRAMES} frames of {width}x{height}, {rows} rows, each one's frames on {frames}: "
+        f"arguments {arguments / GIB:.2f} GiB, temporaries {temporaries / GIB:.2f} GiB, output {output / GIB:.4f} GiB, "
+        f"sent {sent or 'nothing'} a device; compiled in {seconds:.0f} s"
     )
-    assert arguments + temporaries + output < HBM_BYTES[name]
+    assert arguments + temporaries + output < HBM_BYTES[topology[:3]]
     assert "tpu_custom_call" in program  # splash attention
-    # Rows do not see each other: nothing but what is replicated may cross between devices.
-    assert not any(f" {collective}(" in program for collective in ("all-gather", "all-to-all", "all-reduce"))
+    if frames == 1:  # rows do not see each other
+        assert not found
+    else:  # between the frames' own layers and the temporal ones; nobody gets what belongs to all
+        assert any(one.kind == "all-to-all" for one in found)
+        assert not [one for one in found if one.kind == "all-gather" and one.bytes > MIB]
+
+
+@pytest.mark.parametrize("topology", ["v5e:2x4", "v6e:2x4"])
+def test_chunks_are_decoded_apart(topology):
+    mesh = make_mesh(8, 1, 1, described(topology))
+    blueprint = Blueprint(VAE, StableAnimatorConfig().vae, Precision(jnp.float32, jnp.float32))
+    whole = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh))  # noqa: E731
+    vae = Model(jax.tree.map(whole, blueprint.abstract_params()), blueprint)
+    latents = jax.ShapeDtypeStruct((8, 4, 64, 64, 4), jnp.float32, sharding=replicated(mesh))
+    with compile_for("tpu"):
+        compiled: Any = decode_each.lower(vae, latents, mesh=mesh).compile(compiler_options=COMPILER_OPTIONS)
+    memory = compiled.memory_analysis()
+    print(
+        f"\n{topology}, 8 chunks of 4 frames of 512x512: arguments {memory.argument_size_in_bytes / GIB:.2f} GiB, "
+        f"temporaries {memory.temp_size_in_bytes / GIB:.2f} GiB a device"
+    )
+    assert not collectives(compiled.as_text(), mesh.size)

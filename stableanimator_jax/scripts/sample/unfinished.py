@@ -1,5 +1,6 @@
 """What a long run keeps beside its output until it ends, for a run with --resume to go on from."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -56,6 +57,7 @@ class UnfinishedRun:
         self.folder = unfinished_directory(config.output)
         self.file = self.folder / "latents.npz"
         self.frames = None if output_suffix(config.output) else self.folder / "frames"
+        self.parents = [path for path in config.output.parents if not path.exists()]  # which the run makes
         self.begun = self.kept_at = time.monotonic()
         self.latest: tuple[Unfinished, list[StepReport]] | None = None
 
@@ -129,8 +131,11 @@ class UnfinishedRun:
         return f"interrupted after step {self.latest[0].steps} of {steps}: the same command goes on by --resume"
 
     def clear(self) -> None:
-        """Remove what was kept, or what is of no use without the latents."""
+        """Remove what was kept, or what is of no use without the latents, and folders that were made for it alone."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # something is in it
+            for path in self.parents:
+                path.rmdir()
 
     def _keep(self) -> None:
         assert self.latest is not None
