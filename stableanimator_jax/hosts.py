@@ -75,15 +75,20 @@ def start_distributed(config: DistributedConfig) -> None:
 _ENDED = "another process of this run ended, or cannot be reached any more; where it ran, its last line says why"
 
 # Passes on what it reads until the C++ underneath tells that the run is over, by pages and a trace of its stack.
-_FILTER = f"""
-import os, signal
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+_FILTER = rf"""
+import os, re, signal
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+told = re.compile(rb"[EF]\d{{4}} [\d:.]+ +\d+ (coordination_service_agent[.]cc|client[.]h):")
+before = b""
 while block := os.read(0, 65536):
-    found = [block.find(mark) for mark in (b"coordination_service_agent.cc", b"client.h:") if mark in block]
+    text = before + block
+    found = told.search(text)
     if not found:
         os.write(2, block)
+        before = text[-100:]
         continue
-    os.write(2, block[: block.rfind(b"\\n", 0, min(found)) + 1] + b"error: {_ENDED}\\n")
+    os.write(2, text[len(before) : max(len(before), found.start())] + b"\n" + b"error: {_ENDED}\n")
     while os.read(0, 65536):
         pass
 """
@@ -93,7 +98,8 @@ def _tell_pages_in_one_line() -> None:
     """When another process ends, JAX ends this one from a thread of its own; make one line of all that it says."""
     reading, writing = os.pipe()
     sys.stderr.flush()
-    subprocess.Popen([sys.executable, "-c", _FILTER], stdin=reading, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-c", _FILTER]
+    subprocess.Popen(command, stdin=reading, stdout=subprocess.DEVNULL, start_new_session=True)
     os.dup2(writing, 2)
     os.close(reading)
     os.close(writing)
@@ -135,6 +141,7 @@ def wait_for_all() -> None:
 
 def leave_together() -> None:
     """Wait for the other processes, so that none takes another's end for a failure. Nothing can be computed after."""
+    wait_for_all()  # longer than the shutdown itself would
     if jax.process_count() > 1:
         jax.distributed.shutdown()
 

@@ -69,6 +69,13 @@ def _decode(vae: Model[VAE], latents: Array, chunk: int, mesh: Mesh | None) -> t
     return decode_each(vae, apart[np.minimum(np.arange(mesh.size), chunks - 1)], mesh=mesh)
 
 
+def _here(computed: Array, finite: Array, mesh: Mesh | None) -> tuple[Array, Array]:
+    """Both where this process can read them: others may have some."""
+    if computed.is_fully_addressable and finite.is_fully_addressable:
+        return computed, finite
+    return jax.device_put((computed, finite), replicated(mesh))
+
+
 def decode_frames(
     vae: Model[VAE],
     latents: Float[Array, "f h w c"],
@@ -76,11 +83,13 @@ def decode_frames(
     on_progress: Callable[[int, int], None] | None = None,
     *,
     mesh: Mesh | None = None,
+    first_frame: int = 0,
 ) -> Iterator[UInt8[np.ndarray, "n H W 3"]]:
     """Yield RGB frames in order, `chunk` at a time, on a mesh as many times that as it has devices.
 
     Chunks do not see each other, as published. Some are computed while those before them are being written. Those that
-    the decoder, in float16, has numbers too large for are decoded again in float32, with an `Overflowed` warning.
+    the decoder, in float16, has numbers too large for are decoded again in float32, with an `Overflowed` warning, whose
+    numbers begin at `first_frame`.
     """
     total = len(latents)
     pending = None
@@ -90,11 +99,10 @@ def decode_frames(
             following = part, *_decode(vae, latents[part], chunk, mesh)
         if pending is not None:
             last, computed, finite = pending
+            computed, finite = _here(computed, finite, mesh)
             if vae.blueprint.precision.compute == np.float16 and not np.asarray(finite).all():
-                warnings.warn(Overflowed(last.start, last.stop - 1), stacklevel=2)
-                computed, _ = _decode(vae.computing_in(np.float32), latents[last], chunk, mesh)
-            if not computed.is_fully_addressable:  # other processes have some of them
-                computed = jax.device_put(computed, replicated(mesh))
+                warnings.warn(Overflowed(first_frame + last.start, first_frame + last.stop - 1), stacklevel=2)
+                computed, _ = _here(*_decode(vae.computing_in(np.float32), latents[last], chunk, mesh), mesh)
             frames = np.asarray(computed)
             if on_progress:
                 on_progress(last.stop, total)

@@ -261,7 +261,14 @@ class Animator:
                 on_unfinished=on_unfinished,
             )
             skipped = first_frame - first_frame % sampling.decode_chunk
-            yield from decode_frames(animator.decoder, latents[skipped:], sampling.decode_chunk, on_decode, mesh=mesh)
+            yield from decode_frames(
+                animator.decoder,
+                latents[skipped:],
+                sampling.decode_chunk,
+                on_decode,
+                mesh=mesh,
+                first_frame=skipped,
+            )
 
         return chunks()
 

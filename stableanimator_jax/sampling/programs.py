@@ -18,6 +18,7 @@ import stat
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -28,6 +29,7 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding
 
+from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.runtime import keep_compiled_programs
@@ -38,11 +40,15 @@ R = TypeVar("R")
 _TRACED_BY = ("jax", "jaxlib", "flax", "optax", "einops", "numpy")
 _NO_MATTER = re.compile("cache|dir$|log|traceback|distributed|platforms")
 """JAX's settings of this kind do not change a program."""
+_CPU = ("model name", "flags", "Features", "CPU ")
+"""What /proc/cpuinfo says of a processor, on x86 and on ARM."""
+_BUILD, _PROGRAM = re.compile("[0-9a-f]{32}"), re.compile(r"\w+-[0-9a-f]{64}")
+"""Names of a folder of programs, and of a program."""
 _UNUSED_FOR = 30 * 24 * 3600
 """Seconds after which the programs of other versions are removed."""
 
 
-_opened: "_Programs | None" = None
+_opened: "ContextVar[_Programs | None]" = ContextVar("programs", default=None)
 
 
 @contextlib.contextmanager
@@ -59,18 +65,24 @@ def quick_starts(
 
     Args:
         folder: is made if need be; by default `programs` in the folder of `runtime.keep_compiled_programs`, which is
-            called first, for all that is not made by `kept`.
+            called first, for all that is not made by `kept`. What was kept there by other versions, and not used for 30
+            days, is removed. Several processes of one run have JAX's own cache alone.
         on_compile: called with a function's name before it is compiled, which can take a minute.
-        only_compile: functions are compiled, not run; they give ones.
+        only_compile: functions are compiled, not run; they give ones. Other threads' calls are not concerned.
+
+    Raises:
+        InputError: `only_compile` where nothing can be kept.
     """
-    global _opened
-    if folder is None and (cache := keep_compiled_programs()) is not None and cache.is_dir():
+    cache = keep_compiled_programs()
+    if only_compile and folder is None and cache is None:
+        raise InputError("nothing can be compiled ahead: JAX's compilation cache is off, or cannot be written")
+    if folder is None and cache is not None and cache.is_dir():
         folder = cache / "programs"
-    before, _opened = _opened, _Programs(folder, on_compile, only_compile)
+    token = _opened.set(_Programs(folder, on_compile, only_compile))
     try:
         yield
     finally:
-        _opened = before
+        _opened.reset(token)
 
 
 class kept(Generic[P, R]):
@@ -84,9 +96,10 @@ class kept(Generic[P, R]):
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **static: P.kwargs) -> R:
-        if _opened is None or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args, is_leaf=_is_model)):
+        programs = _opened.get()
+        if programs is None or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args)):
             return self.function(*args, **static)
-        return _opened.run(self.function, args, static)
+        return programs.run(self.function, args, static)
 
     def __getattr__(self, name: str) -> Any:
         """What JAX's functions have: `lower`, and the like."""
@@ -106,6 +119,7 @@ class _Programs:
             tuple((name, _described(value)) for name, value in static.items()),
             *map(_signature, args),
             _described(jax.sharding.get_mesh()),
+            _settings(),
         )
         if (program := self._ready.get(key)) is None:
             program = self._ready[key] = self._load(function, key[1:], args) or self._compile(
@@ -146,10 +160,11 @@ class _Programs:
         self, function: Any, key: tuple[Any, ...], args: tuple[Any, ...], static: dict[str, Any]
     ) -> jax.stages.Compiled:
         self.on_compile(function.__name__)
-        with _compiling_anew():
+        path = self._path(function, key)
+        with contextlib.nullcontext() if path is None else _compiling_anew():
             program = function.lower(*args, **static).compile()
         with contextlib.suppress(Exception):  # not every program can be kept; the disk may be full
-            if path := self._path(function, key):
+            if path is not None:
                 executable, _, out_tree = serialize_executable.serialize(program)
                 numbers = [device.id for device in program.runtime_executable().local_devices()]
                 kept = pickle.dumps((executable, out_tree, numbers))
@@ -239,9 +254,14 @@ def _build() -> str:
 def _surroundings() -> str:
     """What else a program is compiled for and by."""
     device = jax.local_devices()[0]
-    settings = {name: value for name, value in jax.config.values.items() if not _NO_MATTER.search(name)}
     flags = [os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
-    return repr((sorted(settings.items(), key=str), flags, jax.device_count(), device.device_kind, _processor()))
+    return repr((flags, jax.device_count(), device.device_kind, _processor()))
+
+
+def _settings() -> tuple[Any, ...]:
+    """JAX's, as they are now and here: some can be set for a block alone."""
+    names = [name for name in jax.config.values if not _NO_MATTER.search(name)]
+    return tuple(repr(getattr(jax.config, name, None)) for name in names)
 
 
 @functools.cache
@@ -250,15 +270,15 @@ def _processor() -> str:
     backend = jax.local_devices()[0].client
     with contextlib.suppress(OSError):
         lines = set(Path("/proc/cpuinfo").read_text().splitlines())
-        return repr(
-            (backend.platform_version, sorted(line for line in lines if line.startswith(("model name", "flags"))))
-        )
+        return repr((backend.platform_version, sorted(line for line in lines if line.startswith(_CPU))))
     return repr((backend.platform_version, platform.machine(), platform.processor()))
 
 
 def _is_own(path: Path) -> bool:
     """Whether this user alone may have written it."""
-    status = path.stat()
+    status = path.lstat()
+    if not hasattr(os, "getuid"):  # Windows, whose user folders are their owners'
+        return True
     return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
@@ -272,7 +292,10 @@ def _own(folder: Path) -> Path | None:
 
 
 def _remove_unused(folder: Path) -> None:
-    """Remove what other versions left beside this one's folder."""
+    """Remove what other versions left beside this one's folder: folders of such names with programs alone in them."""
     for other in folder.parent.iterdir():
-        if other != folder and time.time() - other.stat().st_mtime > _UNUSED_FOR:
+        if other == folder or not _BUILD.fullmatch(other.name) or other.is_symlink() or not _is_own(other):
+            continue
+        unused = time.time() - other.stat().st_mtime > _UNUSED_FOR
+        if unused and all(_PROGRAM.fullmatch(file.name) for file in other.iterdir()):
             shutil.rmtree(other, ignore_errors=True)

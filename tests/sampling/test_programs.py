@@ -1,7 +1,9 @@
 """Compiled programs that are kept: found again, never taken for what they are not."""
 
+import os
 import resource
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.sampling import programs
 from stableanimator_jax.sampling.programs import kept, quick_starts
@@ -149,15 +152,56 @@ def test_where_nothing_can_be_kept_it_is_compiled_every_time(tmp_path):
     assert not files(tmp_path / "full")
 
 
-def test_programs_of_versions_that_are_no_longer_used_go(tmp_path, monkeypatch):
-    for version, seconds in (("old", 40 * 24 * 3600), ("of last week", 7 * 24 * 3600)):
-        (tmp_path / version).mkdir(mode=0o700)
-        (tmp_path / version / "program").touch()
-        at = programs.time.time() - seconds
-        programs.os.utime(tmp_path / version, (at, at))
+def test_programs_of_versions_that_are_no_longer_used_go_and_nothing_else(tmp_path):
+    def aged(folder: str, file: str, days: int) -> None:
+        (tmp_path / folder).mkdir(mode=0o700)
+        (tmp_path / folder / file).touch()
+        at = programs.time.time() - days * 24 * 3600
+        os.utime(tmp_path / folder, (at, at))
+
+    program = "predict-" + "0" * 64
+    aged("a" * 32, program, 40), aged("b" * 32, program, 7), aged("thesis", program, 40), aged("c" * 32, "chapter", 40)
+    (tmp_path / ("d" * 32)).symlink_to(tmp_path / "thesis")
     start(tmp_path)
-    assert not (tmp_path / "old").exists()
-    assert (tmp_path / "of last week" / "program").exists()
+    left = {path.name for path in tmp_path.iterdir()} - {programs._build()}
+    assert left == {"b" * 32, "thesis", "c" * 32, "d" * 32}
+    assert (tmp_path / "thesis" / program).exists()
+
+
+def test_a_setting_of_a_block_alone_counts_too(tmp_path):
+    compiled = []
+    with quick_starts(tmp_path, on_compile=compiled.append):
+        scaled(X, BY)
+        with jax.default_matmul_precision("highest"):
+            scaled(X, BY)
+        scaled(X, BY)
+    assert len(compiled) == 2
+
+
+def test_other_threads_are_not_concerned(tmp_path):
+    with ThreadPoolExecutor(1) as other, quick_starts(tmp_path, only_compile=True):
+        np.testing.assert_array_equal(other.submit(scaled, X, BY).result()[0], 3 * X)
+        np.testing.assert_array_equal(scaled(X, BY)[0], np.ones(6))
+    np.testing.assert_array_equal(scaled(X, BY)[0], 3 * X)
+
+
+def test_a_model_that_is_being_traced(tmp_path):
+    @kept
+    @jax.jit
+    def total(model):
+        return model.params["a"].sum()
+
+    with quick_starts(tmp_path):
+        assert jax.jit(lambda model: total(model))(Model({"a": X}, 1)) == 15
+
+
+def test_where_nothing_is_kept_nothing_is_compiled_ahead(monkeypatch):
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        with pytest.raises(InputError, match="nothing can be compiled ahead"), quick_starts(only_compile=True):
+            pass
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
 
 
 def test_compiling_only_gives_ones_and_leaves_the_program(tmp_path):

@@ -50,8 +50,8 @@ def test_configuration_there_and_back(config):
 
 
 def test_version_changes():
-    assert version_changes(record()) == ""
-    assert version_changes(record(versions=versions() | {"jax": "0.0.1", "gone": "1"})).startswith("jax 0.0.1 then, ")
+    assert version_changes(record().versions) == ""
+    assert version_changes(versions() | {"jax": "0.0.1", "gone": "1"}).startswith("jax 0.0.1 then, ")
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,11 @@ def flags(folder):
     ]  # fmt: skip
 
 
-def begin(folder, *flags) -> list[subprocess.Popen[str]]:
-    """Two processes with the same flags."""
+def begin(folder, *flags, each=((), ())) -> list[subprocess.Popen[str]]:
+    """Two processes with the same flags, and each with some of its own."""
     port = free_port()
     together = ["--distributed.start", "explicit", "--distributed.coordinator", f"127.0.0.1:{port}"]
-    own = [["--distributed.processes", 2, "--distributed.process", n] for n in range(2)]
+    own = [["--distributed.processes", 2, "--distributed.process", n, *each[n]] for n in range(2)]
     return [start(*flags, *together, *mine, cwd=folder, JAX_NUM_CPU_DEVICES="4") for mine in own]
 
 
@@ -70,6 +70,12 @@ def test_the_video_is_that_of_one(folder, flags):
     record = json.loads((folder / "two.json").read_text())
     assert record["result"]["devices"] == {"rows": 4, "frames": 2}
     assert record["configuration"]["distributed"]["start"] == "off"  # it can be repeated on one
+
+
+def test_in_16_bits(folder, flags):
+    """Whose frames are looked through for numbers that are too large, by every process those of its own."""
+    assert [status for status, _, _ in end(begin(folder, *flags, "--dtype=float16", "--output", "half"))] == [0, 0]
+    assert pixels(folder / "half").shape == (FRAMES, 64, 64, 3)
 
 
 def test_with_the_face_optimisation(folder, flags):
@@ -113,18 +119,15 @@ def test_the_end_of_one_ends_both_with_one_line_and_the_other_goes_on_from_there
 
 
 def test_what_one_was_told_otherwise_or_cannot_read_both_say(folder, flags):
-    port = free_port()
-    together = ["--distributed.start", "explicit", "--distributed.coordinator", f"127.0.0.1:{port}"]
-    differing = [
-        start(
-            *flags, "--seed", n, "--output", "not", *together, "--distributed.processes", 2, "--distributed.process", n,
-            cwd=folder, JAX_NUM_CPU_DEVICES="4",
-        )
-        for n in range(2)
-    ]  # fmt: skip
-    for status, _, err in end(differing):
+    for status, _, err in end(begin(folder, *flags, "--output", "not", each=[["--seed=0"], ["--seed=1"]])):
         assert status == 2
         assert "the processes do not agree: sampling.seed is 0 on process 0, but 1 on process 1" in err.splitlines()[-1]
+    np.save(folder / "other.npy", np.full(512, 2, np.float32))
+    own = [["--dtype=float32", "--face-embedding=face.npy"], ["--dtype=float32", "--face-embedding=other.npy"]]
+    for status, _, err in end(begin(folder, *flags, "--output", "not", each=own)):
+        assert status == 2
+        assert "the processes do not agree: " in err.splitlines()[-1]
+        assert "face_embedding" in err or "identity" in err
     for status, _, err in end(begin(folder, *flags, "--poses", "nowhere", "--output", "not")):
         assert status == 2
         assert "nowhere does not exist" in err.splitlines()[-1]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stableanimator_jax.data.video import read_frames
+from stableanimator_jax.locking import alone_in
 from stableanimator_jax.scripts.sample.contact_sheet import ContactSheet
 from tests.scripts.sample_script import QUICK, call, photo, pixels, poses, start, tree
 from tests.training.mini_model import save_mini_model
@@ -76,7 +77,7 @@ def test_interrupted_while_it_writes_the_frames_that_are_there_stay(flags, strai
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "interrupted after step 20 of 20: the same command goes on by --resume"
     kept = tmp_path / ".frames.unfinished"
-    assert {path.name for path in kept.iterdir()} == {"latents.npz", "frames"}
+    assert {path.name for path in kept.iterdir()} == {"latents.npz", "frames", ".lock"}
     assert {path.name for path in (kept / "frames").iterdir()} == {f"frame_{i}.png" for i in range(6)}
     (kept / "frames" / ".frame_6.png-0badcafe.tmp").write_bytes(b"cut off")
     written = [(kept / "frames" / f"frame_{i}.png").stat().st_mtime_ns for i in range(6)]
@@ -114,6 +115,22 @@ def test_what_cannot_be_gone_on_with_is_told_and_nothing_is_lost(flags, straight
     assert call(*flags, "--output", output, "--overwrite") == 0
     np.testing.assert_array_equal(pixels(output), straight)
     assert {path.name for path in tmp_path.iterdir()} == {"frames", "frames.json", "frames.contact_sheet.png"}
+
+
+def test_interrupted_again_it_keeps_how_far_it_came(flags, straight, tmp_path, monkeypatch, capsys):
+    """Though this time it ran for less than a minute."""
+    output = tmp_path / "frames"
+    for after in (2, 4):
+        with monkeypatch.context() as patch:
+            interrupting(patch, after)
+            assert call(*flags, "--output", output, *["--resume", "--keep-every=60"] * (after > 2)) == 130
+        assert "interrupted after step 20 of 20" in capsys.readouterr().err
+        assert len(list((tmp_path / ".frames.unfinished" / "frames").iterdir())) == after + 1
+    with alone_in(tmp_path / ".frames.unfinished"):
+        assert call(*flags, "--output", output, "--resume") == 2
+        assert "another run is writing to" in capsys.readouterr().err.splitlines()[-1]
+    assert call(*flags, "--output", output, "--resume") == 0
+    np.testing.assert_array_equal(pixels(output), straight)
 
 
 def test_with_nothing_to_go_on_from_it_begins_and_a_short_run_leaves_nothing(

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
     config = config.absolute()
     if record is not None:
         verify_inputs(record, config)
-        if changes := version_changes(record):
+        if changes := version_changes(record.versions):
             print(f"note: {changes}; frames may differ in their last bits")
     run(config)
 

@@ -73,9 +73,9 @@ def written_files(path: Path) -> dict[Path, str]:
     return {path.parent / name: digest for name, digest in files.items()} if isinstance(files, dict) else {}
 
 
-def version_changes(record: Record) -> str:
-    """What is of another version here than it was for `record`, as "jax 0.10.2 then, 0.11.0 now"; "" for nothing."""
+def version_changes(then: Mapping[str, str]) -> str:
+    """What is of another version here than it was `then`, as "jax 0.10.2 then, 0.11.0 now"; "" for nothing."""
     now = versions()
     return ", ".join(
-        f"{name} {then} then, {now[name]} now" for name, then in record.versions.items() if now.get(name, then) != then
+        f"{name} {version} then, {now[name]} now" for name, version in then.items() if now.get(name, version) != version
     )

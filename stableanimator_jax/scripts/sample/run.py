@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,8 +15,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
+from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.sound import copy_sound
 from stableanimator_jax.data.video import FramesLeftOut, open_writer
 from stableanimator_jax.distributed import DistributedConfig
@@ -30,7 +32,7 @@ from stableanimator_jax.scripts.sample.hjb_plot import plot_similarity
 from stableanimator_jax.scripts.sample.inputs import Inputs, hash_inputs, read_inputs
 from stableanimator_jax.scripts.sample.record import InputFile, Record, write_record
 from stableanimator_jax.scripts.sample.settings import SampleConfig
-from stableanimator_jax.scripts.sample.unfinished import Begun, UnfinishedRun, as_process_0_began
+from stableanimator_jax.scripts.sample.unfinished import NO_MATTER, Begun, UnfinishedRun, as_process_0_began
 from stableanimator_jax.shipped import EMBEDDED
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class _Run:
     config: SampleConfig
     """With the dtype that "auto" became."""
     inputs: Inputs
+    hashes: "Future[dict[str, InputFile]]"
     animator: "Animator"
     plan: "DevicePlan"
     device: str
@@ -86,7 +89,13 @@ def run(config: SampleConfig) -> Record | None:
 
 
 def _run(config: SampleConfig) -> Record | None:
-    run = _prepare(config)
+    with ThreadPoolExecutor(1) as pool:
+        return _go(_prepare(config, pool))
+
+
+def _go(run: _Run) -> Record | None:
+    """Compile, animate, or help another process to."""
+    config = run.config
 
     from stableanimator_jax.hosts import is_first
     from stableanimator_jax.runtime import out_of_memory_explained
@@ -119,7 +128,7 @@ def _drop(frames: Iterator[Any]) -> None:
     collections.deque(frames, maxlen=0)
 
 
-def _prepare(config: SampleConfig) -> _Run:
+def _prepare(config: SampleConfig, pool: ThreadPoolExecutor) -> _Run:
     """Read and check the inputs, and load the models."""
     started, watch = datetime.now(UTC), Stopwatch()
     config = config.absolute()
@@ -127,6 +136,7 @@ def _prepare(config: SampleConfig) -> _Run:
     if not config.optimises_faces and (unused := boxes or config.face_masks):
         print(f"warning: {unused} is not used: --hjb.iterations is 0", file=sys.stderr)
     inputs = _read_together(config)
+    hashes = pool.submit(hash_inputs, config)  # a checkpoint has gigabytes; the rest goes on meanwhile
     own = config.checkpoint == EMBEDDED
     print(f"weights: {'the small ones in this package, of drawn people' if own else config.checkpoint}")
     print(f"reference: {config.reference or 'the example in this package'}")
@@ -155,22 +165,35 @@ def _prepare(config: SampleConfig) -> _Run:
         frame_devices=plan.frames,
     )
     watch.lap("load")
-    return _Run(replace(config, dtype=dtype), inputs, animator, plan, device, started, watch)
+    config = replace(config, dtype=dtype)
+    if config.distributed.start != "off":
+        _require_agreement(config, inputs, hashes.result())
+    return _Run(config, inputs, hashes, animator, plan, device, started, watch)
 
 
 def _read_together(config: SampleConfig) -> Inputs:
-    """The inputs, which all processes must find alike."""
+    """The inputs, which every process finds, or none."""
     if config.distributed.start == "off":
         return read_inputs(config)
-    from stableanimator_jax.hosts import failing_together, require_agreement
+    from stableanimator_jax.hosts import failing_together
 
     with failing_together():
-        inputs = read_inputs(config)
-    settings = {name: value for name, value in config.to_dict().items() if not isinstance(value, str | None)}
-    del settings["distributed"]
-    pictures = {"reference": inputs.reference, "poses": inputs.poses}
-    require_agreement(settings | {name: sha256(array.tobytes()).hexdigest() for name, array in pictures.items()})
-    return inputs
+        return read_inputs(config)
+
+
+def _require_agreement(config: SampleConfig, inputs: Inputs, hashes: dict[str, InputFile]) -> None:
+    """Stop all processes where one was told or given something else: their rows would be of different videos."""
+    from stableanimator_jax.hosts import require_agreement
+
+    paths = {name for name, value in vars(config).items() if isinstance(value, Path)} | {"checkpoint"}
+    settings = {name: value for name, value in config.to_dict().items() if name not in {*NO_MATTER, *paths}}
+    found = {"reference": inputs.reference, "poses": inputs.poses, "identity": inputs.identity.embedding}
+    if inputs.face is not None and isinstance(inputs.face.faces, FaceTrack):
+        found |= {"faces": inputs.face.faces.boxes, "frames with a face": inputs.face.faces.valid}
+    arrays = {
+        f"{name} as read": sha256(x.tobytes()).hexdigest() for name, x in found.items() if isinstance(x, np.ndarray)
+    }
+    require_agreement(settings | arrays | {f"file of {name}": file.sha256 for name, file in hashes.items()})
 
 
 def _write(run: _Run) -> Record:
@@ -178,18 +201,16 @@ def _write(run: _Run) -> Record:
     config, inputs = run.config, run.inputs
     height, width = inputs.poses.shape[1:3]
     sheet = ContactSheet(inputs.reference, inputs.poses)
-    with ThreadPoolExecutor(1) as pool:
-        hashes = pool.submit(hash_inputs, config)  # a checkpoint has gigabytes; the device computes meanwhile
-        unfinished = UnfinishedRun(config, hashes.result)
+    unfinished = UnfinishedRun(config, run.hashes.result)
+    finishing = partial(_add_sound, config) if config.sound else None
+    with (
+        warnings.catch_warnings(action="ignore", category=FramesLeftOut),  # said when the inputs were read
+        unfinished.alone(),
+    ):
         begun = unfinished.start()
-        finishing = partial(_add_sound, config) if config.sound else None
-        with (
-            warnings.catch_warnings(action="ignore", category=FramesLeftOut),  # said when the inputs were read
-            _kept_when_interrupted(unfinished),
-            open_writer(
-                config.output, width, height, inputs.fps, finishing, overwrite=True, unfinished=unfinished.frames
-            ) as video,
-        ):
+        with open_writer(
+            config.output, width, height, inputs.fps, finishing, overwrite=True, unfinished=unfinished.frames
+        ) as video:
             begun = as_process_0_began(replace(begun, frames=video.count))
             for frame in unfinished.frames_there(begun.frames):
                 sheet.add(frame)
@@ -198,8 +219,8 @@ def _write(run: _Run) -> Record:
                 video.write(frame)
                 sheet.add(frame)
             # Before the video takes its place: were an input unreadable now, it would be left without a record.
-            hashed = hashes.result()
-        run.watch.lap("decode")
+            hashed = run.hashes.result()
+    run.watch.lap("decode")
     return _finish(run, sheet, begun, hashed)
 
 
@@ -252,21 +273,6 @@ def _finish(run: _Run, sheet: ContactSheet, begun: Begun, hashed: dict[str, Inpu
         f"{run.watch.total():.1f} s in all"
     )
     return record
-
-
-@contextlib.contextmanager
-def _kept_when_interrupted(run: UnfinishedRun) -> Iterator[None]:
-    """After an error within the block only what a run can go on from is left; an interrupt says how."""
-    try:
-        yield
-    except BaseException as e:
-        told = run.interrupted() if isinstance(e, KeyboardInterrupt) else None
-        if not run.file.is_file():
-            run.clear()
-        if told:
-            raise KeyboardInterrupt(told) from e
-        raise
-    run.clear()
 
 
 def _frame_count(count: int) -> str:

@@ -115,8 +115,10 @@ class SampleConfig:
     compilation_cache: bool = True
     """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""
     warm_up: bool = False
-    """Compile what a run like this one needs, and keep it for that run; nothing is animated or written. Poses' number
-    hardly matters: the example's will do, with --width and --height."""
+    """Compile what this very run needs, and keep it; nothing is animated or written. A run of another size, of other
+    settings, or on other devices compiles its own; one of another number of frames at most a last, shorter chunk (on
+    several devices also the step, where that number changes how they share it). Where faces are to be found in the
+    frames, --hjb.margin is compiled when they are."""
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     hjb: HJBConfig = field(default_factory=HJBConfig)
 

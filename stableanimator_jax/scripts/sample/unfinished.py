@@ -16,16 +16,18 @@ from jaxtyping import UInt8
 
 from stableanimator_jax.data.images import load_image
 from stableanimator_jax.data.video import output_suffix
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, as_input_error
 from stableanimator_jax.files import replacing, unfinished_directory
-from stableanimator_jax.scripts.sample.record import InputFile
+from stableanimator_jax.locking import alone_in
+from stableanimator_jax.provenance import versions
+from stableanimator_jax.scripts.sample.record import InputFile, version_changes
 from stableanimator_jax.scripts.sample.settings import SampleConfig
 
 if TYPE_CHECKING:
     from stableanimator_jax.sampling.face_control import StepReport
     from stableanimator_jax.sampling.samplers import Unfinished
 
-_NO_MATTER = {
+NO_MATTER = {
     "resume", "keep_every", "distributed", "overwrite", "compilation_cache", "device", "devices", "frame_devices",
     "save_poses", "warm_up",
 }  # fmt: skip
@@ -61,6 +63,31 @@ class UnfinishedRun:
         self.begun = self.kept_at = time.monotonic()
         self.latest: tuple[Unfinished, list[StepReport]] | None = None
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within the block no other run writes this output. Only what can be gone on from is left; interrupts say so.
+
+        Raises:
+            InputError: another run does.
+        """
+        try:
+            with alone_in(self.folder):
+                try:
+                    yield
+                except KeyboardInterrupt as e:
+                    if told := self._interrupted():
+                        raise KeyboardInterrupt(told) from e
+                    raise
+                else:
+                    self._clear()
+                finally:
+                    if not self.file.is_file():
+                        shutil.rmtree(self.folder, ignore_errors=True)
+        finally:
+            with contextlib.suppress(OSError):  # something is in it
+                for path in self.parents:
+                    path.rmdir()
+
     def start(self) -> Begun:
         """Where to begin; of the frames that are there, the writer knows.
 
@@ -70,7 +97,7 @@ class UnfinishedRun:
         if not self.file.is_file():
             if self.config.resume:
                 print(f"there is nothing to go on from beside {self.config.output}: beginning at the beginning")
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._clear()
             return Begun()
         if self.config.resume:
             return self._read()
@@ -79,7 +106,7 @@ class UnfinishedRun:
                 f"{self.config.output} was begun by a run that did not end: go on by --resume, or begin anew by "
                 "--overwrite"
             )
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._clear()
         return Begun()
 
     def frames_there(self, count: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
@@ -97,7 +124,7 @@ class UnfinishedRun:
                 run = json.loads(str(kept["run"]))
                 state = Unfinished(int(kept["steps"]), kept["latents"], kept["clean"])
             reports = [StepReport(**report) for report in run["hjb"]]
-            then = run["what"]
+            then, versions_then = run["what"], run["versions"]
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as e:
             raise InputError(f"{self.file} is damaged: begin anew by --overwrite without --resume") from e
         now = self._what()
@@ -109,6 +136,8 @@ class UnfinishedRun:
                     f"--resume: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not as when "
                     f"{self.config.output} was begun: make it so, or begin anew by --overwrite without --resume"
                 )
+        if changes := version_changes(versions_then):
+            print(f"note: {changes}; the video is made by both")
         print(f"going on after step {state.steps} of {self.config.sampling.steps}", flush=True)
         self.latest = state, reports
         return Begun(state, list(reports))
@@ -119,30 +148,31 @@ class UnfinishedRun:
         if time.monotonic() - self.kept_at >= self.config.keep_every:
             self._keep()
 
-    def interrupted(self) -> str | None:
+    def _interrupted(self) -> str | None:
         """Keep the latest place of a run that was long enough; what to tell of it, None where nothing is kept."""
         if self.latest is None:
             return None
-        if time.monotonic() - self.begun >= self.config.keep_every:
+        if self.file.is_file() or time.monotonic() - self.begun >= self.config.keep_every:
             self._keep()
         if not self.file.is_file():
             return None
         steps = self.config.sampling.steps
         return f"interrupted after step {self.latest[0].steps} of {steps}: the same command goes on by --resume"
 
-    def clear(self) -> None:
-        """Remove what was kept, or what is of no use without the latents, and folders that were made for it alone."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # something is in it
-            for path in self.parents:
-                path.rmdir()
+    def _clear(self) -> None:
+        """Remove what was kept, or what is of no use without the latents."""
+        self.file.unlink(missing_ok=True)
+        if self.frames is not None:
+            shutil.rmtree(self.frames, ignore_errors=True)
 
     def _keep(self) -> None:
         assert self.latest is not None
         state, reports = self.latest
-        run = {"what": self._what(), "hjb": [dataclasses.asdict(report) for report in reports]}
-        self.folder.mkdir(parents=True, exist_ok=True)
+        told = [dataclasses.asdict(report) for report in reports]
+        run = {"what": self._what(), "hjb": told, "versions": versions()}
         try:
+            with as_input_error(f"cannot write {self.folder}"):
+                self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(self.file) as path, path.open("wb") as file:
                 np.savez(file, steps=state.steps, latents=state.latents, clean=state.clean, run=json.dumps(run))
         except InputError as e:
@@ -150,7 +180,7 @@ class UnfinishedRun:
         self.kept_at = time.monotonic()
 
     def _what(self) -> dict[str, dict[str, Any]]:
-        settings = {name: value for name, value in self.config.to_dict().items() if name not in _NO_MATTER}
+        settings = {name: value for name, value in self.config.to_dict().items() if name not in NO_MATTER}
         return {"settings": settings, "inputs": {name: file.sha256 for name, file in self.hashes().items()}}
 
 
