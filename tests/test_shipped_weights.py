@@ -33,6 +33,7 @@ def test_the_face_is_the_persons(study):
     assert plain["csim"] > LEAST_CSIM
 
 
+@pytest.mark.long
 def test_the_face_optimisation_makes_it_more_so(study):
     assert values(study, "optimised")["csim"] > values(study, "plain")["csim"] + LEAST_GAIN
 

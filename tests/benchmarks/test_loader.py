@@ -17,6 +17,7 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["prepared", "published", "published --encoded"])
 def test_small_run_prints_its_tables_and_the_command(layout):
     flags = f"--layout {layout} --side 64 --length 20 --videos 2 --clips 4 --workers 1"

@@ -136,6 +136,7 @@ def test_where_guidance_begins_or_ends_the_step_is_whole(models, calls):
     assert calls == [K, R, K, R, R, K, R, R]
 
 
+@pytest.mark.long
 def test_a_video_comes_near_the_one_of_whole_steps_the_nearer_the_deeper(models):
     whole = denoise(*models, *inputs(4), replace(CACHED, cache_interval=1))
     off = [

@@ -50,6 +50,7 @@ def test_any_length_is_compiled_once(models):
     assert predict._cache_size() == 1
 
 
+@pytest.mark.long
 def test_a_short_video_is_the_start_of_one_that_holds_its_last_pose(models):
     condition, poses, noise = inputs(2)
     padded = np.concatenate([poses, poses[-1:], poses[-1:]])
@@ -68,6 +69,7 @@ def test_pose_features_kept_or_computed_anew_are_the_same(models):
         np.testing.assert_array_equal(kept(window), anew(window))
 
 
+@pytest.mark.long
 def test_guidance_of_one_takes_one_branch(models):
     """Scale 1 everywhere is the conditional branch alone: the same video with half the rows."""
     calls = []
@@ -190,6 +192,7 @@ def test_row_batches_that_are_not_filled_up(windows, rows, sizes):
     assert all((batch.weight == 1).all() for batch in batches)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("dtype", "remedy"),
     [("float16", "a number was too large for float16, try --dtype bfloat16"), ("bfloat16", "float32")],

@@ -132,6 +132,7 @@ def test_settings_out_of_range(kwargs):
         HJBConfig(**kwargs)
 
 
+@pytest.mark.long
 def test_it_reports_what_it_did(animator, reference, clean):
     reports, chunks = [], []
     faces = track(True, False, True)
@@ -152,6 +153,7 @@ def test_it_reports_what_it_did(animator, reference, clean):
     assert (np.asarray(refined[0]) != np.asarray(clean[0])).any()
 
 
+@pytest.mark.long
 def test_a_run_compiles_one_program(animator, reference, clean):
     before = refine_chunk._cache_size()
     act = control(animator, reference, HJBConfig(iterations=3, chunk=1), track(True))

@@ -33,6 +33,7 @@ def sample(models, case, sampling):
     return denoise(models["unet"], models["pose_net"], condition, case["poses"], noise, sampling)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rows_at_once", [2, 1, 3])
 def test_sampler(models, rows_at_once):
     case = load("sampler")

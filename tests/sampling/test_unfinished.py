@@ -29,6 +29,7 @@ def models():
     return tuple(Model(mini_params(name), blueprint(MINI, name)) for name in ("unet", "pose_net"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("frames", [2, 9])
 @pytest.mark.parametrize("case", CASES)
 def test_from_any_place_it_ends_at_the_same_latents(models, case, frames):

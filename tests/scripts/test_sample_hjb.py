@@ -73,6 +73,7 @@ def record() -> dict:
     return json.loads(Path("out.mp4.json").read_text())
 
 
+@pytest.mark.long
 def test_boxes_from_a_file(place, capsys):
     assert sample("--face-boxes", boxes([FACE, None, FACE])) == 0
     assert "boxes in " in capsys.readouterr().out

@@ -72,12 +72,14 @@ def test_the_video_is_that_of_one(folder, flags):
     assert record["configuration"]["distributed"]["start"] == "off"  # it can be repeated on one
 
 
+@pytest.mark.slow
 def test_in_16_bits(folder, flags):
     """Whose frames are looked through for numbers that are too large, by every process those of its own."""
     assert [status for status, _, _ in end(begin(folder, *flags, "--dtype=float16", "--output", "half"))] == [0, 0]
     assert pixels(folder / "half").shape == (FRAMES, 64, 64, 3)
 
 
+@pytest.mark.slow
 def test_with_the_face_optimisation(folder, flags):
     optimised = [flag for flag in flags if not str(flag).startswith("--hjb")]
     optimised += ["--hjb.iterations=2", "--hjb.chunk=2", "--face-boxes", "boxes.json", "--face-embedding", "face.npy"]
@@ -91,31 +93,32 @@ def test_with_the_face_optimisation(folder, flags):
         assert b["similarity_after"] == pytest.approx(a["similarity_after"], abs=1e-4)
 
 
-def test_the_end_of_one_ends_both_with_one_line_and_the_other_goes_on_from_there(folder, flags):
-    more = [*flags, "--steps=200", "--output", "killed"]
-    kept = folder / ".killed.unfinished" / "latents.npz"
-    for victim in (0, 1):
-        processes = begin(folder, *more, "--overwrite")
-        deadline = time.monotonic() + 300
-        while not kept.exists() and processes[0].poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        processes[victim].kill()
-        ended = end(processes)
-        assert ended[victim][0] == -signal.SIGKILL
-        status, _, err = ended[1 - victim]
-        assert status not in (0, -signal.SIGKILL)
-        assert err.splitlines()[-1].startswith("error: another process of this run ended, or cannot be reached")
-        assert "Traceback" not in err
-        assert "***" not in err  # a trace of the C++ stack
-        assert not (folder / "killed").exists()
-        assert kept.exists()
-        if victim == 0:
-            kept.unlink()
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_the_end_of_one_ends_both_with_one_line_and_both_go_on_from_there(folder, flags, victim):
+    name = f"killed-{victim}"
+    more = [*flags, "--steps=30", "--output", name]
+    kept = folder / f".{name}.unfinished" / "latents.npz"
+    processes = begin(folder, *more)
+    deadline = time.monotonic() + 300
+    while not kept.exists() and processes[0].poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes[victim].kill()
+    ended = end(processes)
+    assert ended[victim][0] == -signal.SIGKILL
+    status, _, err = ended[1 - victim]
+    assert status not in (0, -signal.SIGKILL)
+    assert err.splitlines()[-1].startswith("error: another process of this run ended, or cannot be reached")
+    assert "Traceback" not in err
+    assert "***" not in err  # a trace of the C++ stack
+    assert not (folder / name).exists()
+    assert kept.exists()
+
     (first, out, err), (second, _, _) = end(begin(folder, *more, "--resume"))
     assert (first, second) == (0, 0), err
     assert "going on after step" in out
-    alone(folder, *more[:-1], "straight")
-    assert np.abs(pixels(folder / "killed").astype(int) - pixels(folder / "straight")).mean() < 0.1
+    alone(folder, *more[:-1], f"straight-{victim}")
+    made = [pixels(folder / directory).astype(int) for directory in (name, f"straight-{victim}")]
+    assert np.abs(made[0] - made[1]).mean() < 0.1
 
 
 def test_what_one_was_told_otherwise_or_cannot_read_both_say(folder, flags):

@@ -13,6 +13,7 @@ from tests.scripts.train_script import assert_same_state, finish, losses, saved_
 from tests.training.drawn_clips import write_drawn_dataset
 from tests.training.mini_model import MINI, mini_params, save_mini_model
 
+pytestmark = pytest.mark.long
 STEPS = "12"
 
 
@@ -36,7 +37,6 @@ def straight(folder, common):
     return folder / "straight", said
 
 
-@pytest.mark.long
 def test_what_a_run_leaves(straight):
     output, said = straight
     assert f"checkpoints/{STEPS}/weights" in said.splitlines()[-1]
@@ -76,7 +76,6 @@ def test_the_weights_are_a_checkpoint_of_all_models_with_the_trained_parameters(
             np.testing.assert_array_equal(old, new, err_msg=name)
 
 
-@pytest.mark.long
 def test_stopped_by_sigterm_then_killed_while_it_saves_and_gone_on_with(folder, common, straight):
     flags = (*common, "--output", "ended", "--validation.every", "0", "--steps", STEPS, "--checkpoints.every", "3")
     process = start(folder, *flags)

@@ -292,6 +292,7 @@ def test_other_data_than_the_run_had(capsys, monkeypatch):
     assert "is not what" not in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_other_folders_and_another_batch_than_the_run_had(capsys, monkeypatch):
     monkeypatch.setattr(run, "_train", save_once)
     for name in "abc":

@@ -67,6 +67,7 @@ def golden_units(case, gradients) -> np.ndarray:
     return np.concatenate([by_name[key].astype(np.float64).ravel() / spread(golden[key]) for key in golden])
 
 
+@pytest.mark.long
 def test_golden_gradients(case, models, batch, draws):
     """Within 1e-4 but for what a rounding of the weights does, which in the golden ones is more than that.
 

@@ -89,6 +89,7 @@ def test_a_batch_in_parts_gives_the_same_step(source, batch, plain):
         np.testing.assert_allclose(gradient, other, rtol=0, atol=tolerance, err_msg=str(path))
 
 
+@pytest.mark.long
 def test_the_loss_is_told_apart_by_face_and_by_noise(batch, plain):
     metrics, values = plain.metrics, means(plain.metrics)
     share = float(batch.masks.mean())

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import pytest
 from jax.typing import DTypeLike
 
 from stableanimator_jax.data.clips import Clips, Moments, Pixels
@@ -19,6 +20,7 @@ def shape(*sizes: int, dtype: DTypeLike = jnp.float32) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(sizes, jnp.dtype(dtype))
 
 
+@pytest.mark.long
 def test_a_step_counts_what_it_needs_however_it_saves_memory():
     config = MINI
     task = Task(training_blueprints(config, "float32", arcface=False), TrainableConfig(), ObjectiveConfig())
