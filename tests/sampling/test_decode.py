@@ -36,5 +36,7 @@ def test_a_chunk_too_large_for_float16_is_decoded_again(vae, latents):
     latents = jnp.concatenate([latents[:2], 3e5 * latents[:2]])
     with pytest.warns(Overflowed, match="frames 2 to 3 have numbers too large for float16"):
         half = frames(vae.computing_in("float16"), latents)
+    with pytest.warns(Overflowed, match="frames 12 to 13"):  # as the whole video's are counted
+        list(decode_frames(vae.computing_in("float16"), latents, 2, first_frame=10))
     np.testing.assert_array_equal(half[2:], frames(vae, latents)[2:])
     np.testing.assert_array_equal(half[:2], frames(vae.computing_in("float16"), latents[:2]))

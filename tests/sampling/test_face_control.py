@@ -80,6 +80,17 @@ def test_published_steps_and_learning_rates(animator, reference, clean, monkeypa
     np.testing.assert_allclose(rates, 0.1 * (1 - np.arange(21) / 25))
 
 
+def test_a_number_too_large_for_float16_is_told(animator, reference, clean, monkeypatch):
+    lost = Refinement(clean, np.array([0.5, np.inf, np.nan], np.float32), 0.1, np.nan)
+    monkeypatch.setattr(face_control, "refine", lambda *_, **__: lost)
+    act = control(animator, reference, HJBConfig(iterations=3, dtype="float16"))
+    with pytest.raises(
+        InputError, match=r"step 5 met a number that is too large for float16: try --hjb.dtype bfloat16"
+    ):
+        act(4, clean)
+    assert control(animator, reference, HJBConfig(iterations=3, dtype="bfloat16"))(4, clean) is clean
+
+
 @pytest.mark.parametrize(
     ("config", "steps", "optimised"),
     [
