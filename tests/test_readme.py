@@ -19,6 +19,7 @@ def python_block(text: str) -> str:
     return block[1]
 
 
+@pytest.mark.long
 def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch):
     code = python_block((ROOT / "README.md").read_text(encoding="utf-8"))
     code = code.replace('"CHECKPOINT"', '"embedded"').replace('"poses/"', repr(str(EXAMPLE / "poses")))

@@ -38,6 +38,7 @@ def test_the_face_optimisation_makes_it_more_so(study):
     assert values(study, "optimised")["csim"] > values(study, "plain")["csim"] + LEAST_GAIN
 
 
+@pytest.mark.long
 def test_the_person_follows_the_poses(study):
     plain = values(study, "plain")
     for part, least in LEAST_IOU.items():
@@ -45,6 +46,7 @@ def test_the_person_follows_the_poses(study):
         assert plain[f"{part}_iou"] > plain[f"{part}_iou_chance"] + LEAST_ABOVE_CHANCE, part
 
 
+@pytest.mark.long
 def test_the_picture_is_the_scenes(study):
     plain = values(study, "plain")
     assert plain["psnr"] > LEAST_PSNR

@@ -246,7 +246,7 @@ def _build() -> str:
     """The code that is traced: this package's own, and the libraries it is made with."""
     package = Path(__file__).parents[1]
     files = (*package.glob("*.py"), *package.glob("models/*.py"), *package.glob("sampling/*.py"))
-    sources = [file.read_text() for file in sorted(files)]
+    sources = [file.read_text(encoding="utf-8") for file in sorted(files)]
     versions = [f"{name} {importlib.metadata.version(name)}" for name in _TRACED_BY]
     return _digest(platform.python_version(), *versions, *sources)[:32]
 
@@ -269,7 +269,7 @@ def _processor() -> str:
     """Programs for a CPU use what it has, and folders are shared between machines."""
     backend = jax.local_devices()[0].client
     with contextlib.suppress(OSError):
-        lines = set(Path("/proc/cpuinfo").read_text().splitlines())
+        lines = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines())
         return repr((backend.platform_version, sorted(line for line in lines if line.startswith(_CPU))))
     return repr((backend.platform_version, platform.machine(), platform.processor()))
 

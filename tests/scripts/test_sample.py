@@ -207,6 +207,7 @@ def test_record_of_other_versions_is_told(made, tmp_path, capsys):
     assert "note: jax 0.0.1 then" in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changed", ["reference", "poses"])
 @pytest.mark.parametrize("how", ["changed", "gone"])
 def test_record_with_inputs_not_as_they_were(inputs, tmp_path, capsys, changed, how):

@@ -94,6 +94,7 @@ def test_boxes_from_a_file(place, capsys):
     assert "--face-boxes" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_masks_and_an_embedding(place, capsys):
     assert sample("--face-masks", masks(), "--face-embedding", embedding()) == 0
     assert "masks in " in capsys.readouterr().out

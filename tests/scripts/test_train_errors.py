@@ -140,6 +140,7 @@ def save_once(made, state, done, batches, loader, checkpoints, *_):
     checkpoints.save(done + 1, state, batches.state(), run._weights(made, state, done + 1))
 
 
+@pytest.mark.long
 def test_another_runs_directory(capsys, monkeypatch):
     monkeypatch.setattr(run, "_train", save_once)
     assert call(*OUTPUT, "--validation.every", "0") == 0
@@ -275,6 +276,7 @@ def test_processes_that_were_told_different_things(given):
         assert "error: the processes do not agree: seed is 1 on process 0, but 2 on process 1" in complaint
 
 
+@pytest.mark.long
 def test_other_data_than_the_run_had(capsys, monkeypatch):
     """As many clips of the same sizes, which only their content tells; then the same by name and with consent."""
     monkeypatch.setattr(run, "_train", save_once)

@@ -112,6 +112,7 @@ def restated(prediction, latents, noise, sigma) -> tuple[np.ndarray, np.ndarray]
     return weight * error**2, weight * (2 * np.abs(error) * rounding + rounding**2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("face_weight", [0.0, 1.0, 2.5])
 def test_loss_of_the_prediction(models, batch, draws, face_weight):
     error, _ = run(models, batch, draws, face_weight=face_weight)
@@ -122,6 +123,7 @@ def test_loss_of_the_prediction(models, batch, draws, face_weight):
     np.testing.assert_allclose(error.losses.mean(), (expected * (1 + face_weight * inside)).mean(), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_edm_weight_undoes_the_preconditioning(models, batch, draws):
     """With it, the loss is the plain squared error of the v-prediction, the same at every noise level."""
     error, _ = run(models, batch, draws, face_weight=0.0)

@@ -100,6 +100,7 @@ def test_the_loss_is_told_apart_by_face_and_by_noise(batch, plain):
     assert len(metrics.bands) == len(BANDS) + 1
 
 
+@pytest.mark.long
 def test_noise_that_is_always_the_same_is_learnt_by_heart(batch, plain):
     """The step's number decides its noise, so a step that is always the first one has the same noise always."""
     state = plain.before
