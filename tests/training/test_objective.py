@@ -25,6 +25,9 @@ GOLDEN_ROUNDING = {
 }
 
 
+pytestmark = pytest.mark.long  # all by one program, which takes minutes to compile
+
+
 @pytest.fixture(scope="module")
 def case():
     return load("training_loss")
@@ -53,7 +56,6 @@ def run(models, batch, draws, dropout=0.1, face_weight=1.0):
     return compiled(models, batch, draws, jnp.float32(dropout), jnp.float32(face_weight))
 
 
-@pytest.mark.long
 def test_golden_prediction_and_loss(case, models, batch, draws):
     error, _ = run(models, batch, draws)
     assert_close(error.prediction, channels_last(case["prediction"]), 1e-4)
@@ -67,7 +69,6 @@ def golden_units(case, gradients) -> np.ndarray:
     return np.concatenate([by_name[key].astype(np.float64).ravel() / spread(golden[key]) for key in golden])
 
 
-@pytest.mark.long
 def test_golden_gradients(case, models, batch, draws):
     """Within 1e-4 but for what a rounding of the weights does, which in the golden ones is more than that.
 
@@ -112,7 +113,6 @@ def restated(prediction, latents, noise, sigma) -> tuple[np.ndarray, np.ndarray]
     return weight * error**2, weight * (2 * np.abs(error) * rounding + rounding**2)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("face_weight", [0.0, 1.0, 2.5])
 def test_loss_of_the_prediction(models, batch, draws, face_weight):
     error, _ = run(models, batch, draws, face_weight=face_weight)
@@ -123,7 +123,6 @@ def test_loss_of_the_prediction(models, batch, draws, face_weight):
     np.testing.assert_allclose(error.losses.mean(), (expected * (1 + face_weight * inside)).mean(), rtol=1e-5)
 
 
-@pytest.mark.long
 def test_edm_weight_undoes_the_preconditioning(models, batch, draws):
     """With it, the loss is the plain squared error of the v-prediction, the same at every noise level."""
     error, _ = run(models, batch, draws, face_weight=0.0)
