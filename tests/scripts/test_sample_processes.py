@@ -96,7 +96,7 @@ def test_with_the_face_optimisation(folder, flags):
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_the_end_of_one_ends_both_with_one_line_and_both_go_on_from_there(folder, flags, victim):
     name = f"killed-{victim}"
-    more = [*flags, "--steps=30", "--output", name]
+    more = [*flags, "--steps=12", "--output", name]
     kept = folder / f".{name}.unfinished" / "latents.npz"
     processes = begin(folder, *more)
     deadline = time.monotonic() + 300
