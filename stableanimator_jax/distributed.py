@@ -1,5 +1,6 @@
 """How several processes are told to be one run; `hosts` does it. Without JAX, for which no --help should wait."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -35,5 +36,9 @@ class DistributedConfig:
             )
         if self.start != "explicit" and explicit != (None, None, None):
             raise InputError("the addresses of processes are given, but not --distributed.start explicit")
+        if self.coordinator is not None and not re.fullmatch(r".+:\d{1,5}", self.coordinator):
+            raise InputError(
+                f"distributed.coordinator must be HOST:PORT, such as 10.0.0.1:1234, got {self.coordinator}"
+            )
         if self.processes is not None and self.process is not None and not 0 <= self.process < self.processes:
             raise InputError(f"distributed.process must be from 0 to {self.processes - 1}, got {self.process}")

@@ -66,9 +66,10 @@ def start_distributed(config: DistributedConfig) -> None:
             "or wait longer by --distributed.wait"
         )
     for problem in problems:
-        if not isinstance(problem, RuntimeError | ValueError):
+        if not isinstance(problem, RuntimeError | ValueError | KeyError):
             raise problem
-        raise InputError(f"--distributed.start {config.start} does not work here: {first_line(problem)}") from problem
+        reason = f"{problem.args[0]} is not set" if isinstance(problem, KeyError) else first_line(problem)
+        raise InputError(f"--distributed.start {config.start} does not work here: {reason}") from problem
     _tell_pages_in_one_line()
 
 

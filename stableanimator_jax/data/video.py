@@ -176,8 +176,8 @@ def open_writer(
     held = held_fps(output, width, height, fps)
     if held < fps:
         warnings.warn(FramesLeftOut(frames_left_out(output, held, fps)), stacklevel=3)
-    keeps = unfinished is not None and not output_suffix(output)
-    temporary = unfinished if unfinished is not None and keeps else neighbour(output)
+    kept = None if output_suffix(output) else unfinished
+    temporary = neighbour(output) if kept is None else kept
     made = [p for p in output.absolute().parents if not p.exists()]
     try:
         with as_input_error(f"cannot write {output}", FFmpegError):
@@ -198,7 +198,7 @@ def open_writer(
         with as_input_error(f"cannot write {output}", FFmpegError):
             temporary.replace(output)
     except BaseException:
-        if keeps:
+        if kept is not None:
             raise
         shutil.rmtree(temporary, ignore_errors=True)  # a directory of PNGs
         with suppress(OSError):  # the error that had it removed is the one to tell

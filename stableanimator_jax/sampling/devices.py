@@ -89,8 +89,8 @@ def plan_devices(
     ]
     if not layouts:
         raise InputError(
-            f"{available} devices cannot be shared out with {frame_devices or 'any number'} of them on the frames of a "
-            f"window of {sampling.window}: give another number of devices"
+            f"{available} devices cannot be shared out with {frame_devices} of them on the frames of each row: make "
+            f"frame-devices a divisor of {available}"
         )
     least = min(map(time, layouts))
     near = [plan for plan in layouts if time(plan) <= WORTH * least]

@@ -53,7 +53,7 @@ _opened: "ContextVar[_Programs | None]" = ContextVar("programs", default=None)
 
 @contextlib.contextmanager
 def quick_starts(
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     *,
     on_compile: Callable[[str], None] = lambda name: None,
     only_compile: bool = False,
@@ -78,7 +78,7 @@ def quick_starts(
         raise InputError("nothing can be compiled ahead: JAX's compilation cache is off, or cannot be written")
     if folder is None and cache is not None and cache.is_dir():
         folder = cache / "programs"
-    token = _opened.set(_Programs(folder, on_compile, only_compile))
+    token = _opened.set(_Programs(None if folder is None else Path(folder), on_compile, only_compile))
     try:
         yield
     finally:

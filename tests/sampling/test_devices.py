@@ -49,6 +49,16 @@ def test_how_many_share_a_rows_frames_can_be_set():
             plan_devices(8, 16, GUIDED, frame_devices=wrong)
 
 
+def test_of_several_processes_no_device_is_left_out():
+    for frames, sampling, rows, shared in ((1, UNGUIDED, 1, 8), (16, GUIDED, 2, 4), (352, GUIDED, 8, 1)):
+        plan = plan_devices(8, frames, sampling, all_of_them=True)
+        assert (plan.rows, plan.frames) == (rows, shared)
+    odd = plan_devices(6, 16, GUIDED, all_of_them=True)
+    assert odd.devices == 6
+    with pytest.raises(InputError, match="make frame-devices a divisor of 6"):
+        plan_devices(6, 16, GUIDED, frame_devices=4, all_of_them=True)
+
+
 @pytest.mark.parametrize("wrong", [0, 2, -1, "many", 1.5, None, []])
 @pytest.mark.mistyped
 def test_devices_that_are_not_there(wrong):

@@ -34,7 +34,7 @@ def start(folder, *arguments, **static):
     """What a new process would do: nothing is known but what lies in the folder. Also: was it compiled?"""
     jax.clear_caches()
     compiled = []
-    with quick_starts(folder, on_compile=compiled.append):
+    with quick_starts(str(folder), on_compile=compiled.append):
         result, total = scaled(*(arguments or (X, BY)), **static)
     return np.asarray(result), float(total), bool(compiled)
 

@@ -133,6 +133,15 @@ def test_interrupted_again_it_keeps_how_far_it_came(flags, straight, tmp_path, m
     np.testing.assert_array_equal(pixels(output), straight)
 
 
+def test_what_somebody_has_in_a_folder_of_that_name_stays(flags, straight, tmp_path):
+    notes = tmp_path / ".frames.unfinished" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    assert call(*flags, "--output", tmp_path / "frames") == 0
+    assert [path.name for path in notes.parent.iterdir()] == ["notes.txt"]
+    np.testing.assert_array_equal(pixels(tmp_path / "frames"), straight)
+
+
 def test_with_nothing_to_go_on_from_it_begins_and_a_short_run_leaves_nothing(
     flags, straight, tmp_path, monkeypatch, capsys
 ):

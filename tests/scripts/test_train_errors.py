@@ -78,6 +78,19 @@ def error(capsys, *argv: object) -> str:
         (["--data.lists", "a.txt", "--data.sizes", "64x64"], "not both"),
         (["--distributed.start", "explicit"], "needs --distributed.coordinator"),
         (["--distributed.process", "1"], "not --distributed.start explicit"),
+        (
+            [
+                "--distributed.start",
+                "explicit",
+                "--distributed.coordinator",
+                "host",
+                "--distributed.processes",
+                "2",
+                "--distributed.process",
+                "1",
+            ],
+            "distributed.coordinator must be HOST:PORT, such as 10.0.0.1:1234, got host",
+        ),
         (["--data.encoded"], "there are no encoded clips in"),
         (["--resume-step", "3"], "has no checkpoint of step 3; it has none"),
         (["--output", "data/dataset.json"], "dataset.json"),
@@ -257,6 +270,11 @@ def test_a_process_whose_others_do_not_come(given, process):
     whom = "1 more of 2 processes" + (", of them process 0" if process == "1" else "") + f" at {address[3]}"
     assert waiting == f"waiting for {whom}, for 2 s"
     assert problem.startswith(f"error: waited 2 s in vain for {whom}: start every process of the run")
+
+
+def test_slurm_where_there_is_none(given):
+    _, complaint = finish(start(given, "--distributed.start", "slurm"), 2)
+    assert complaint.splitlines()[-1] == "error: --distributed.start slurm does not work here: SLURM_JOB_ID is not set"
 
 
 def test_processes_that_fail_end_all(given):

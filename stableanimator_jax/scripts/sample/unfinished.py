@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import shutil
 import sys
 import time
 import zipfile
@@ -82,7 +81,10 @@ class UnfinishedRun:
                     self._clear()
                 finally:
                     if not self.file.is_file():
-                        shutil.rmtree(self.folder, ignore_errors=True)
+                        self._clear()
+                        (self.folder / ".lock").unlink(missing_ok=True)
+                        with contextlib.suppress(OSError):  # something of somebody's is in it
+                            self.folder.rmdir()
         finally:
             with contextlib.suppress(OSError):  # something is in it
                 for path in self.parents:
@@ -130,7 +132,9 @@ class UnfinishedRun:
         now = self._what()
         for kind in now:
             if changed := sorted(
-                name for name in {*now[kind], *then[kind]} if now[kind].get(name) != then[kind].get(name)
+                name
+                for name in {*now[kind], *then.get(kind, {})}
+                if now[kind].get(name) != then.get(kind, {}).get(name)
             ):
                 raise InputError(
                     f"--resume: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not as when "
@@ -161,9 +165,14 @@ class UnfinishedRun:
 
     def _clear(self) -> None:
         """Remove what was kept, or what is of no use without the latents."""
-        self.file.unlink(missing_ok=True)
+        own = [self.file, *self.folder.glob(".latents.npz-*.tmp")]
         if self.frames is not None:
-            shutil.rmtree(self.frames, ignore_errors=True)
+            own += [*self.frames.glob("frame_*.png"), *self.frames.glob(".frame_*.tmp")]
+        for path in own:
+            path.unlink(missing_ok=True)
+        if self.frames is not None:
+            with contextlib.suppress(OSError):  # it is not there, or something of somebody's is in it
+                self.frames.rmdir()
 
     def _keep(self) -> None:
         assert self.latest is not None
