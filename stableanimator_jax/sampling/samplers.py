@@ -114,7 +114,7 @@ SAMPLERS: dict[str, Sampler] = {"euler": euler, "dpmpp_2m": dpmpp_2m}
 """By the name in `SamplingConfig`."""
 
 
-def _width(sigma: float, sigma_next: float) -> float:
+def _width(sigma: np.float32, sigma_next: np.float32) -> float:
     """Of a step, in log sigma; 0 for the last one."""
     return math.log(sigma / sigma_next) if sigma_next > 0 else 0.0
 
