@@ -17,7 +17,13 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
-from examples.drawn_world.clips import TRAIN_SEEDS, VALIDATION_SEEDS, draw_clip, lossless_enough_jpeg, small_skeletons
+from examples.drawn_world.clips import (
+    TRAIN_SEEDS,
+    VALIDATION_SEEDS,
+    draw_frames,
+    lossless_enough_jpeg,
+    small_skeletons,
+)
 from examples.drawn_world.settings import claim, require_counts
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, encode_png
 from stableanimator_jax.data.prepared import DATASET_FILE
@@ -47,10 +53,14 @@ class DatasetConfig:
     """Where it goes; drawn clips wait beside it, in OUTPUT.drawn, until all of them are there."""
     people: int = 1400
     """To train on, a clip each."""
+    first_person: int = 0
+    """The first one's number: others than those of another dataset."""
     validation: int = 64
     """Others, to validate on."""
     frames: int = 64
     """Of a clip."""
+    stride: int = 1
+    """Frames of the motion from one of them to the next."""
     size: int = 64
     """Of the frames in pixels, a multiple of 64."""
     workers: int = 2
@@ -74,16 +84,18 @@ class _Task(NamedTuple):
     file: Path
     seed: int
     frames: int
+    stride: int
     size: int
 
 
 def draw_people(config: DatasetConfig) -> list[_Task]:
     """Draw the clips that are not there yet; gives all of them."""
     folder = _waiting(config)
-    claim(folder, {"frames": config.frames, "size": config.size})
-    splits = ((TRAIN, TRAIN_SEEDS, config.people), (VALIDATION, VALIDATION_SEEDS, config.validation))
+    claim(folder, _what(config))
+    train = TRAIN_SEEDS + config.first_person
+    splits = ((TRAIN, train, config.people), (VALIDATION, VALIDATION_SEEDS, config.validation))
     tasks = [
-        _Task(split, folder / f"{split}-{i:05}.npz", first + i, config.frames, config.size)
+        _Task(split, folder / f"{split}-{i:05}.npz", first + i, config.frames, config.stride, config.size)
         for split, first, count in splits
         for i in range(count)
     ]
@@ -95,12 +107,18 @@ def draw_people(config: DatasetConfig) -> list[_Task]:
     return tasks
 
 
+def _what(config: DatasetConfig) -> dict[str, int]:
+    """What a clip that is drawn already must have been drawn as."""
+    return {name: getattr(config, name) for name in ("first_person", "frames", "stride", "size")}
+
+
 def _waiting(config: DatasetConfig) -> Path:
     return config.output.with_name(f"{config.output.name}.drawn")
 
 
 def _draw_one(task: _Task) -> None:
-    clip = draw_clip(task.seed, task.seed, task.seed, task.frames, task.size)
+    moments = range(0, task.frames * task.stride, task.stride)
+    clip = draw_frames(task.seed, task.seed, task.seed, moments, task.size)
     faces = clip.faces
     assert faces.landmarks is not None  # keypoints give them
     record = ClipRecord(
@@ -143,7 +161,7 @@ def write(config: DatasetConfig) -> None:
             with replacing(embedded) as file:
                 write_clip(file, dataclasses.replace(record, embeddings=found))
         splits[task.split].append(StagedClip(embedded, task.file.stem, config.bucket, task.frames))
-    drawn = {"frames": config.frames, "size": config.size, "arcface": judge}
+    drawn = _what(config) | {"arcface": judge}
     counts = {split: len(clips) for split, clips in splits.items()}
     with replacing_directory(config.output) as made:
         write_dataset(made / config.bucket, config.bucket, splits)
