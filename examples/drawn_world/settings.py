@@ -12,7 +12,7 @@ from stableanimator_jax.files import replacing
 
 
 def require_counts(config: Any) -> None:
-    """Raise `InputError` unless whole numbers are 1 or more (seeds a first number 0), others not below 0."""
+    """Raise `InputError` unless whole numbers are 1 or more (seeds and first numbers 0), others not below 0."""
     for field in dataclasses.fields(config):
         value, flag = getattr(config, field.name), "--" + field.name.replace("_", "-")
         if type(value) is int:
