@@ -22,6 +22,8 @@ T = TypeVar("T")
 EMBEDDING_DIM = 512
 """Numbers in an ArcFace embedding, wherever one is kept in a file."""
 IdInjection = Literal["distribution_aware", "addition", "none"]
+Kind = Literal["stableanimator", "mimicmotion", "svd", "animatelcm", "controlnext"]
+"""Which published system the weights of a checkpoint are of; `family.FAMILY` says what each is made of and needs."""
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 DtypeChoice = Literal["auto", "float16", "bfloat16", "float32"]
@@ -74,6 +76,9 @@ class UNetConfig:
     projection_class_embeddings_input_dim: int = 768
     id_injection: IdInjection = "distribution_aware"
     """How face tokens enter: the paper's distribution-aware alignment, plain addition (IP-Adapter), or not at all."""
+    num_frames: int = 25
+    """Of the clips that it was trained on, as diffusers' configurations say: what plain SVD makes unless told
+    otherwise. The layers take any number."""
 
     def __post_init__(self):
         _require_sizes(self)
@@ -202,6 +207,18 @@ class PoseNetConfig:
 
 
 @dataclass(frozen=True)
+class ControlNetConfig:
+    """ControlNeXt's control net: skeleton images to features that enter the UNet behind its first down block."""
+
+    out_channels: int = 320
+    strength: float = 0.2
+    """What the features, given the hidden state's mean and spread, are multiplied by before they are added to it."""
+
+    def __post_init__(self):
+        _require_sizes(self)
+
+
+@dataclass(frozen=True)
 class ArcFaceConfig:
     """ArcFace's IResNet: (2, 2, 2, 2) is IResNet-18, (3, 4, 6, 3) 34, (3, 4, 14, 3) 50, (3, 13, 30, 3) 100."""
 
@@ -219,16 +236,21 @@ class ArcFaceConfig:
 
 @dataclass(frozen=True)
 class StableAnimatorConfig:
-    """Everything StableAnimator is made of. The parts must fit each other; this checks that they do."""
+    """Everything StableAnimator, or a relative of it, is made of. The parts must fit each other; this checks that."""
 
+    kind: Kind = "stableanimator"
+    """Whose weights these are, and so which of the models there are."""
     unet: UNetConfig = field(default_factory=UNetConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
     image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
     face_encoder: FaceEncoderConfig = field(default_factory=FaceEncoderConfig)
     pose_net: PoseNetConfig = field(default_factory=PoseNetConfig)
+    control_net: ControlNetConfig = field(default_factory=ControlNetConfig)
+    """Of the kind "controlnext" alone."""
     arcface: ArcFaceConfig = field(default_factory=ArcFaceConfig)
 
     def __post_init__(self):
+        _require(self.kind in typing.get_args(Kind), f"kind must be one of {typing.get_args(Kind)}, got {self.kind!r}")
         width, context = self.unet.block_out_channels[0], self.unet.cross_attention_dim
         for name, found, wanted in (
             ("pose_net.out_channels", self.pose_net.out_channels, width),
@@ -237,6 +259,11 @@ class StableAnimatorConfig:
             ("face_encoder.image_embedding_dim", self.face_encoder.image_embedding_dim, context),
             ("face_encoder.id_embedding_dim", self.face_encoder.id_embedding_dim, self.arcface.embedding_dim),
             ("unet.out_channels", self.unet.out_channels, self.vae.latent_channels),
+            *(
+                [("control_net.out_channels", self.control_net.out_channels, width)]
+                if self.kind == "controlnext"
+                else []
+            ),
             ("unet.in_channels", self.unet.in_channels, 2 * self.vae.latent_channels),
         ):
             _require(found == wanted, f"the models do not fit each other: {name} is {found}, must be {wanted}")

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from stableanimator_jax.config import Dtype, StableAnimatorConfig
+from stableanimator_jax.family import member
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.functional import Blueprint
@@ -22,16 +23,13 @@ _KINDS: dict[str, Any] = {
     "pose_net": PoseNet,
     "arcface": ArcFace,
 }
-SAMPLING = ("unet", "vae", "image_encoder", "pose_net", "face_encoder")
-"""The models that make a video. ArcFace is for faces that are to be optimised or embedded."""
-
 # These compute in float32 whatever the others do; bfloat16 weights would cost them 16 bits for 0.3 GB.
 _FLOAT32_ALWAYS = ("vae", "arcface")
 
 
 def sampling_models(config: StableAnimatorConfig) -> tuple[str, ...]:
-    """Those of `SAMPLING` that `config` needs: no Face Encoder where the UNet takes no face."""
-    return tuple(name for name in SAMPLING if name != "face_encoder" or config.unet.takes_faces)
+    """Those that make a video: of ArcFace nothing, and no Face Encoder where the UNet takes no face."""
+    return tuple(name for name in member(config).models if name != "face_encoder" or config.unet.takes_faces)
 
 
 def blueprint(config: StableAnimatorConfig, model: str, dtype: Dtype = "float32") -> Blueprint[Any]:

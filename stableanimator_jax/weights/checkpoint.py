@@ -2,7 +2,7 @@
 
     DIR/config.json         format version, configuration, where the weights came from, every other file's size
     DIR/unet/part_000/ ...  Orbax, a flat dictionary of arrays by dotted parameter path
-    DIR/vae/  ...           any of the six models may be absent
+    DIR/vae/  ...           any of the models may be absent
 
 Loading goes through Orbax straight into each parameter's target dtype and sharding: no host holds a second copy.
 Models are cut into parts because Orbax holds an item three times over while it writes it, and once more while it reads.
@@ -33,7 +33,7 @@ from stableanimator_jax.weights.rules import by_name, dotted, flatten, nested_as
 from stableanimator_jax.weights.run_folder import find_weights
 from stableanimator_jax.weights.storage import damage, file_sizes, forget_place, orbax_silenced
 
-MODELS = tuple(f.name for f in fields(StableAnimatorConfig))
+MODELS = tuple(f.name for f in fields(StableAnimatorConfig) if f.name != "kind")
 _FORMAT = "stableanimator-jax"
 _VERSION = 1
 _PART_BYTES = 256 * 2**20

@@ -85,7 +85,8 @@ def _import(flags: Sequence[str]) -> None:
     )
     output = _required(config.output, "--output CHECKPOINT, the directory to make")
     _on_the_cpu()
-    from stableanimator_jax.models.catalogue import SAMPLING
+    from stableanimator_jax.family import member
+    from stableanimator_jax.weights.checkpoint import describe
     from stableanimator_jax.weights.importing import import_weights
 
     models = import_weights(
@@ -99,7 +100,8 @@ def _import(flags: Sequence[str]) -> None:
         show_progress=True,
     )
     print(f"wrote {output}: {', '.join(models)}")
-    if missing := [model for model in SAMPLING if model not in models]:
+    wanted = member(describe(output).config).models
+    if missing := [model for model in wanted if model not in models]:
         print(f"note: sample.py and train.py also need {', '.join(missing)}: import all parts into one checkpoint")
 
 
