@@ -18,9 +18,7 @@ _ALIGNED = {
 
 def karras_sigmas(steps: int) -> np.ndarray:
     """SVD's noise levels, `[steps + 1]` float32: Karras' schedule from 700 to 0.002 (rho 7), then 0."""
-    ramp = np.linspace(0, 1, steps)
-    high, low = SIGMA_MAX ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
-    return np.append((high + ramp * (low - high)) ** RHO, 0).astype(np.float32)
+    return _karras(np.linspace(0, 1, steps))
 
 
 def aligned_sigmas(steps: int) -> np.ndarray:
@@ -33,6 +31,20 @@ def aligned_sigmas(steps: int) -> np.ndarray:
     places = np.linspace(0, 1, steps + 1)[:-1]
     between = np.interp(places, np.linspace(0, 1, len(levels)), np.log(levels))
     return np.append(np.exp(between), 0).astype(np.float32)
+
+
+def lcm_sigmas(steps: int, grid: int) -> np.ndarray:
+    """AnimateLCM's noise levels, `[steps + 1]` float32: evenly chosen from Karras' schedule of `grid`, then 0.
+
+    Every (grid // steps)-th of them from the highest on, so that the last is above 0.002 but where steps is grid.
+    """
+    return _karras(np.arange(steps) * (grid // steps) / (grid - 1))
+
+
+def _karras(ramp: np.ndarray) -> np.ndarray:
+    """Karras' noise levels at places from 0 to 1, then 0."""
+    high, low = SIGMA_MAX ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
+    return np.append((high + ramp * (low - high)) ** RHO, 0).astype(np.float32)
 
 
 def init_noise_sigma(sigmas: np.ndarray) -> np.float32:

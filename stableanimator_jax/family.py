@@ -11,7 +11,7 @@ from typing import Any, Literal
 from stableanimator_jax.config import Kind, StableAnimatorConfig
 
 Driver = Literal["pose_net", "control_net"]
-Tiling = Literal["shared_first", "runs", "whole"]
+Tiling = Literal["filled", "fitted", "runs", "whole"]
 """How windows lie over a video; see `sampling.windows`."""
 
 
@@ -56,11 +56,11 @@ def _published(**fields: Any) -> MappingProxyType[str, Any]:
 _SVD = {"guidance_min": 1.0, "guidance_max": 3.0, "overlap": 1, "decode_chunk": 8}
 
 FAMILY: dict[Kind, Member] = {
-    "stableanimator": Member("StableAnimator", "pose_net", "shared_first", takes_face=True),
+    "stableanimator": Member("StableAnimator", "pose_net", "filled", takes_face=True),
     "mimicmotion": Member(
         "MimicMotion",
         "pose_net",
-        "shared_first",
+        "fitted",
         _published(
             window=72, overlap=6, guidance_min=2.0, guidance_max=2.0, noise_augmentation=0.0, decode_chunk=8, seed=42
         ),

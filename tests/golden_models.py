@@ -29,7 +29,8 @@ def reference_model(name: str, config: StableAnimatorConfig = TINY, precision: P
     abstract = made_from.abstract_params()
     table = tables(config)[name]
     shapes = {a.key: a.source_shape for a in plan_export(table, abstract)}
-    params = convert(table, ReferenceWeights(shapes, f"{name}."), abstract)
+    prefix = {"control_net": "controlnext."}.get(name, f"{name}.")
+    params = convert(table, ReferenceWeights(shapes, prefix), abstract)
     return Model(jax.tree.map(jnp.asarray, params), made_from)
 
 

@@ -268,3 +268,20 @@ def resize(image: ImageArray, width: int, height: int, filter: Filter) -> UInt8[
     if image.shape[:2] == (height, width):
         return image
     return np.array(Image.fromarray(image).resize((width, height), _FILTERS[filter]))
+
+
+def cover(image: ImageArray, width: int, height: int, mode: FitMode) -> UInt8[np.ndarray, "height width 3"]:
+    """Bring an image to a size by bilinear interpolation without antialiasing, as MimicMotion and ControlNeXt do.
+
+    It is scaled until it covers the size, its free side rounded up, and its middle is taken; to "pad", bars come first.
+    """
+    from stableanimator_jax.opencv import cv2  # which nothing else here needs
+
+    if mode == "pad":
+        image = fit_aspect(image, width, height, mode)
+    image_height, image_width = image.shape[:2]
+    scale = max(width / image_width, height / image_height)
+    wide, high = max(width, math.ceil(image_width * scale - 1e-9)), max(height, math.ceil(image_height * scale - 1e-9))
+    resized = cv2.resize(image.astype(np.float32), (wide, high), interpolation=cv2.INTER_LINEAR)
+    left, top = round((wide - width) / 2), round((high - height) / 2)
+    return np.clip(np.round(resized[top : top + height, left : left + width]), 0, 255).astype(np.uint8)

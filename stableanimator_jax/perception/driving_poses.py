@@ -169,7 +169,7 @@ def extract_poses(
 
     driving = Keypoints(track.points, track.scores, info.width, info.height, info.fps)
     placed = driving if standing is None else _align_scenes(driving, standing, track.scenes, info)
-    keypoints = _fitted(placed, width, height, fit)
+    keypoints = fitted_keypoints(placed, width, height, fit)
     _warn_of_cut_off(driving, keypoints)
     return DrivenPoses(driving, keypoints, Poses(drawn(keypoints), info.fps))
 
@@ -269,7 +269,7 @@ def _inside(keypoints: Keypoints) -> Bool[np.ndarray, "f 134"]:
     return (x >= 0) & (y >= 0) & (x < keypoints.width) & (y < keypoints.height)
 
 
-def _fitted(keypoints: Keypoints, width: int, height: int, mode: FitMode) -> Keypoints:
+def fitted_keypoints(keypoints: Keypoints, width: int, height: int, mode: FitMode) -> Keypoints:
     """As `data.images.fit` moves the pixels."""
     window = aspect_window(keypoints.width, keypoints.height, width, height, mode)
     present = np.any(keypoints.scores, axis=1, keepdims=True)[..., None]

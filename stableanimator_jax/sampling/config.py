@@ -7,16 +7,19 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 from jaxtyping import Float, Float32
 
-from stableanimator_jax.config import Dtype
+from stableanimator_jax.config import Dtype, Kind
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.family import FAMILY
 from stableanimator_jax.limits import Between, check_limits
 
 Crop = Literal["box", "aligned"]
 HJB_PRESETS = {"published": 3, "paper": 10}
 Schedule = Literal["karras", "aligned"]
-Solver = Literal["euler", "dpmpp_2m"]
+Solver = Literal["euler", "dpmpp_2m", "lcm"]
 PresetName = Literal["published", "balanced", "fast"]
 _EVERYWHERE = (0.0, 1000.0)
+LCM_GRID = 40
+"""Steps that AnimateLCM was distilled from."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ what the others cost."""
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Settings of the denoising loop and the decoder. Defaults are the published ones."""
+    """Settings of the denoising loop and the decoder. Defaults are those that StableAnimator is published with."""
 
     steps: Annotated[int, Between(1, 1000)] = 25
     """Denoising steps."""
@@ -50,7 +53,8 @@ class SamplingConfig:
     """Which noise levels the steps go through: Karras', as published, or aligned, those of Align Your Steps, made for
     SVD in 8, 10 and 15 steps and interpolated for others."""
     sampler: Solver = "euler"
-    """How a step is taken: Euler's, as published, or DPM-Solver++(2M), of second order."""
+    """How a step is taken: Euler's, as published; DPM-Solver++(2M), of second order; or the consistency model's, with
+    new noise, for weights that were distilled for it (AnimateLCM), which has noise levels of its own."""
     guidance_min: Annotated[float, Between(0, 1000)] = 3.0
     """Classifier-free guidance of the video's first frame; it rises evenly to guidance-max at the last. 1 is none."""
     guidance_max: Annotated[float, Between(0, 1000)] = 3.0
@@ -94,6 +98,11 @@ class SamplingConfig:
                 f"cache-branch {self.cache_branch} has no use while every step runs the whole UNet: give "
                 "cache-interval too, such as 2"
             )
+        if self.sampler == "lcm":
+            if self.steps > LCM_GRID:
+                raise InputError(f"sampler lcm takes at most {LCM_GRID} steps, got {self.steps}")
+            if self.schedule != "karras":
+                raise InputError(f"sampler lcm has noise levels of its own: leave out schedule {self.schedule}")
         for name, choices in (("schedule", get_args(Schedule)), ("sampler", get_args(Solver))):
             if (value := getattr(self, name)) not in choices:
                 raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
@@ -113,6 +122,11 @@ class SamplingConfig:
                     "guidance-interval {:g} {:g} holds none of the {} noise levels, which fall from {:.4g} to "
                     "{:.4g}".format(*self.guidance_interval, self.steps, self.sigmas[0], self.sigmas[-2])
                 )
+
+    @classmethod
+    def published(cls, kind: Kind) -> "SamplingConfig":
+        """As the system of this kind is published."""
+        return cls(**FAMILY[kind].published)
 
     @property
     def added_time_ids(self) -> tuple[float, float, float]:
@@ -134,6 +148,8 @@ class SamplingConfig:
         """The noise levels, one more than steps: the last is 0."""
         from stableanimator_jax import diffusion  # JAX comes with it, for which no --help should wait
 
+        if self.sampler == "lcm":
+            return diffusion.lcm_sigmas(self.steps, LCM_GRID)
         make = {"karras": diffusion.karras_sigmas, "aligned": diffusion.aligned_sigmas}[self.schedule]
         return make(self.steps)
 
@@ -141,6 +157,8 @@ class SamplingConfig:
         """These settings with those of one of `PRESETS` in their places; an interval only where there is guidance."""
         if name not in PRESETS:
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        if self.sampler == "lcm":
+            raise InputError(f"preset {name} is not for AnimateLCM's few steps (sampler lcm): leave it out")
         interval = {} if self.guided else {"guidance_interval": _EVERYWHERE}
         return dataclasses.replace(self, **vars(PRESETS[name]) | interval)
 

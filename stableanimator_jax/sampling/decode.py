@@ -108,3 +108,11 @@ def decode_frames(
                 on_progress(last.stop, total)
             yield frames.reshape(-1, *frames.shape[-3:])[: last.stop - last.start]
         pending = following
+
+
+def without_first(chunks: Iterator[UInt8[np.ndarray, "n H W 3"]], count: int) -> Iterator[UInt8[np.ndarray, "n H W 3"]]:
+    """Chunks of frames, but for the first `count` frames."""
+    for chunk in chunks:
+        if len(chunk) > count:
+            yield chunk[count:]
+        count = max(0, count - len(chunk))

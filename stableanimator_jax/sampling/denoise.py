@@ -13,17 +13,18 @@ from jaxtyping import Array, Float, UInt8
 
 from stableanimator_jax import diffusion
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.family import Tiling
 from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.control_net import ControlNet
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.parallel import replicated
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.deep_cache import DeepCache
-from stableanimator_jax.sampling.denoiser import Place, PoseFeatures, Rows, WindowDenoiser, predict
-from stableanimator_jax.sampling.guidance import guidance_scales
-from stableanimator_jax.sampling.samplers import SAMPLERS, Hook, OnStep, Sampler, Unfinished
-from stableanimator_jax.sampling.windows import plan_windows
+from stableanimator_jax.sampling.denoiser import Place, Rows, WindowDenoiser, driven_by, predict, undriven
+from stableanimator_jax.sampling.samplers import Hook, OnStep, Sampler, Unfinished, sampler_of
+from stableanimator_jax.sampling.windows import tile
 
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is."""
@@ -35,12 +36,13 @@ class SamplingError(InputError):
 
 def denoise(
     unet: Model[UNet],
-    pose_net: Model[PoseNet],
+    driver: Model[PoseNet] | Model[ControlNet] | None,
     condition: Conditioning,
-    poses: UInt8[np.ndarray, "f H W 3"],
-    noise: Float[Array, "w h w2 c"],
+    poses: UInt8[np.ndarray, "f H W 3"] | None,
+    noise: Float[Array, "n h w2 c"],
     sampling: SamplingConfig,
     *,
+    tiling: Tiling = "filled",
     sampler: Sampler | None = None,
     hook: Hook | None = None,
     mesh: Mesh | None = None,
@@ -52,11 +54,14 @@ def denoise(
     """Sample the latents of a video along the noise levels of `sampling`.
 
     Args:
-        unet, pose_net: the models.
+        unet: the model.
+        driver: what poses go through; None where the UNet takes none.
         condition: the reference, encoded; one row.
-        poses: skeleton images of the output size, on the host; at least one.
-        noise: unit Gaussian noise for one window of frames; frame i of the video starts from noise[i mod window].
+        poses: skeleton images of the output size, on the host; at least one, or None without a driver.
+        noise: unit Gaussian noise, of as many frames as the `Windows` have draws: one window's or the whole video's.
+            Without poses it is the video's length.
         sampling: settings.
+        tiling: how windows lie; see `windows.tile`.
         sampler: how the steps are taken, where not as `sampling.sampler` says.
         hook: changes each step's predicted clean sample, such as `sampling.face_control.FaceControl`.
         mesh: spread the rows of a call over its "data" and "fsdp" axes, which must divide `rows_at_once`, and the
@@ -72,9 +77,9 @@ def denoise(
     Raises:
         SamplingError: the latents are no longer finite; names the step.
     """
-    frames, steps = len(poses), sampling.steps
-    plan = plan_windows(frames, sampling.window, sampling.overlap)
-    scales = guidance_scales(frames, plan.frames, sampling.guidance_min, sampling.guidance_max)
+    frames, steps = len(noise if poses is None else poses), sampling.steps
+    plan = tile(tiling, frames, sampling.window, sampling.overlap)
+    scales = sampling.guidance_min + plan.rise * np.float32(sampling.guidance_max - sampling.guidance_min)
     steps_done, told = 0 if unfinished is None else unfinished.steps, 0
     last_clean: Any = None
 
@@ -122,12 +127,12 @@ def denoise(
     cache = DeepCache(unet, sampling.cache_interval, sampling.cache_branch) if sampling.cache_interval > 1 else None
     with nullcontext() if mesh is None else jax.set_mesh(mesh):
         sigmas = sampling.sigmas
-        latents = jnp.asarray(noise)[np.arange(plan.frames) % sampling.window] * diffusion.init_noise_sigma(sigmas)
+        latents = jnp.asarray(noise)[plan.noise] * diffusion.init_noise_sigma(sigmas)
         latents, condition = jax.device_put((latents, condition), replicated(mesh))
         denoiser = WindowDenoiser(
             whole if cache is None else cache,
             condition,
-            PoseFeatures(pose_net, poses, plan),
+            undriven if driver is None or poses is None else driven_by(driver, poses, plan),
             plan,
             scales=scales,
             guides=sampling.guides,
@@ -136,7 +141,7 @@ def denoise(
             on_call=call_done if on_progress else None,
         )
         calls = list(accumulate(map(denoiser.calls, sigmas[:-1]), initial=0))  # before each step, and in all
-        take = SAMPLERS[sampling.sampler] if sampler is None else sampler
+        take = sampler or sampler_of(sampling.sampler, jax.random.key(sampling.seed))
         begun: Any = {}
         if unfinished is not None:
             call_done(0)

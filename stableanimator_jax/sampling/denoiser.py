@@ -7,7 +7,7 @@ frames, whatever the length of the video, so it is compiled once; rows are an ar
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,14 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from stableanimator_jax import diffusion
-from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.conditioning import Conditioning, Control
+from stableanimator_jax.models.control_net import ControlNet
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.pixels import pixels
 from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet, predict_v
 from stableanimator_jax.parallel import replicated, shard_batch
-from stableanimator_jax.sampling.guidance import UNCONDITIONAL, guide, unconditional_where
+from stableanimator_jax.sampling.guidance import UNCONDITIONAL, branch_shares, unconditional_where
 from stableanimator_jax.sampling.programs import kept
 from stableanimator_jax.sampling.windows import Windows
 
@@ -58,15 +59,20 @@ def predict(unet: Model[UNet], rows: Rows, sigma: Float[Array, ""]) -> Float[Arr
     return predict_v(unet.module(), rows.latents, sigma, rows.conditioning)
 
 
+Driving = Callable[[int, Float[np.floating, ""]], dict[str, Any]]
+"""Called with a window's number and a noise level; gives those fields of `Conditioning`, of a row `[w, ...]`, that tell
+the UNet of the window's poses."""
+
+
 class WindowDenoiser:
-    """A `samplers.Denoiser` for a video of any length: every window in every branch, averaged, and guided.
+    """A `samplers.Denoiser` for a video of any length: every window in every branch, guided, and averaged.
 
     Args:
         predict: the UNet, of rows.
-        condition: of the video, as one row without pose features.
-        pose_features: of the frames of a window, by its number.
+        condition: of the video, as one row without poses.
+        driving: the poses of each window.
         plan: the windows.
-        scales: guidance of each frame.
+        scales: guidance of each place of each window.
         guides: whether there is guidance at a noise level; where not, the unconditional branch is left out.
         rows_at_once: in one call of `predict`.
         mesh: spreads the rows; None for the default device.
@@ -77,23 +83,25 @@ class WindowDenoiser:
         self,
         predict: Predict,
         condition: Conditioning,
-        pose_features: Callable[[int], Float[Array, "w h w2 d"]],
+        driving: Driving,
         plan: Windows,
         *,
-        scales: Float32[np.ndarray, "f"],
+        scales: Float32[np.ndarray, "windows w"],
         guides: Callable[[Float[np.floating, ""]], bool],
         rows_at_once: int,
         mesh: Mesh | None = None,
         on_call: Callable[[int], None] | None = None,
     ):
-        self.predict, self.condition, self.pose_features, self.plan = predict, condition, pose_features, plan
-        self.scales, self.guides, self.mesh, self.on_call = scales, guides, mesh, on_call
+        self.predict, self.condition, self.driving, self.plan = predict, condition, driving, plan
+        self.guides, self.mesh, self.on_call = guides, mesh, on_call
         windows = len(plan.indices)
         self.guided = list(row_batches(windows, 2, rows_at_once))
         # A row that only fills up would cost as much as guidance; but a mesh needs one for each of its parts.
         self.unguided = list(row_batches(windows, 1, rows_at_once, fill=mesh is not None))
-        self.counts = np.zeros(plan.frames, np.float32)
-        np.add.at(self.counts, plan.indices, np.broadcast_to(plan.weights, plan.indices.shape))
+        counts = np.zeros(plan.frames, np.float32)
+        np.add.at(counts, plan.indices, plan.weights)
+        mean = plan.weights / counts[plan.indices]
+        self.shares = {n: branch_shares(scales, n) * mean[:, None] for n in (1, 2)}
 
     def calls(self, sigma: Float[np.floating, ""]) -> int:
         """How many calls of `predict` a noise level takes."""
@@ -102,44 +110,41 @@ class WindowDenoiser:
     def __call__(self, latents: Float[Array, "f h w c"], sigma: Float[np.floating, ""]) -> Float[Array, "f h w c"]:
         """The clean sample that noisy latents are predicted to be."""
         branches, batches = (2, self.guided) if self.guides(sigma) else (1, self.unguided)
-        total = jnp.zeros((branches, *latents.shape), jnp.float32, device=replicated(self.mesh))
+        total = jnp.zeros(latents.shape, jnp.float32, device=replicated(self.mesh))
         for i, batch in enumerate(batches):
             indices = self.plan.indices[batch.window]
-            features = {k: self.pose_features(k) for k in set(batch.window.tolist())}  # branches share a window's
-            pose_features = tuple(features[k] for k in batch.window.tolist())
+            driven = {k: self.driving(k, sigma) for k in set(batch.window.tolist())}  # branches share a window's
             dropped = batch.branch == UNCONDITIONAL
-            rows = shard_batch(_take_rows(latents, self.condition, pose_features, indices, dropped), self.mesh)
-            prediction = self.predict(rows, jnp.asarray(sigma), Place(branches, i))
-            weights = batch.weight[:, None] * self.plan.weights[None]
-            total = _add_rows(total, prediction, indices, batch.branch, weights)
+            rows = _take_rows(latents, self.condition, [driven[k] for k in batch.window.tolist()], indices, dropped)
+            prediction = self.predict(shard_batch(rows, self.mesh), jnp.asarray(sigma), Place(branches, i))
+            shares = batch.weight[:, None] * self.shares[branches][batch.window, batch.branch]
+            total = _add_rows(total, prediction, indices, shares)
             if self.on_call and i + 1 < len(batches):
                 total.block_until_ready()  # or the bar would show how fast work is queued
                 self.on_call(i + 1)
-        return _clean(total, self.counts, latents, self.scales, sigma)
+        return _clean(total, latents, sigma)
 
 
 @jax.jit
 def _take_rows(
-    latents: Array, condition: Conditioning, pose_features: tuple[Array, ...], indices: Array, dropped: Array
+    latents: Array, condition: Conditioning, driven: list[dict[str, Any]], indices: Array, dropped: Array
 ) -> Rows:
     r = len(indices)
     video = condition._replace(
         added_time_ids=jnp.broadcast_to(condition.added_time_ids, (r, *condition.added_time_ids.shape[1:])),
-        pose_features=jnp.stack(pose_features),
+        **jax.tree.map(lambda *of_rows: jnp.stack(of_rows), *driven),
     )
     return Rows(latents[indices], unconditional_where(video, dropped))
 
 
 @partial(jax.jit, donate_argnums=0)
-def _add_rows(total: Array, prediction: Array, indices: Array, branch: Array, weights: Array) -> Array:
-    return total.at[branch[:, None], indices].add(prediction * weights[:, :, None, None, None])
+def _add_rows(total: Array, prediction: Array, indices: Array, shares: Array) -> Array:
+    return total.at[indices].add(prediction * shares[:, :, None, None, None])
 
 
 @jax.jit
-def _clean(total: Array, counts: Array, latents: Array, scales: Array, sigma: Array) -> Array:
-    """Average over windows, guide, and turn the prediction into the clean sample."""
-    mean = total / counts.reshape(1, -1, 1, 1, 1)
-    return diffusion.denoised(guide(mean, scales), latents, sigma)
+def _clean(total: Array, latents: Array, sigma: Array) -> Array:
+    return diffusion.denoised(total, latents, sigma)
 
 
 @dataclass(frozen=True)
@@ -168,13 +173,26 @@ def row_batches(windows: int, branches: int, rows_at_once: int, *, fill: bool = 
         yield RowBatch(batch // branches, batch % branches, real.astype(np.float32))
 
 
+def driven_by(
+    driver: Model[PoseNet] | Model[ControlNet], poses: UInt8[np.ndarray, "f H W 3"], plan: Windows
+) -> Driving:
+    """Poses through the network that a model has for them: skeleton images of the video's frames, on the host."""
+    features = {PoseNet: PoseFeatures, ControlNet: ControlFeatures}[driver.blueprint.kind]
+    return features(driver, poses, plan)
+
+
+def undriven(window: int, sigma: Float[np.floating, ""]) -> dict[str, Any]:
+    """The `Driving` of a model that takes no poses."""
+    del window, sigma
+    return {}
+
+
 class PoseFeatures:
-    """PoseNet's features by window: kept on the device where all of them fit, else computed when asked for.
+    """The `Driving` by PoseNet: features kept on the device where all of them fit, else computed when asked for.
 
     Args:
         pose_net: the model.
-        poses: skeleton images of the video's frames, on the host. Frames of a window beyond them, of a video shorter
-            than it, repeat the last.
+        poses: skeleton images of the video's frames, on the host.
         plan: the windows.
         most_bytes: that are kept.
     """
@@ -186,21 +204,47 @@ class PoseFeatures:
         plan: Windows,
         most_bytes: int = POSE_FEATURE_BYTES,
     ):
-        self.pose_net, self.poses = pose_net, poses
-        self.indices = np.minimum(plan.indices, len(poses) - 1)
+        self.pose_net, self.poses, self.plan = pose_net, poses, plan
         first = self._compute(0)
-        keep = first.nbytes * len(plan.indices) <= most_bytes
-        self.kept = [first, *map(self._compute, range(1, len(plan.indices)))] if keep else None
+        keep = first.nbytes * len(plan.poses) <= most_bytes
+        self.kept = [first, *map(self._compute, range(1, len(plan.poses)))] if keep else None
 
     def _compute(self, window: int) -> Float[Array, "w h w2 d"]:
-        return _encode_poses(self.pose_net, self.poses[self.indices[window]])
+        return _encode_poses(self.pose_net, self.poses[self.plan.poses[window]])
 
-    def __call__(self, window: int) -> Float[Array, "w h w2 d"]:
+    def __call__(self, window: int, sigma: Float[np.floating, ""]) -> dict[str, Any]:
         """The features of a window's frames, in PoseNet's compute dtype."""
-        return self.kept[window] if self.kept else self._compute(window)
+        del sigma
+        return {"pose_features": self.kept[window] if self.kept else self._compute(window)}
 
 
 @kept
 @jax.jit
 def _encode_poses(pose_net: Model[PoseNet], poses: Array) -> Array:
     return pose_net.module()(pixels(poses))
+
+
+class ControlFeatures:
+    """The `Driving` by a control net, whose features are others at every noise level.
+
+    Args:
+        control_net: the model.
+        poses: skeleton images of the video's frames, on the host.
+        plan: the windows.
+    """
+
+    def __init__(self, control_net: Model[ControlNet], poses: UInt8[np.ndarray, "f H W 3"], plan: Windows):
+        self.control_net, self.poses, self.plan = control_net, poses, plan
+        self.strength = jnp.float32(control_net.blueprint.config.strength)
+
+    def __call__(self, window: int, sigma: Float[np.floating, ""]) -> dict[str, Any]:
+        """The features of a window's frames, in the control net's compute dtype."""
+        features = _encode_control(self.control_net, self.poses[self.plan.poses[window]], jnp.asarray(sigma))
+        return {"control": Control(features, self.strength)}
+
+
+@kept
+@jax.jit
+def _encode_control(control_net: Model[ControlNet], poses: Array, sigma: Array) -> Array:
+    shares = poses[None].astype(jnp.float32) / 255
+    return control_net.module()(shares, diffusion.timestep(sigma)[None])[0]

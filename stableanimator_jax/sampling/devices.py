@@ -7,9 +7,10 @@ from typing import Any
 from jax.sharding import Mesh
 
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.family import Tiling
 from stableanimator_jax.parallel import make_mesh
 from stableanimator_jax.sampling.config import SamplingConfig
-from stableanimator_jax.sampling.windows import plan_windows
+from stableanimator_jax.sampling.windows import tile
 
 FRAME_COST = 0.04
 """What each further device that shares a row's frames costs of the time that all of them save: the traffic of temporal
@@ -50,6 +51,7 @@ def plan_devices(
     sampling: SamplingConfig,
     frame_devices: int | None = None,
     *,
+    tiling: Tiling = "filled",
     all_of_them: bool = False,
 ) -> DevicePlan:
     """About the fastest use of up to `available` devices for a video: rows first, then the frames of a row.
@@ -62,18 +64,20 @@ def plan_devices(
         video_frames: of the video.
         sampling: its settings: window, overlap and guidance.
         frame_devices: that share a row's frames, where it is not to be chosen.
+        tiling: how windows lie; see `windows.tile`.
         all_of_them: leave no device out, whatever it has to do: each of several processes must take part.
 
     Raises:
         InputError: the frames of a window cannot be shared by so many devices, or there are not so many.
     """
-    if frame_devices is not None and (not 1 <= frame_devices <= available or sampling.window % frame_devices):
+    windows = tile(tiling, video_frames, sampling.window, sampling.overlap)
+    window = windows.window
+    if frame_devices is not None and (not 1 <= frame_devices <= available or window % frame_devices):
         raise InputError(
-            f"frame-devices must divide the window of {sampling.window} frames and be at most the {available} devices, "
+            f"frame-devices must divide the window of {window} frames and be at most the {available} devices, "
             f"got {frame_devices}"
         )
-    windows = len(plan_windows(video_frames, sampling.window, sampling.overlap).indices)
-    rows = windows * (2 if sampling.guided else 1)
+    rows = len(windows.indices) * (2 if sampling.guided else 1)
 
     def time(plan: tuple[int, int]) -> float:
         at_once, shared = plan
@@ -82,8 +86,8 @@ def plan_devices(
 
     layouts = [
         (at_once, shared)
-        for shared in range(1, min(available, sampling.window) + 1)
-        if (sampling.window % shared == 0 if frame_devices is None else shared == frame_devices)
+        for shared in range(1, min(available, window) + 1)
+        if (window % shared == 0 if frame_devices is None else shared == frame_devices)
         for at_once in range(1, (available // shared if all_of_them else min(available // shared, rows)) + 1)
         if not all_of_them or at_once * shared == available
     ]

@@ -1,7 +1,7 @@
 """The face optimisation as part of denoising: which steps, whose face, where it is, and what came of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,12 @@ class FaceOptimisation:
             raise InputError("the reference face's embedding must be finite and not all zeros")
         if isinstance(self.faces, FaceTrack):
             crops_of(self.faces, self.config.crop)  # raises where it cannot be done
+
+    def one_later(self) -> "FaceOptimisation":
+        """The same of a video with a frame ahead of these, which is left as it is."""
+        if isinstance(faces := self.faces, FaceTrack):
+            return replace(self, faces=FaceTrack.of([None, *faces.faces()]))
+        return replace(self, faces=lambda frame, number: None if number == 0 else faces(frame, number - 1))
 
 
 class FaceControl:

@@ -1,8 +1,10 @@
-"""Classifier-free guidance: what a branch goes without, how strong guidance is, and the sum of the branches.
+"""Classifier-free guidance: what a branch goes without, and what it counts in the sum of the branches.
 
 Sampling's unconditional branch goes without every condition at once. Training drops conditions by a rule of its own, so
 that the models learn to do without them.
 """
+
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,12 +13,12 @@ from jaxtyping import Array, Bool, Float, Float32
 from stableanimator_jax.models.conditioning import Conditioning
 
 CONDITIONAL, UNCONDITIONAL = 0, 1
-"""The branches, as numbers of an axis."""
+"""The branches, as numbers of an axis: `branch_shares` has them in this order."""
 
 
 def unconditional_where(conditioning: Conditioning, dropped: Bool[Array, "r"]) -> Conditioning:
-    """`conditioning`, of r rows or of one for all, without reference, face and pose in the rows that are `dropped`."""
-    names = ("image_embedding", "face_tokens", "image_latents", "pose_features")
+    """`conditioning`, of r rows or of one for all, without any condition but the time ids in the rows `dropped`."""
+    names = ("image_embedding", "face_tokens", "image_latents", "pose_features", "control")
     return _kept(conditioning, dict.fromkeys(names, ~dropped))
 
 
@@ -40,26 +42,21 @@ def dropped_at_random(conditioning: Conditioning, uniform: Float[Array, "b"], ra
     )
 
 
-def guidance_scales(video_frames: int, frames: int, low: float, high: float) -> Float32[np.ndarray, "frames"]:
-    """From `low` at the first frame of the video evenly to `high` at its last; `high` beyond."""
-    scales = np.linspace(low, high, video_frames, dtype=np.float32)
-    return np.pad(scales, (0, frames - video_frames), mode="edge")
+def branch_shares(scales: Float32[np.ndarray, "windows w"], branches: int) -> Float32[np.ndarray, "windows branches w"]:
+    """What each branch's prediction counts in the guided one: the conditional's `scales`, the unconditional's the rest.
 
-
-def guide(branches: Float[Array, "branches f *shape"], scales: Float[Array, "f"]) -> Float[Array, "f *shape"]:
-    """The guided prediction: unconditional + scale * (conditional - unconditional); or the one branch that there is."""
-    if len(branches) == 1:
-        return branches[0]
-    conditional, unconditional = branches[CONDITIONAL], branches[UNCONDITIONAL]
-    scale = jax.lax.expand_dims(scales, range(1, conditional.ndim))
-    return unconditional + scale * (conditional - unconditional)
+    Their sum is unconditional + scale * (conditional - unconditional); of one branch, the conditional itself.
+    """
+    if branches == 1:
+        return np.ones_like(scales)[:, None]
+    return np.stack([scales, 1 - scales], axis=1)
 
 
 def _kept(conditioning: Conditioning, where: dict[str, Bool[Array, "r"]]) -> Conditioning:
     """`conditioning` with fields zero in the rows in which they are not kept."""
-    kept = {}
-    for name, rows in where.items():
-        field = getattr(conditioning, name)
-        if field is not None:
-            kept[name] = field * rows.astype(field.dtype).reshape(-1, *(1,) * (field.ndim - 1))
+
+    def keep(field: Array, rows: Bool[Array, "r"]) -> Array:
+        return field * rows.astype(field.dtype).reshape(-1, *(1,) * (field.ndim - 1))
+
+    kept = {name: jax.tree.map(partial(keep, rows=rows), getattr(conditioning, name)) for name, rows in where.items()}
     return conditioning._replace(**kept)

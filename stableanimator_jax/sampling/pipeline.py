@@ -13,12 +13,14 @@ from jaxtyping import Array, Float, Float32, UInt8
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.face_track import Face
-from stableanimator_jax.data.images import FitMode, ImageLike, as_image, fit_aspect
-from stableanimator_jax.data.poses import PosesLike, as_poses
+from stableanimator_jax.data.images import FitMode, ImageLike
+from stableanimator_jax.data.poses import PosesLike
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.family import member
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.catalogue import blueprint, sampling_models
 from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.control_net import ControlNet
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
@@ -29,22 +31,29 @@ from stableanimator_jax.parallel import make_mesh, on_part
 from stableanimator_jax.runtime import choose_devices, compute_dtype
 from stableanimator_jax.sampling.conditions import encode_condition
 from stableanimator_jax.sampling.config import Crop, SamplingConfig
-from stableanimator_jax.sampling.decode import decode_frames
+from stableanimator_jax.sampling.decode import decode_frames, without_first
 from stableanimator_jax.sampling.deep_cache import check_branch
 from stableanimator_jax.sampling.denoise import Progress, denoise
 from stableanimator_jax.sampling.devices import DevicePlan, plan_devices
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
-from stableanimator_jax.sampling.samplers import Hook, OnStep, Sampler, Unfinished
+from stableanimator_jax.sampling.samplers import OnStep, Sampler, Unfinished, sampler_of
+from stableanimator_jax.sampling.video_inputs import video_inputs
+from stableanimator_jax.sampling.windows import tile
 from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint
 from stableanimator_jax.weights.opening import open_checkpoint
 
-PUBLISHED = SamplingConfig()
 
-
-def plan_for(available: int, frames: int, sampling: SamplingConfig, frame_devices: int | None = None) -> DevicePlan:
-    """As `plan_devices`; each of several processes must have a part in it."""
-    return plan_devices(available, frames, sampling, frame_devices, all_of_them=jax.process_count() > 1)
+def plan_for(
+    config: StableAnimatorConfig,
+    available: int,
+    frames: int,
+    sampling: SamplingConfig,
+    frame_devices: int | None = None,
+) -> DevicePlan:
+    """As `plan_devices`, of so many frames to denoise; each of several processes must have a part in it."""
+    tiling, several = member(config).tiling, jax.process_count() > 1
+    return plan_devices(available, frames, sampling, frame_devices, tiling=tiling, all_of_them=several)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,9 +62,12 @@ class Animator:
 
     config: StableAnimatorConfig
     unet: Model[UNet]
-    pose_net: Model[PoseNet]
     vae: Model[VAE]
     image_encoder: Model[ImageEncoder]
+    pose_net: Model[PoseNet] | None = None
+    """None where poses go through no PoseNet, or there are none (`family.FAMILY`)."""
+    control_net: Model[ControlNet] | None = None
+    """ControlNeXt's."""
     face_encoder: Model[FaceEncoder] | None = None
     """None where the UNet takes no face (`unet.id_injection` is "none")."""
     arcface: Model[ArcFace] | None = None
@@ -129,13 +141,15 @@ class Animator:
     def animate(
         self,
         reference: ImageLike,
-        poses: PosesLike,
+        poses: PosesLike | None = None,
         *,
+        reference_pose: ImageLike | None = None,
+        frames: int | None = None,
         width: int | None = None,
         height: int | None = None,
         fit: FitMode = "crop",
         id_embedding: Float[np.ndarray, "512"] | None = None,
-        sampling: SamplingConfig = PUBLISHED,
+        sampling: SamplingConfig | None = None,
         key: Array | None = None,
         noise: Float[Array, "w h w2 c"] | None = None,
         sampler: Sampler | None = None,
@@ -150,6 +164,8 @@ class Animator:
         chunks = self.stream(
             reference,
             poses,
+            reference_pose=reference_pose,
+            frames=frames,
             width=width,
             height=height,
             fit=fit,
@@ -170,13 +186,15 @@ class Animator:
     def stream(
         self,
         reference: ImageLike,
-        poses: PosesLike,
+        poses: PosesLike | None = None,
         *,
+        reference_pose: ImageLike | None = None,
+        frames: int | None = None,
         width: int | None = None,
         height: int | None = None,
         fit: FitMode = "crop",
         id_embedding: Float[np.ndarray, "512"] | None = None,
-        sampling: SamplingConfig = PUBLISHED,
+        sampling: SamplingConfig | None = None,
         key: Array | None = None,
         noise: Float[Array, "w h w2 c"] | None = None,
         sampler: Sampler | None = None,
@@ -198,15 +216,18 @@ class Animator:
             reference: photo of the person: a file, an image of Pillow's, or an RGB array. It is brought to the
                 output's aspect as `fit` says.
             poses: skeletons in DWPose's style, one a frame: `Poses`, a directory or video of them, an RGB array, or
-                images.
+                images. None for models that take none (SVD, AnimateLCM).
+            reference_pose: the skeleton of the person in the reference, for models that begin with it (MimicMotion,
+                ControlNeXt), and only for them. ControlNeXt's video has a frame for it, its first.
+            frames: of the video, for models that take no poses; by default as many as they were trained on.
             width, height: of the output, multiples of `config.size_multiple` pixels; by default the poses' own.
             fit: "crop" reference and poses to the output's aspect, or "pad" them to it with black.
             id_embedding: the person's raw ArcFace embedding; None leaves the face to the reference alone, and so do
                 weights without an ID adapter, as SVD's own.
-            sampling: settings.
+            sampling: settings; by default as the model is published.
             key: one of `jax.random`'s, instead of that of `sampling.seed`.
             noise: unit Gaussian noise to start one window of frames from, `[window, height / 8, width / 8, 4]` for the
-                published models, instead of the key's.
+                published models, instead of the key's. Of ControlNeXt, SVD and AnimateLCM all frames.
             sampler: how the steps are taken, where not as `sampling.sampler` says: a function like
                 `sampling.samplers.euler`.
             hjb: optimise the face while denoising (paper section 3.4); needs `from_pretrained(..., arcface=True)`.
@@ -216,25 +237,35 @@ class Animator:
             on_optimised: called with what the face optimisation did at a denoising step.
             unfinished: go on from here, where a run with the same arguments came to.
             on_unfinished: called with every such place; see `sampling.denoise.denoise`.
-            first_frame: begin with the chunk of this frame.
+            first_frame: begin with this frame.
 
         Raises:
             InputError: files that cannot be read, sizes or types that do not fit; `SamplingError`: latents that are no
                 longer finite.
         """
-        skeletons = as_poses(poses, width, height, fit)
-        _, rows, columns, _ = skeletons.shape
-        check_size(self.config, width=columns, height=rows)
+        kind = member(self.config)
+        sampling = SamplingConfig.published(self.config.kind) if sampling is None else sampling
+        given = video_inputs(
+            self.config,
+            reference,
+            poses,
+            reference_pose=reference_pose,
+            frames=frames,
+            width=width,
+            height=height,
+            mode=fit,
+        )
         check_branch(self.config.unet, sampling.cache_branch)
-        person = fit_aspect(as_image(reference, what="reference"), columns, rows, fit)
         embedding = self._embedding(id_embedding)
-        plan = self.plan(len(skeletons), sampling)
+        plan = self.plan(given.frames, sampling)
         animator, mesh = self._on(plan)
         sampling = sampling if mesh is None else replace(sampling, rows_at_once=plan.rows)
+        hjb = hjb if hjb is None or reference_pose is None else hjb.one_later()
         hook = None if hjb is None else animator._face_control(hjb, sampling, mesh, on_optimise, on_optimised)
         augmentation_key, noise_key = jax.random.split(_random_key(key, sampling.seed))
         scale = self.config.vae.downscale
-        noise_shape = (sampling.window, rows // scale, columns // scale, self.config.vae.latent_channels)
+        draws = tile(kind.tiling, given.frames, sampling.window, sampling.overlap).draws
+        noise_shape = (draws, given.height // scale, given.width // scale, self.config.vae.latent_channels)
         if sampler is not None and not callable(sampler):
             raise InputError(
                 "sampler must be a function such as sampling.samplers.euler; by its name it is a setting, "
@@ -244,37 +275,42 @@ class Animator:
             raise InputError(f"noise has shape {list(np.shape(noise))}, must be {list(noise_shape)}")
 
         def chunks() -> Iterator[UInt8[np.ndarray, "n H W 3"]]:
-            augmentation = jax.random.normal(augmentation_key, (rows, columns, 3))
-            condition = animator.encode(person, embedding, augmentation, sampling)
+            augmentation = jax.random.normal(augmentation_key, (given.height, given.width, 3))
+            condition = animator.encode(given.reference, embedding, augmentation, sampling)
             start = jax.random.normal(noise_key, noise_shape) if noise is None else jnp.asarray(noise, jnp.float32)
-            latents = animator.denoise(
+            latents = denoise(
+                animator.unet,
+                animator.driver,
                 condition,
-                skeletons,
+                given.poses,
                 start,
                 sampling,
-                on_denoise,
-                sampler=sampler,
+                tiling=kind.tiling,
+                sampler=sampler or sampler_of(sampling.sampler, jax.random.fold_in(noise_key, 1)),
                 hook=hook,
                 mesh=mesh,
                 on_step=on_step,
+                on_progress=on_denoise,
                 unfinished=unfinished,
                 on_unfinished=on_unfinished,
             )
-            skipped = first_frame - first_frame % sampling.decode_chunk
-            yield from decode_frames(
+            first = first_frame + kind.drops_first
+            chunk_start = first - first % sampling.decode_chunk
+            decoded = decode_frames(
                 animator.decoder,
-                latents[skipped:],
+                latents[chunk_start:],
                 sampling.decode_chunk,
                 on_decode,
                 mesh=mesh,
-                first_frame=skipped,
+                first_frame=chunk_start,
             )
+            yield from without_first(decoded, first - chunk_start)
 
         return chunks()
 
     def plan(self, frames: int, sampling: SamplingConfig) -> DevicePlan:
-        """How a video of so many frames is spread over the devices."""
-        return plan_for(max(1, len(self.devices)), frames, sampling, self.frame_devices)
+        """How a video of so many frames, to denoise, is spread over the devices."""
+        return plan_for(self.config, max(1, len(self.devices)), frames, sampling, self.frame_devices)
 
     def _on(self, plan: DevicePlan) -> "tuple[Animator, Mesh | None]":
         """The models on the plan's devices alone, and these as a mesh, None for a single one."""
@@ -302,37 +338,11 @@ class Animator:
             sampling.added_time_ids,
         )
 
-    def denoise(
-        self,
-        condition: Conditioning,
-        poses: UInt8[np.ndarray, "f H W 3"],
-        noise: Float[Array, "w h w2 c"],
-        sampling: SamplingConfig,
-        on_progress: Progress | None = None,
-        *,
-        sampler: Sampler | None = None,
-        hook: Hook | None = None,
-        mesh: Mesh | None = None,
-        on_step: OnStep | None = None,
-        unfinished: Unfinished | None = None,
-        on_unfinished: Callable[[Unfinished], None] | None = None,
-    ) -> Float[Array, "f h w2 c"]:
-        """The latents of a video; see `sampling.denoise.denoise`."""
-        return denoise(
-            self.unet,
-            self.pose_net,
-            condition,
-            poses,
-            noise,
-            sampling,
-            sampler=sampler,
-            hook=hook,
-            mesh=mesh,
-            on_step=on_step,
-            on_progress=on_progress,
-            unfinished=unfinished,
-            on_unfinished=on_unfinished,
-        )
+    @property
+    def driver(self) -> Model[PoseNet] | Model[ControlNet] | None:
+        """What poses go through."""
+        name = member(self.config).driver
+        return None if name is None else getattr(self, name)
 
     def embed_face(
         self,
@@ -397,14 +407,3 @@ def _random_key(key: Array | None, seed: int) -> Array:
         if key.dtype == np.uint32 and key.shape == (2,):  # of jax.random.PRNGKey
             return jax.random.wrap_key_data(key)
     raise InputError("key must be one key of jax.random's, such as jax.random.key(0)")
-
-
-def check_size(config: StableAnimatorConfig, *, width: int, height: int) -> None:
-    """Raise `InputError` unless the output size suits the models; the message names the nearest that does."""
-    multiple = config.size_multiple
-    if width % multiple or height % multiple or min(width, height) < multiple:
-        near_width, near_height = (max(multiple, round(n / multiple) * multiple) for n in (width, height))
-        raise InputError(
-            f"the output size {width}x{height} does not work: width and height must be multiples of {multiple}; "
-            f"the nearest is {near_width}x{near_height}"
-        )

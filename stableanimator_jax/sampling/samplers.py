@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from stableanimator_jax import diffusion
+from stableanimator_jax.sampling.config import Solver
 
 Denoiser = Callable[[Float[Array, "f h w c"], Float[np.floating, ""]], Float[Array, "f h w c"]]
 """Called with noisy latents and their noise level; gives the clean sample that it predicts."""
@@ -67,15 +68,12 @@ def euler(
     unfinished: Unfinished | None = None,
 ) -> Float[Array, "f h w c"]:
     """Euler steps of the probability-flow ODE, SVD's sampler. See `Sampler`."""
-    taken, latents = (0, latents) if unfinished is None else (unfinished.steps, unfinished.latents)
-    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas[taken:]), start=taken):
-        clean = denoiser(latents, sigma)
-        if hook is not None:
-            clean = hook(step, clean)
-        latents = _euler_step(clean, latents, sigma, sigma_next)
-        if on_step is not None:
-            on_step(step, latents)
-    return latents
+
+    def take(step: int, clean: Array, latents: Array, sigma: np.float32, sigma_next: np.float32) -> Array:
+        del step
+        return _euler_step(clean, latents, sigma, sigma_next)
+
+    return _of_one_evaluation(take, denoiser, latents, sigmas, hook, on_step, unfinished)
 
 
 def dpmpp_2m(
@@ -110,8 +108,77 @@ def dpmpp_2m(
     return latents
 
 
-SAMPLERS: dict[str, Sampler] = {"euler": euler, "dpmpp_2m": dpmpp_2m}
-"""By the name in `SamplingConfig`."""
+Renoise = Callable[[int, Float[Array, "f h w c"]], Float[Array, "f h w c"]]
+"""Called with a step's number, from 0, and latents; gives unit Gaussian noise of their shape."""
+
+
+def lcm(noise: Renoise) -> Sampler:
+    """The consistency model's sampler (Luo et al. 2023): to the clean sample, and back to the next level by new noise.
+
+    For a UNet that was distilled to predict the clean sample from any level at once, such as AnimateLCM-SVD's.
+
+    Args:
+        noise: of every step but the last, which goes to 0.
+    """
+
+    def take(
+        denoiser: Denoiser,
+        latents: Float[Array, "f h w c"],
+        sigmas: Float32[np.ndarray, "levels"],
+        *,
+        hook: Hook | None = None,
+        on_step: OnStep | None = None,
+        unfinished: Unfinished | None = None,
+    ) -> Float[Array, "f h w c"]:
+        def renoised(step: int, clean: Array, latents: Array, sigma: np.float32, sigma_next: np.float32) -> Array:
+            del latents, sigma
+            return clean if sigma_next == 0 else clean + noise(step, clean) * sigma_next
+
+        return _of_one_evaluation(renoised, denoiser, latents, sigmas, hook, on_step, unfinished)
+
+    return take
+
+
+def sampler_of(name: Solver, key: Array) -> Sampler:
+    """The sampler of a name in `SamplingConfig`; one that draws noise draws it by `key`."""
+    return lcm(normal_noise(key)) if name == "lcm" else {"euler": euler, "dpmpp_2m": dpmpp_2m}[name]
+
+
+def normal_noise(key: Array) -> Renoise:
+    """Of each step its own, whichever run takes it."""
+    data = np.asarray(jax.random.key_data(key))  # on the host, so that the draw is where the latents are
+    return lambda step, latents: _draw(data, step, latents)
+
+
+@jax.jit
+def _draw(key_data: Array, step: Array, latents: Array) -> Array:
+    key = jax.random.fold_in(jax.random.wrap_key_data(key_data), step)
+    return jax.random.normal(key, latents.shape, latents.dtype)
+
+
+_Step = Callable[[int, Array, Array, np.float32, np.float32], Array]
+"""Called with a step's number, its clean sample, its latents and its two noise levels; gives the next latents."""
+
+
+def _of_one_evaluation(
+    take: _Step,
+    denoiser: Denoiser,
+    latents: Array,
+    sigmas: np.ndarray,
+    hook: Hook | None,
+    on_step: OnStep | None,
+    unfinished: Unfinished | None,
+) -> Array:
+    """A sampler that needs of every step nothing but its own clean sample."""
+    taken, latents = (0, latents) if unfinished is None else (unfinished.steps, unfinished.latents)
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas[taken:]), start=taken):
+        clean = denoiser(latents, sigma)
+        if hook is not None:
+            clean = hook(step, clean)
+        latents = take(step, clean, latents, sigma, sigma_next)
+        if on_step is not None:
+            on_step(step, latents)
+    return latents
 
 
 def _width(sigma: np.float32, sigma_next: np.float32) -> float:

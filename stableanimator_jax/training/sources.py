@@ -10,7 +10,7 @@ from stableanimator_jax.data.encoded import EncodedClips, PixelClips
 from stableanimator_jax.data.prepared import PreparedClips, read_dataset_file
 from stableanimator_jax.data.published_layout import PublishedLayout
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.sampling.pipeline import check_size
+from stableanimator_jax.sampling.video_inputs import check_size
 from stableanimator_jax.training.config import TrainConfig
 from stableanimator_jax.weights.fingerprint import fingerprint
 

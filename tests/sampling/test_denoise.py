@@ -4,6 +4,7 @@ import re
 import sys
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,8 +16,7 @@ from stableanimator_jax.models.functional import Model
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.denoise import SamplingError, denoise
 from stableanimator_jax.sampling.denoiser import PoseFeatures, WindowDenoiser, predict, row_batches
-from stableanimator_jax.sampling.guidance import guidance_scales
-from stableanimator_jax.sampling.samplers import SAMPLERS, dpmpp_2m, euler
+from stableanimator_jax.sampling.samplers import dpmpp_2m, euler, sampler_of
 from stableanimator_jax.sampling.windows import plan_windows
 from tests.golden_models import reference_model
 from tests.training.mini_model import MINI, mini_params
@@ -63,10 +63,12 @@ def test_pose_features_kept_or_computed_anew_are_the_same(models):
     _, poses, _ = inputs(9)
     plan = plan_windows(9, 4, 1)
     kept, anew = PoseFeatures(models[1], poses, plan), PoseFeatures(models[1], poses, plan, most_bytes=0)
+    sigma = np.float32(1)
     assert kept.kept is not None
     assert anew.kept is None
     for window in range(len(plan.indices)):
-        np.testing.assert_array_equal(kept(window), anew(window))
+        both = kept(window, sigma)["pose_features"], anew(window, sigma)["pose_features"]
+        np.testing.assert_array_equal(*both)
 
 
 @pytest.mark.long
@@ -149,7 +151,7 @@ def test_published_is_the_default():
     other = SamplingConfig(sampler="dpmpp_2m", steps=3).with_preset("fast")
     assert other.with_preset("published") == SamplingConfig()
     np.testing.assert_array_equal(SamplingConfig().sigmas, diffusion.karras_sigmas(25))
-    assert SAMPLERS[SamplingConfig().sampler] is euler
+    assert sampler_of(SamplingConfig().sampler, jax.random.key(0)) is euler
 
 
 def test_settings_choose_the_sampler(models):
@@ -267,9 +269,9 @@ def test_averaging_guidance_and_steps_at_any_length(frames):
     denoiser = WindowDenoiser(
         predict_stand_in,
         Conditioning(jnp.ones((1, 2)), None, jnp.ones((1, 3)), jnp.ones((1, 1, 1, 1))),
-        lambda k: jnp.asarray(levels[np.minimum(plan.indices[k], frames - 1)] / 255, jnp.float32),
+        lambda k, _: {"pose_features": jnp.asarray(levels[plan.poses[k]] / 255, jnp.float32)},
         plan,
-        scales=guidance_scales(frames, plan.frames, low, high),
+        scales=np.float32(low) + plan.rise * np.float32(high - low),
         guides=lambda sigma: True,
         rows_at_once=2,
     )

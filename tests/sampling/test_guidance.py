@@ -1,10 +1,16 @@
-"""What each branch goes without, how strong guidance is, and the sum."""
+"""What each branch goes without, and what it counts in the sum."""
 
 import jax.numpy as jnp
 import numpy as np
 
-from stableanimator_jax.models.conditioning import Conditioning
-from stableanimator_jax.sampling.guidance import dropped_at_random, guidance_scales, guide, unconditional_where
+from stableanimator_jax.models.conditioning import Conditioning, Control
+from stableanimator_jax.sampling.guidance import (
+    CONDITIONAL,
+    UNCONDITIONAL,
+    branch_shares,
+    dropped_at_random,
+    unconditional_where,
+)
 
 
 def conditioning(b: int) -> Conditioning:
@@ -13,10 +19,18 @@ def conditioning(b: int) -> Conditioning:
     return Conditioning(*(jnp.asarray(1 + rng.random(shape), jnp.float32) for shape in shapes))
 
 
+def controlled(b: int) -> Conditioning:
+    return conditioning(b)._replace(control=Control(jnp.ones((b, 3, 5, 3, 6)), jnp.full(b, 0.2)))
+
+
 def test_the_unconditional_branch_sees_nothing_but_the_time_ids():
     video = conditioning(1)._replace(added_time_ids=jnp.ones((3, 3)), pose_features=jnp.ones((3, 5, 2, 2, 6)))
+    video = video._replace(control=controlled(3).control)
     rows = unconditional_where(video, jnp.array([False, True, False]))
-    for name, field in rows._asdict().items():
+    np.testing.assert_allclose(rows.control.scale, [0.2, 0, 0.2])
+    for name, field in (rows._asdict() | rows.control._asdict()).items():
+        if name == "control":
+            continue
         assert len(field) == 3, name
         np.testing.assert_array_equal(field[0], getattr(video, name)[0])
         np.testing.assert_array_equal(field[2], getattr(video, name)[-1])
@@ -43,19 +57,15 @@ def test_training_drops_the_published_share_of_each():
     np.testing.assert_array_equal(kept.image_latents[0], whole.image_latents[0])
 
 
-def test_guidance_is_per_frame():
-    conditional, unconditional = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
-    out = guide(jnp.stack([conditional, unconditional]), jnp.asarray([0, 1, 3], jnp.float32))
+def test_guidance_goes_on_from_the_unconditional_by_its_scale():
+    conditional, unconditional = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    shares = branch_shares(np.array([[0, 1, 3]], np.float32), 2)
+    assert shares.shape == (1, 2, 3)
+    out = (shares[0, CONDITIONAL] * conditional.T + shares[0, UNCONDITIONAL] * unconditional.T).T
     np.testing.assert_allclose(out[0], unconditional[0], atol=1e-6)
     np.testing.assert_allclose(out[1], conditional[1], atol=1e-6)
     np.testing.assert_allclose(out[2], 3 * conditional[2] - 2 * unconditional[2], atol=1e-5)
 
 
 def test_one_branch_is_itself():
-    alone = jnp.ones((1, 3, 4, 5))
-    np.testing.assert_array_equal(guide(alone, jnp.full(3, 7.0)), alone[0])
-
-
-def test_guidance_rises_over_the_video_and_stays():
-    np.testing.assert_allclose(guidance_scales(3, 5, 1.0, 3.0), [1, 2, 3, 3, 3])
-    np.testing.assert_allclose(guidance_scales(1, 4, 1.5, 3.0), [1.5] * 4)
+    np.testing.assert_array_equal(branch_shares(np.full((2, 3), 7, np.float32), 1), np.ones((2, 1, 3)))

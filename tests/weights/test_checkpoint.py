@@ -277,7 +277,7 @@ def test_saving_and_loading_are_silent(checkpoint: Path, capfd):
 
 
 def test_models_are_the_configurations_parts():
-    assert MODELS == ("unet", "vae", "image_encoder", "face_encoder", "pose_net", "arcface")
+    assert MODELS == ("unet", "vae", "image_encoder", "face_encoder", "pose_net", "control_net", "arcface")
 
 
 # Several devices, several processes: jax fixes their number when it starts, so these run on their own.

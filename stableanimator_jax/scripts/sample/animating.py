@@ -26,8 +26,7 @@ def with_a_face(inputs: Inputs) -> Inputs:
     """The inputs with a face in every frame, where faces are looked for: without one nothing would be optimised."""
     if inputs.face is None or isinstance(inputs.face.faces, FaceTrack):
         return inputs
-    height, width = inputs.poses.shape[1:3]
-    size = np.asarray([width, height], np.float32)
+    size = np.asarray(inputs.size, np.float32)
     landmarks = np.asarray([[0.45, 0.45], [0.55, 0.45], [0.5, 0.5], [0.46, 0.55], [0.54, 0.55]], np.float32) * size
     anywhere = Face(np.concatenate([0.4 * size, 0.6 * size]), landmarks)
     return replace(inputs, face=replace(inputs.face, faces=lambda frame, number: anywhere))
@@ -95,6 +94,10 @@ def animated(
         chunks = animator.stream(
             inputs.reference,
             inputs.poses,
+            reference_pose=inputs.reference_pose,
+            frames=inputs.frames if inputs.poses is None else None,
+            width=inputs.size[0],
+            height=inputs.size[1],
             id_embedding=None if identity is None else _embedded(animator, identity, "box"),
             sampling=config.sampling,
             hjb=hjb,
@@ -107,5 +110,4 @@ def animated(
             on_unfinished=on_unfinished,
             first_frame=begun.frames,
         )
-        frames = itertools.chain.from_iterable(chunks)
-        yield from itertools.islice(frames, begun.frames % config.sampling.decode_chunk, None)
+        yield from itertools.chain.from_iterable(chunks)

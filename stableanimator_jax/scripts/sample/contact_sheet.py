@@ -26,12 +26,17 @@ class ContactSheet:
 
     reference: UInt8[np.ndarray, "h w 3"]
     """At any size."""
-    poses: UInt8[np.ndarray, "f height width 3"]
+    poses: UInt8[np.ndarray, "f height width 3"] | None
+    """None shows frames alone."""
+    count: int
+    """Frames of the video."""
+    size: tuple[int, int]
+    """Their width and height."""
     frames: dict[int, UInt8[np.ndarray, "height width 3"]] = field(default_factory=dict)
     seen: int = 0
 
     def __post_init__(self):
-        self.chosen = chosen_frames(len(self.poses))
+        self.chosen = chosen_frames(self.count)
 
     def add(self, frame: UInt8[np.ndarray, "height width 3"]) -> None:
         """Take the video's next frame."""
@@ -41,12 +46,12 @@ class ContactSheet:
 
     def image(self) -> Image.Image:
         """Draw the sheet: the reference at the left; at the right, four to a band, poses over their frames."""
-        height, width = self.poses.shape[1:3]
-        cell_w, cell_h = _scaled(width, height)
+        cell_w, cell_h = _scaled(*self.size)
         columns = min(len(self.chosen), _COLUMNS)
         bands = -(-len(self.chosen) // _COLUMNS)
         step_x, step_y = cell_w + _GAP, cell_h + _LABEL
-        band = 2 * step_y + 2 * _GAP
+        rows = 1 if self.poses is None else 2
+        band = rows * step_y + 2 * _GAP
         left = _GAP + step_x + _GAP  # of the first pose, right of the reference
         size = (left + columns * step_x, bands * band)
         sheet = Image.new("RGB", size, _BACKGROUND)
@@ -60,8 +65,9 @@ class ContactSheet:
         paste(self.reference, "reference", _GAP, _GAP)
         for k, i in enumerate(self.chosen):
             x, y = left + (k % _COLUMNS) * step_x, _GAP + (k // _COLUMNS) * band
-            paste(_brightened(self.poses[i]), f"pose {i}", x, y)
-            paste(self.frames[i], f"frame {i}", x, y + step_y)
+            if self.poses is not None:
+                paste(_brightened(self.poses[i]), f"pose {i}", x, y)
+            paste(self.frames[i], f"frame {i}", x, y + (rows - 1) * step_y)
         return sheet
 
     def save(self, path: Path) -> None:

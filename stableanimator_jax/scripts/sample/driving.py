@@ -1,5 +1,6 @@
 """The driving video of a run: whether it can be used, its poses, and what is kept of them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,36 @@ from stableanimator_jax.data.keypoints import Keypoints, save_keypoints
 from stableanimator_jax.data.resampling import read_driving
 from stableanimator_jax.data.sound import check_sound
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.family import Member
 from stableanimator_jax.files import replacing_directory
 from stableanimator_jax.perception.driving_poses import DrivenPoses, extract_poses, skeletons
 from stableanimator_jax.perception.dwpose import DWPose
 from stableanimator_jax.perception.people import PoseEstimator
 from stableanimator_jax.perception.preview import write_preview
 from stableanimator_jax.scripts.sample.settings import SampleConfig
+
+REFERENCE_POSE = "reference_pose.png"
+"""Beside the poses of a run that begins with the reference's own."""
+
+
+def with_published_pace(config: SampleConfig, kind: Member) -> SampleConfig:
+    """`config` with the frames that are taken of its driving video, and the speed of the output, as rates.
+
+    What it does not say of them is as the system is published.
+
+    Raises:
+        InputError: the driving video cannot be read.
+    """
+    fps = config.output_fps or (None if config.sound else kind.output_fps)
+    if config.driving is None or config.driving_fps is not None:
+        return replace(config, output_fps=fps)
+    stride = config.driving_stride or kind.driving_stride
+    if stride == 1:
+        return replace(config, output_fps=fps)
+    with read_driving(config.driving, max_frames=1) as (info, _):
+        if config.driving_stride is None and kind.faster_strides:
+            stride *= max(1, int(info.source_fps / 24))
+        return replace(config, output_fps=fps, driving_fps=info.source_fps / stride, driving_stride=None)
 
 
 def open_estimator(config: SampleConfig) -> PoseEstimator:
@@ -78,7 +103,13 @@ def _range(config: SampleConfig) -> dict[str, Any]:
     }
 
 
-def save_poses(place: Path, config: SampleConfig, reference: UInt8[np.ndarray, "h w 3"], driven: DrivenPoses) -> None:
+def save_poses(
+    place: Path,
+    config: SampleConfig,
+    reference: UInt8[np.ndarray, "h w 3"],
+    driven: DrivenPoses,
+    reference_pose: UInt8[np.ndarray, "H W 3"] | None,
+) -> None:
     """Write skeletons, keypoints.json and preview.mp4 into a directory: all of them, or nothing.
 
     Args:
@@ -86,6 +117,7 @@ def save_poses(place: Path, config: SampleConfig, reference: UInt8[np.ndarray, "
         config: the run's.
         reference: the photo at its own size.
         driven: what to write.
+        reference_pose: the reference's own skeleton, where the run begins with it.
 
     Raises:
         InputError: it cannot be written.
@@ -94,6 +126,8 @@ def save_poses(place: Path, config: SampleConfig, reference: UInt8[np.ndarray, "
     with replacing_directory(place) as temporary:
         for i, pose in enumerate(poses):
             Image.fromarray(pose).save(temporary / f"frame_{i}.png")
+        if reference_pose is not None:
+            Image.fromarray(reference_pose).save(temporary / REFERENCE_POSE)
         save_keypoints(temporary / "keypoints.json", keypoints)
         shown = fit(reference, keypoints.width, keypoints.height, config.fit, filter="lanczos")
         with _open(config) as (info, frames):

@@ -183,8 +183,9 @@ def read_faces(
     boxes: FaceBoxes | None,
     analyser: FaceAnalyser | None,
     reference: Portrait | Float32[np.ndarray, "512"],
-    poses: Path | Keypoints,
-    skeletons: UInt8[np.ndarray, "f H W 3"],
+    poses: Path | Keypoints | None,
+    skeletons: UInt8[np.ndarray, "f H W 3"] | None,
+    shape: tuple[int, int, int],
 ) -> FaceInputs | None:
     """Find out where the faces are.
 
@@ -193,8 +194,10 @@ def read_faces(
         boxes: as `read_boxes` gives them.
         analyser: InsightFace, where its models were given.
         reference: what `face_to_reach` gave.
-        poses: where the poses are; or, where a driving video was read, its keypoints in pixels of the output.
-        skeletons: the poses at the output's size.
+        poses: where the poses are; or, where a driving video was read, its keypoints in pixels of the output; None
+            where there are none.
+        skeletons: the poses at the output's size, if any.
+        shape: frames that faces are to be known of, and the output's width and height.
 
     Returns:
         None, with a warning said, where masks, boxes or keypoints show no face in any frame.
@@ -202,7 +205,7 @@ def read_faces(
     Raises:
         InputError: boxes or masks that do not fit the poses, or nothing that tells where the faces are.
     """
-    frames, height, width = skeletons.shape[:3]
+    frames, width, height = shape
     track, source = _track(config, boxes, poses, frames, (width, height))
     if track is not None and not track.valid.any():
         # Keypoints may be of somebody who turns away; masks and boxes were given on purpose.
@@ -223,10 +226,12 @@ def read_faces(
     return FaceInputs(reference, _face_finder(analyser, skeletons), source)
 
 
-def _face_finder(analyser: FaceAnalyser, skeletons: UInt8[np.ndarray, "f H W 3"]) -> "FindFace":
+def _face_finder(analyser: FaceAnalyser, skeletons: UInt8[np.ndarray, "f H W 3"] | None) -> "FindFace":
     """The largest face that lies in the frame's skeleton: bystanders in the reference's background have faces too."""
 
     def find(frame: np.ndarray, number: int) -> Face | None:
+        if skeletons is None:
+            return next(iter(analyser.detections(frame)), None)
         y, x = np.nonzero((skeletons[number] > _BLACK).any(axis=-1))
         if not len(y):
             return None
@@ -237,7 +242,7 @@ def _face_finder(analyser: FaceAnalyser, skeletons: UInt8[np.ndarray, "f H W 3"]
 
 
 def _track(
-    config: SampleConfig, boxes: FaceBoxes | None, poses: Path | Keypoints, frames: int, size: tuple[int, int]
+    config: SampleConfig, boxes: FaceBoxes | None, poses: Path | Keypoints | None, frames: int, size: tuple[int, int]
 ) -> tuple[FaceTrack | None, str]:
     """In pixels of the output."""
     stored = pose_size(poses) if isinstance(poses, Path) else size
@@ -263,7 +268,7 @@ def _track(
     if isinstance(poses, Keypoints):
         found = track_from_keypoints(poses.points, poses.scores)
         return fitted(found, size, "the keypoints"), "the face's keypoints in the driving video"
-    if (path := keypoints_beside(poses)) is not None:
+    if poses is not None and (path := keypoints_beside(poses)) is not None:
         try:
             keypoints = load_keypoints(path)
             if len(keypoints.points) != frames:

@@ -7,18 +7,28 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.face_track import Face
-from stableanimator_jax.data.images import automatic_size, fit_aspect, load_image
+from stableanimator_jax.data.images import BLACK, automatic_size, fit, load_image
 from stableanimator_jax.data.keypoints import keypoints_beside
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.family import Member, member
 from stableanimator_jax.files import is_directory
 from stableanimator_jax.models.catalogue import sampling_models
 from stableanimator_jax.perception.boxes import centres
-from stableanimator_jax.perception.driving_poses import find_reference_person
+from stableanimator_jax.perception.driving_poses import drawn, find_reference_person, fitted_keypoints
 from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
 from stableanimator_jax.provenance import sha256_of
-from stableanimator_jax.scripts.sample.driving import driven_poses, driving_fps, open_estimator, save_poses
+from stableanimator_jax.sampling.video_inputs import check_size, fitted_reference
+from stableanimator_jax.scripts.sample.driving import (
+    REFERENCE_POSE,
+    driven_poses,
+    driving_fps,
+    open_estimator,
+    save_poses,
+    with_published_pace,
+)
 from stableanimator_jax.scripts.sample.faces import (
     FaceInputs,
     Portrait,
@@ -51,13 +61,33 @@ class Inputs:
 
     reference: UInt8[np.ndarray, "h w 3"]
     """Of the output's aspect, at its own resolution."""
-    poses: UInt8[np.ndarray, "f H W 3"]
-    """At the output's size."""
+    poses: UInt8[np.ndarray, "f H W 3"] | None
+    """At the output's size; None where the weights take none."""
+    reference_pose: UInt8[np.ndarray, "H W 3"] | None
+    """Where the weights begin with it."""
+    models: StableAnimatorConfig
+    """What the weights are."""
+    size: tuple[int, int]
+    """Width and height of the output."""
+    frames: int
+    """Of the output."""
     fps: float
     """Frames a second that the output plays at."""
     identity: Identity
     face: FaceInputs | None
     """What the face optimisation needs; None where it is off."""
+
+    @property
+    def denoised(self) -> int:
+        """Frames that are denoised; one of them may be left out of the output."""
+        return self.frames + member(self.models).drops_first
+
+    @property
+    def shown_poses(self) -> UInt8[np.ndarray, "f H W 3"] | None:
+        """Of the output's frames."""
+        if self.poses is None or len(self.poses) == self.frames or self.reference_pose is None:
+            return self.poses
+        return np.concatenate([self.reference_pose[None], self.poses])
 
 
 def read_inputs(config: SampleConfig) -> Inputs:
@@ -66,9 +96,13 @@ def read_inputs(config: SampleConfig) -> Inputs:
     Raises:
         InputError: an output cannot be written, an input cannot be used, or the output's size does not suit the models.
     """
-    reference_path, poses_path = _reference(config), _poses(config)
+    reference_path = _reference(config)
     if not config.warm_up:
         check_outputs(config)
+    models = _checked_models(config)
+    kind = member(models)
+    config = with_published_pace(config, kind)
+    poses_path = _poses(config, kind)
     # The quick checks first: opening a checkpoint takes seconds, InsightFace too.
     reference = load_image(reference_path, what="reference image")
     if poses_path is not None:
@@ -76,9 +110,10 @@ def read_inputs(config: SampleConfig) -> Inputs:
     if config.insightface_root is not None and not is_directory(config.insightface_root):
         raise InputError(f"--insightface-root {config.insightface_root} is not a directory")
     embedding = None if config.face_embedding is None else load_face_embedding(config.face_embedding)
-    width, height = _output_size(config, poses_path, reference)
+    width, height = _output_size(config, models, poses_path, reference)
+    own_pose = _given_reference_pose(config, kind, poses_path, width, height)
     try:
-        fitted = fit_aspect(reference, width, height, config.fit)
+        fitted = fitted_reference(kind, reference, width, height, config.fit)
     except InputError as e:
         raise InputError(f"reference image {reference_path}: {e}") from e
     # Before the poses, which take long to find in a video.
@@ -86,10 +121,12 @@ def read_inputs(config: SampleConfig) -> Inputs:
     estimator = None if config.driving is None else open_estimator(config)
     boxes = read_boxes(config, reference)
     standing = None
-    if estimator is not None and config.aligns:
+    if estimator is not None and (config.aligns or kind.reference_pose_first):
         standing = find_reference_person(estimator, reference, reference_choice(config, boxes))
+    if standing is not None and kind.reference_pose_first:
+        own_pose = drawn(fitted_keypoints(standing, width, height, config.fit))[0]
     portrait, found = find_reference_face(config, reference, (width, height), analyser, boxes, standing)
-    if not _takes_faces(config):
+    if not models.unet.takes_faces:
         if embedding is not None or analyser is not None or config.embeds_reference:
             print("warning: these weights have no ID adapter: no face is given to them", file=sys.stderr)
         identity = Identity(None, "none (these weights have no ID adapter), the reference image alone")
@@ -103,25 +140,28 @@ def read_inputs(config: SampleConfig) -> Inputs:
         identity = Identity(None, "none (no --insightface-root or --face-embedding), the reference image alone")
     wanted = face_to_reach(config, portrait, analyser, embedding) if config.optimises_faces else None
 
-    driven = None
+    driven, poses, place = None, None, None
     if estimator is not None:
         fps = output_fps(config, driving_fps(config), width, height)
-        driven = driven_poses(config, estimator, standing, width, height)
-        poses = driven.poses
+        driven = driven_poses(config, estimator, standing if config.aligns else None, width, height)
+        poses, place = driven.poses.frames, driven.keypoints
+    elif poses_path is not None:
+        loaded = load_poses(poses_path, width, height, config.fit)
+        if loaded.fps_note:
+            print(f"warning: poses {poses_path} {loaded.fps_note}", file=sys.stderr)
+        fps = output_fps(config, loaded.fps, width, height)
+        poses, place = loaded.frames, poses_path
     else:
-        assert poses_path is not None  # or there is a driving video
-        poses = load_poses(poses_path, width, height, config.fit)
-        if poses.fps_note:
-            print(f"warning: poses {poses_path} {poses.fps_note}", file=sys.stderr)
-        fps = output_fps(config, poses.fps, width, height)
+        fps = output_fps(config, None, width, height)
+    frames = (config.frames or models.unet.num_frames) if poses is None else len(poses)
     face = None
     if wanted is not None:
-        place = poses_path if driven is None else driven.keypoints
-        assert place is not None  # poses are a file or driven
-        face = read_faces(config, boxes, analyser, wanted, place, poses.frames)
+        face = read_faces(config, boxes, analyser, wanted, place, poses, (frames, width, height))
     if driven is not None and config.save_poses is not None:
-        save_poses(config.save_poses, config, reference, driven)
-    return Inputs(reference=fitted, poses=poses.frames, fps=fps, identity=identity, face=face)
+        save_poses(config.save_poses, config, reference, driven, own_pose)
+    if own_pose is not None and not kind.drops_first:
+        frames += 1
+    return Inputs(fitted, poses, own_pose, models, (width, height), frames, fps, identity, face)
 
 
 def hash_inputs(config: SampleConfig) -> dict[str, InputFile]:
@@ -172,8 +212,20 @@ def _reference(config: SampleConfig) -> Path:
     return config.reference or EXAMPLE / "reference.png"
 
 
-def _poses(config: SampleConfig) -> Path | None:
-    """None where the poses come from a driving video."""
+def _poses(config: SampleConfig, kind: Member) -> Path | None:
+    """None where the poses come from a driving video, or there are none."""
+    if kind.driver is None:
+        if config.driving is not None or config.poses is not None:
+            raise InputError(
+                f"{kind.title} takes no poses: it moves the picture by itself; leave out --poses and --driving "
+                "(--frames says how long it is to be)"
+            )
+        return None
+    if config.frames is not None:
+        raise InputError(
+            f"--frames is for weights that take no poses: of {kind.title} each pose makes a frame "
+            "(--driving-max-frames takes fewer of a video)"
+        )
     if config.driving is not None:
         return None
     if config.poses is None and config.checkpoint != EMBEDDED:
@@ -184,9 +236,37 @@ def _poses(config: SampleConfig) -> Path | None:
     return config.poses or EXAMPLE / "poses"
 
 
-def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray) -> tuple[int, int]:
+def _given_reference_pose(
+    config: SampleConfig, kind: Member, poses: Path | None, width: int, height: int
+) -> UInt8[np.ndarray, "H W 3"] | None:
+    """Where weights that begin with it are not to find it themselves."""
+    path = _reference_pose(config, poses)
+    if not kind.reference_pose_first:
+        if config.reference_pose is not None:
+            raise InputError(f"{kind.title} has no use for the reference's own pose: leave out --reference-pose")
+        return None
+    if poses is None:
+        return None
+    if path is None:
+        raise InputError(
+            f"{kind.title} begins with the reference's own pose: give its skeleton by --reference-pose, or --driving, "
+            "a video of anybody, with --dwpose, which finds it"
+        )
+    image = load_image(path, what="reference pose", background=BLACK)
+    return fit(image, width, height, config.fit, filter="bicubic", fill=BLACK)
+
+
+def _reference_pose(config: SampleConfig, poses: Path | None) -> Path | None:
+    """The file given, or that which lies beside the poses."""
+    if config.reference_pose is not None or poses is None or not is_directory(poses):
+        return config.reference_pose
+    beside = poses / REFERENCE_POSE
+    return beside if beside.is_file() else None
+
+
+def _checked_models(config: SampleConfig) -> StableAnimatorConfig:
+    """What the checkpoint holds. Raises `InputError` unless it is all that the run needs."""
     from stableanimator_jax.sampling.deep_cache import check_branch  # imports JAX
-    from stableanimator_jax.sampling.pipeline import check_size
     from stableanimator_jax.weights.checkpoint import describe, require_models
     from stableanimator_jax.weights.opening import open_checkpoint
 
@@ -198,8 +278,13 @@ def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray
             f"checkpoint {source.path} has no arcface, which {asking} needs: import the checkpoint again with "
             "--arcface glintr100_torch.pth (of StableAnimator's files) or glintr100.onnx (of antelopev2)"
         )
-    models = source.config
-    check_branch(models.unet, config.sampling.cache_branch)
+    check_branch(source.config.unet, config.sampling.cache_branch)
+    return source.config
+
+
+def _output_size(
+    config: SampleConfig, models: StableAnimatorConfig, poses: Path | None, reference: np.ndarray
+) -> tuple[int, int]:
     if config.width is not None and config.height is not None:
         check_size(models, width=config.width, height=config.height)
         return config.width, config.height
@@ -211,12 +296,6 @@ def _output_size(config: SampleConfig, poses: Path | None, reference: np.ndarray
     except InputError as e:
         raise InputError(f"without --width and --height the output has the poses' size, but {e}") from e
     return width, height
-
-
-def _takes_faces(config: SampleConfig) -> bool:
-    from stableanimator_jax.weights.opening import open_checkpoint
-
-    return open_checkpoint(config.checkpoint).config.unet.takes_faces
 
 
 def _own_identity(portrait: Portrait | None, analyser: FaceAnalyser | None, path: Path) -> Identity:
@@ -238,9 +317,11 @@ def _found_identity(analyser: FaceAnalyser, reference: np.ndarray, found: Face |
 
 
 def _input_paths(config: SampleConfig) -> dict[str, Path]:
+    poses = config.poses or (EXAMPLE / "poses" if config.checkpoint == EMBEDDED and config.driving is None else None)
     paths = {
         "reference": _reference(config),
-        "poses": _poses(config),
+        "poses": poses,
+        "reference_pose": _reference_pose(config, poses),
         "driving": config.driving,
         "dwpose": None if config.driving is None else config.dwpose,
         "insightface_root": config.insightface_root,
@@ -251,7 +332,6 @@ def _input_paths(config: SampleConfig) -> dict[str, Path]:
         paths["face_boxes"] = config.face_boxes
     if config.optimises_faces:
         paths["face_masks"] = config.face_masks
-        poses = _poses(config)
         if poses is not None and config.face_boxes is None and config.face_masks is None:
             paths["keypoints"] = keypoints_beside(poses)
     return {name: path for name, path in paths.items() if path is not None}

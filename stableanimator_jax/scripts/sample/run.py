@@ -22,6 +22,7 @@ from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.sound import copy_sound
 from stableanimator_jax.data.video import FramesLeftOut, open_writer
 from stableanimator_jax.distributed import DistributedConfig
+from stableanimator_jax.family import member
 from stableanimator_jax.files import replacing
 from stableanimator_jax.progress import Stopwatch
 from stableanimator_jax.provenance import sha256_of, versions
@@ -113,7 +114,7 @@ def _go(run: _Run) -> Record | None:
             programs.enter_context(quick_starts(on_compile=compiling, only_compile=config.warm_up))
         if config.warm_up:
             _drop(animated(run.animator, with_a_face(run.inputs), run.config, run.watch, Begun()))
-            height, width = run.inputs.poses.shape[1:3]
+            width, height = run.inputs.size
             seconds = run.watch.total()
             print(f"compiled {len(compiled)} programs for {width}x{height} in {seconds:.1f} s; nothing was animated")
             return None
@@ -140,8 +141,11 @@ def _prepare(config: SampleConfig, pool: ThreadPoolExecutor) -> _Run:
     own = config.checkpoint == EMBEDDED
     print(f"weights: {'the small ones in this package, of drawn people' if own else config.checkpoint}")
     print(f"reference: {config.reference or 'the example in this package'}")
-    moves = config.poses or config.driving or "the example in this package"
-    print(f"poses: {moves}, {_frame_count(len(inputs.poses))}")
+    if inputs.poses is None:
+        print(f"poses: none ({member(inputs.models).title} moves by itself), {_frame_count(inputs.frames)}")
+    else:
+        moves = config.poses or config.driving or "the example in this package"
+        print(f"poses: {moves}, {_frame_count(len(inputs.poses))}")
     print(f"identity: {inputs.identity.source}")
     if inputs.face is not None:
         print(f"faces to optimise: {inputs.face.source}")
@@ -154,7 +158,7 @@ def _prepare(config: SampleConfig, pool: ThreadPoolExecutor) -> _Run:
     print(f"device: {device}, computing in {dtype}", flush=True)
     arcface = inputs.face is not None or isinstance(inputs.identity.embedding, Portrait)
     available = choose_devices(config.devices)
-    plan = plan_for(len(available), len(inputs.poses), config.sampling, config.frame_devices)
+    plan = plan_for(inputs.models, len(available), inputs.denoised, config.sampling, config.frame_devices)
     if len(available) > 1:
         print(plan, flush=True)
     animator = Animator.from_pretrained(
@@ -188,6 +192,7 @@ def _require_agreement(config: SampleConfig, inputs: Inputs, hashes: dict[str, I
     paths = {name for name, value in vars(config).items() if isinstance(value, Path)} | {"checkpoint"}
     settings = {name: value for name, value in config.to_dict().items() if name not in {*NO_MATTER, *paths}}
     found = {"reference": inputs.reference, "poses": inputs.poses, "identity": inputs.identity.embedding}
+    found["reference pose"] = inputs.reference_pose
     if inputs.face is not None and isinstance(inputs.face.faces, FaceTrack):
         found |= {"faces": inputs.face.faces.boxes, "frames with a face": inputs.face.faces.valid}
     arrays = {
@@ -199,8 +204,8 @@ def _require_agreement(config: SampleConfig, inputs: Inputs, hashes: dict[str, I
 def _write(run: _Run) -> Record:
     """Animate, and write what comes out."""
     config, inputs = run.config, run.inputs
-    height, width = inputs.poses.shape[1:3]
-    sheet = ContactSheet(inputs.reference, inputs.poses)
+    width, height = inputs.size
+    sheet = ContactSheet(inputs.reference, inputs.shown_poses, inputs.frames, inputs.size)
     unfinished = UnfinishedRun(config, run.hashes.result)
     finishing = partial(_add_sound, config) if config.sound else None
     with (
@@ -226,8 +231,8 @@ def _write(run: _Run) -> Record:
 
 def _finish(run: _Run, sheet: ContactSheet, begun: Begun, hashed: dict[str, InputFile]) -> Record:
     """Write what lies beside the video, and say what was done."""
-    config, reports, frames = run.config, begun.reports, len(run.inputs.poses)
-    height, width = run.inputs.poses.shape[1:3]
+    config, reports, frames = run.config, begun.reports, run.inputs.frames
+    width, height = run.inputs.size
     written = [config.output] if config.output.is_file() else []
     if reports:
         with replacing(config.hjb_plot_path) as path:

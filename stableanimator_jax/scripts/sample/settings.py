@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from stableanimator_jax.config import Device, DtypeChoice, from_dict
+from stableanimator_jax.config import Device, DtypeChoice, Kind, from_dict
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.distributed import DistributedConfig
 from stableanimator_jax.errors import InputError
@@ -37,6 +37,11 @@ class SampleConfig:
     poses: Annotated[Path | None, tyro.conf.arg(metavar="DIR|VIDEO")] = None
     """Skeletons as DWPose draws them, one a frame of the output: a directory of numbered images (frame_0.png,
     frame_1.png, …), or a video. Not needed with --driving, nor with --checkpoint embedded, which has an example."""
+    reference_pose: Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")] = None
+    """With --poses, the skeleton of the person in the photo, for weights that begin with it (MimicMotion, ControlNeXt).
+    By default reference_pose.png beside the poses, where --save-poses leaves it; with --driving it is found."""
+    frames: Annotated[int | None, Between(1, 1024), tyro.conf.arg(metavar="FRAMES")] = None
+    """Of the output, for weights that take no poses (SVD, AnimateLCM). By default as many as they were trained on."""
     driving: Annotated[Path | None, tyro.conf.arg(metavar="VIDEO")] = None
     """A video of anybody moving, instead of --poses: DWPose finds the poses in it (needs --dwpose)."""
     dwpose: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -47,6 +52,9 @@ class SampleConfig:
     """Where in the driving video to end."""
     driving_fps: Annotated[float | None, tyro.conf.arg(metavar="FPS")] = None
     """Frames a second to take of the driving video, which the output then plays at. By default its own."""
+    driving_stride: Annotated[int | None, Between(1, 1000), tyro.conf.arg(metavar="FRAMES")] = None
+    """Take every so many-th frame of the driving video, instead of --driving-fps. By default all of them; for weights
+    of other systems as these are published, such as every second (MimicMotion, ControlNeXt)."""
     driving_max_frames: Annotated[int | None, tyro.conf.arg(metavar="FRAMES")] = None
     """At most so many frames of the driving video."""
     driving_person: Annotated[str | None, tyro.conf.arg(metavar=_WHO)] = None
@@ -141,12 +149,16 @@ class SampleConfig:
             )
         if self.driving is None:
             names = (
-                "dwpose", "driving_start", "driving_end", "driving_fps", "driving_max_frames", "driving_person",
-                "save_poses",
+                "dwpose", "driving_start", "driving_end", "driving_fps", "driving_stride", "driving_max_frames",
+                "driving_person", "save_poses",
             )  # fmt: skip
             useless = [name for name in names if getattr(self, name) is not None] + ["sound"] * self.sound
             if useless:
                 raise InputError(f"--{useless[0].replace('_', '-')} needs --driving VIDEO")
+        if self.driving_fps is not None and self.driving_stride is not None:
+            raise InputError("give --driving-fps or --driving-stride, not both: each says which frames are taken")
+        if self.driving is not None and self.reference_pose is not None:
+            raise InputError("leave out --reference-pose: with --driving it is found in the reference")
         for name in ("reference_person", "driving_person"):
             if (text := getattr(self, name)) is not None:
                 parse_choice(text, f"--{name.replace('_', '-')}")
@@ -218,6 +230,11 @@ class SampleConfig:
     def to_dict(self) -> dict[str, Any]:
         """As plain data for JSON."""
         return json.loads(json.dumps(dataclasses.asdict(self), default=str))  # paths become text, tuples lists
+
+
+def published(kind: Kind, **fields: Any) -> SampleConfig:
+    """A run of the system of this kind, sampled as it is published."""
+    return SampleConfig(sampling=SamplingConfig.published(kind), **fields)
 
 
 DRAWN_PEOPLE = SampleConfig(
