@@ -202,6 +202,19 @@ class PoseNetConfig:
 
 
 @dataclass(frozen=True)
+class ControlNetConfig:
+    """ControlNeXt-SVD-v2's control net: skeleton images to features at the input of the UNet's second level."""
+
+    out_channels: int = 320
+    strength: float = 0.2
+    """What the control features are multiplied by."""
+
+    def __post_init__(self):
+        _require(self.strength > 0, f"control net strength must be positive, got {self.strength}")
+        _require_sizes(self)
+
+
+@dataclass(frozen=True)
 class ArcFaceConfig:
     """ArcFace's IResNet: (2, 2, 2, 2) is IResNet-18, (3, 4, 6, 3) 34, (3, 4, 14, 3) 50, (3, 13, 30, 3) 100."""
 
