@@ -19,17 +19,12 @@ def conditioning(b: int) -> Conditioning:
     return Conditioning(*(jnp.asarray(1 + rng.random(shape), jnp.float32) for shape in shapes))
 
 
-def controlled(b: int) -> Conditioning:
-    return conditioning(b)._replace(control=Control(jnp.ones((b, 3, 5, 3, 6)), jnp.full(b, 0.2)))
-
-
 def test_the_unconditional_branch_sees_nothing_but_the_time_ids():
     video = conditioning(1)._replace(added_time_ids=jnp.ones((3, 3)), pose_features=jnp.ones((3, 5, 2, 2, 6)))
-    video = video._replace(control=controlled(3).control)
     rows = unconditional_where(video, jnp.array([False, True, False]))
-    np.testing.assert_allclose(rows.control.scale, [0.2, 0, 0.2])
-    for name, field in (rows._asdict() | rows.control._asdict()).items():
-        if name == "control":
+    for name, field in rows._asdict().items():
+        if field is None:
+            assert name == "control"
             continue
         assert len(field) == 3, name
         np.testing.assert_array_equal(field[0], getattr(video, name)[0])
@@ -37,11 +32,20 @@ def test_the_unconditional_branch_sees_nothing_but_the_time_ids():
         assert bool(jnp.any(field[1])) == (name == "added_time_ids"), name
 
 
+def test_the_unconditional_branch_is_not_controlled():
+    features, scale = jnp.ones((3, 2, 5, 3, 6)), jnp.full(3, 0.2)
+    rows = unconditional_where(conditioning(3)._replace(control=Control(features, scale)), jnp.array([0, 1, 0], bool))
+    assert rows.control is not None
+    np.testing.assert_array_equal(rows.control.scale, scale.at[1].set(0))
+    np.testing.assert_array_equal(rows.control.features[::2], features[::2])
+
+
 def test_what_a_model_does_not_have_stays_away():
     svd = conditioning(2)._replace(face_tokens=None, pose_features=None)
     rows = unconditional_where(svd, jnp.array([False, True]))
     assert rows.face_tokens is None
     assert rows.pose_features is None
+    assert rows.control is None
 
 
 def test_training_drops_the_published_share_of_each():
@@ -49,7 +53,7 @@ def test_training_drops_the_published_share_of_each():
     draws = np.array([0.0, 0.05, 0.15, 0.25, 0.35, 0.95], np.float32)
     whole = conditioning(6)
     kept = dropped_at_random(whole, jnp.asarray(draws), 0.1)
-    there = {name: [bool(jnp.any(row)) for row in field] for name, field in kept._asdict().items()}
+    there = {name: [bool(jnp.any(row)) for row in field] for name, field in kept._asdict().items() if name != "control"}
     assert there["image_embedding"] == [False, False, False, True, True, True]
     assert there["image_latents"] == [True, True, False, False, True, True]
     for name in ("face_tokens", "added_time_ids", "pose_features"):
