@@ -81,7 +81,7 @@ def predict_arguments(animator: Animator, case: Case) -> tuple[Any, ...]:
         Rows(
             latents=rows(case.frames, height, width, animator.config.vae.latent_channels),
             conditioning=jax.tree.map(lambda x: rows(*x.shape[1:]), condition)._replace(
-                pose_features=rows(*features, dtype=animator.pose_net.blueprint.precision.compute)
+                pose_features=rows(*features, dtype=animator.unet.blueprint.precision.compute)
             ),
         ),
         jax.ShapeDtypeStruct((), jnp.float32),

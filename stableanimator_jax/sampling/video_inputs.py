@@ -11,7 +11,6 @@ from stableanimator_jax.data.poses import PosesLike, as_poses
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.family import Member, member
 
-
 MOST_FRAMES = 1024
 """Of a model that sees all of them at once."""
 

@@ -23,7 +23,7 @@ def flat(colour: tuple[int, int, int], height: int, width: int) -> np.ndarray:
 def make(frames: int, height: int = 64, width: int = 64, reference: tuple[int, int] = (100, 100)) -> ContactSheet:
     """Pose i is magenta with red 100 + i, frame i is blue 100 + i, the reference is green."""
     poses = np.stack([flat((100 + i, 0, 255), height, width) for i in range(frames)])
-    sheet = ContactSheet(flat((0, 255, 0), *reference), poses)
+    sheet = ContactSheet(flat((0, 255, 0), *reference), poses, frames)
     for i in range(frames):
         sheet.add(flat((0, 0, 100 + i), height, width))
     return sheet
@@ -67,7 +67,7 @@ def test_a_reference_of_another_size_is_shown_whole():
 def test_dark_poses_are_made_bright_and_frames_are_left_alone():
     pose = np.zeros((1, 64, 64, 3), np.uint8)
     pose[0, 10:20, 10:20] = (50, 0, 20)
-    sheet = ContactSheet(flat((0, 255, 0), 64, 64), pose)
+    sheet = ContactSheet(flat((0, 255, 0), 64, 64), pose, 1)
     sheet.add(flat((50, 0, 20), 64, 64))
     picture = np.asarray(sheet.image())
     assert (picture == (255, 0, 102)).all(-1).sum() == 40 * 40
@@ -79,9 +79,19 @@ def test_keeps_only_what_it_shows():
     assert sorted(sheet.frames) == chosen_frames(100)
     assert sheet.seen == 100
     chunk = np.zeros((4, 64, 64, 3), np.uint8)
-    sheet = ContactSheet(chunk[0], np.zeros((4, 64, 64, 3), np.uint8))
+    sheet = ContactSheet(chunk[0], np.zeros((4, 64, 64, 3), np.uint8), 4)
     sheet.add(chunk[0])
     assert not np.shares_memory(sheet.frames[0], chunk)  # a view would keep the whole chunk
+
+
+def test_without_poses_frames_stand_alone():
+    sheet = ContactSheet(flat((0, 255, 0), 64, 64), None, 2)
+    for i in range(2):
+        sheet.add(flat((0, 0, 100 + i), 64, 64))
+    picture = np.asarray(sheet.image())
+    assert picture.shape[0] < np.asarray(make(2).image()).shape[0]
+    for i in range(2):
+        assert (picture == (0, 0, 100 + i)).all(-1).sum() == 256 * 256
 
 
 def test_save(tmp_path):

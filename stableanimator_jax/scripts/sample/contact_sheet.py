@@ -30,8 +30,6 @@ class ContactSheet:
     """None shows frames alone."""
     count: int
     """Frames of the video."""
-    size: tuple[int, int]
-    """Their width and height."""
     frames: dict[int, UInt8[np.ndarray, "height width 3"]] = field(default_factory=dict)
     seen: int = 0
 
@@ -46,7 +44,8 @@ class ContactSheet:
 
     def image(self) -> Image.Image:
         """Draw the sheet: the reference at the left; at the right, four to a band, poses over their frames."""
-        cell_w, cell_h = _scaled(*self.size)
+        height, width = self.frames[0].shape[:2]
+        cell_w, cell_h = _scaled(width, height)
         columns = min(len(self.chosen), _COLUMNS)
         bands = -(-len(self.chosen) // _COLUMNS)
         step_x, step_y = cell_w + _GAP, cell_h + _LABEL

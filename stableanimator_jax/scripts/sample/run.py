@@ -205,7 +205,7 @@ def _write(run: _Run) -> Record:
     """Animate, and write what comes out."""
     config, inputs = run.config, run.inputs
     width, height = inputs.size
-    sheet = ContactSheet(inputs.reference, inputs.shown_poses, inputs.frames, inputs.size)
+    sheet = ContactSheet(inputs.reference, inputs.shown_poses, inputs.frames)
     unfinished = UnfinishedRun(config, run.hashes.result)
     finishing = partial(_add_sound, config) if config.sound else None
     with (

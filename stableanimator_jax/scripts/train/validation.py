@@ -167,7 +167,7 @@ class Validation:
             motion_bucket=objective.motion_bucket,
             seed=_SEED,
         )
-        sheet = ContactSheet(reference, poses, len(poses), (poses.shape[2], poses.shape[1]))
+        sheet = ContactSheet(reference, poses, len(poses))
         made = animator.animate(
             reference,
             poses,
