@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from stableanimator_jax.config import Dtype, StoredDtype
+from stableanimator_jax.config import Dtype, Kind, StoredDtype
+from stableanimator_jax.family import FAMILY
 
 H100 = """
 gpu_device_info {
@@ -93,8 +94,10 @@ def table(found: Sequence[Kernel]) -> str:
     return "\n".join([*lines, f"| all but products | | {others / 1e9:.2f} |"])
 
 
-def compile_program(what: str, dtype: Dtype, width: int, height: int) -> Any:
-    """The compiled program `what` of the published model: on 16 frames, decoding and the face optimisation on 4."""
+def compile_program(
+    what: str, dtype: Dtype, width: int, height: int, kind: Kind = "stableanimator", frames: int = 16
+) -> Any:
+    """The compiled program `what` of a published model: on so many frames; decoding and face optimisation on 4."""
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
     import jax
@@ -104,14 +107,13 @@ def compile_program(what: str, dtype: Dtype, width: int, height: int) -> Any:
     from jax.sharding import SingleDeviceSharding
 
     from benchmarks._case import HJB_ITERATIONS, Case
+    from benchmarks._step import abstract_model, step_arguments
     from benchmarks._training import random_batch, training_task
+    from benchmarks.family import configuration
     from stableanimator_jax.models.attention import compile_for
-    from stableanimator_jax.models.catalogue import blueprint
-    from stableanimator_jax.models.conditioning import Conditioning
-    from stableanimator_jax.models.functional import Model
     from stableanimator_jax.parallel import make_mesh
     from stableanimator_jax.sampling.decode import decode_chunk
-    from stableanimator_jax.sampling.denoiser import Rows, predict
+    from stableanimator_jax.sampling.denoiser import predict
     from stableanimator_jax.sampling.hjb import lower_chunk
     from stableanimator_jax.training.config import OptimizerConfig
     from stableanimator_jax.training.optimizer import make_optimizer
@@ -131,20 +133,11 @@ def compile_program(what: str, dtype: Dtype, width: int, height: int) -> Any:
     def placed(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: array(*leaf.shape, dtype=leaf.dtype), tree)
 
-    def model(name: str, stored: Any) -> Model[Any]:
-        made_from = blueprint(config, name, stored)
-        return Model(placed(made_from.abstract_params()), made_from)
+    def model(name: str, stored: Dtype) -> Any:
+        return abstract_model(config, name, stored, array)
 
     def step() -> jax.stages.Lowered:
-        conditioning = Conditioning(
-            image_embedding=array(2, config.image_encoder.projection_dim),
-            face_tokens=array(2, config.face_encoder.num_tokens, config.unet.cross_attention_dim),
-            added_time_ids=array(2, 3),
-            image_latents=array(2, rows, columns, channels),
-            pose_features=array(2, 16, rows, columns, config.pose_net.out_channels, dtype=jnp.dtype(dtype)),
-        )
-        latents = array(2, 16, rows, columns, channels)
-        return predict.lower(model("unet", dtype), Rows(latents, conditioning), array())
+        return predict.lower(*step_arguments(configuration(kind), frames, width, height, dtype, array))
 
     def decoder() -> jax.stages.Lowered:
         return decode_chunk.lower(model("vae", "float32").computing_in(dtype), array(4, rows, columns, channels))
@@ -177,6 +170,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="gpu_program.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--what", choices=("step", "decoder", "hjb", "training"), default="step")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="float16; training bfloat16")
+    parser.add_argument("--kind", choices=tuple(FAMILY), default="stableanimator", help="whose step")
+    parser.add_argument("--frames", type=int, default=16, help="of a step's rows")
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--height", type=int, default=512)
     parser.add_argument("--text", type=Path, help="where to write the program after XLA's passes")
@@ -188,7 +183,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error("training is in bfloat16 or float32")
     if importlib.util.find_spec("jax_cuda12_plugin") is None:
         parser.error("jax-cuda12-plugin is not installed: this program's first lines say what to install")
-    compiled = compile_program(options.what, dtype, options.width, options.height)
+    compiled = compile_program(options.what, dtype, options.width, options.height, options.kind, options.frames)
     if options.text:
         options.text.write_text(compiled.as_text())
     memory = compiled.memory_analysis()

@@ -16,8 +16,8 @@ from stableanimator_jax.data.images import fit, fit_aspect, resize
 from stableanimator_jax.data.poses import Poses
 from stableanimator_jax.runtime import compute_dtype
 from stableanimator_jax.sampling.decode import decode_frames
-from stableanimator_jax.sampling.pipeline import check_size
 from stableanimator_jax.sampling.samplers import euler
+from stableanimator_jax.sampling.video_inputs import check_size
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from tests.sampling.test_samplers import heun
 from tests.training.mini_model import save_mini_model
