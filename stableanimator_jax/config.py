@@ -215,6 +215,7 @@ class ControlNetConfig:
     """What the features, given the hidden state's mean and spread, are multiplied by before they are added to it."""
 
     def __post_init__(self):
+        _require(self.strength > 0, f"control net strength must be positive, got {self.strength}")
         _require_sizes(self)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from stableanimator_jax.config import Dtype, StableAnimatorConfig
 from stableanimator_jax.family import member
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.control_net import ControlNet
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.models.image_encoder import ImageEncoder
@@ -21,6 +22,7 @@ _KINDS: dict[str, Any] = {
     "image_encoder": ImageEncoder,
     "face_encoder": FaceEncoder,
     "pose_net": PoseNet,
+    "control_net": ControlNet,
     "arcface": ArcFace,
 }
 # These compute in float32 whatever the others do; bfloat16 weights would cost them 16 bits for 0.3 GB.

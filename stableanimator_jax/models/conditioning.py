@@ -5,6 +5,16 @@ from typing import NamedTuple
 from jaxtyping import Array, Float
 
 
+class Control(NamedTuple):
+    """What steers the UNet from its second level on: a control net's features, and how much of them."""
+
+    features: Float[Array, "b f h w e"]
+    """The control net's output as it is, at its own size."""
+    scale: Float[Array, "b"]
+    """What they are multiplied by once they have the hidden state's statistics: the control net's `strength`. At 0
+    nothing is added, where features of zero would still add the hidden state's mean."""
+
+
 class Conditioning(NamedTuple):
     """The conditions of b videos or windows."""
 
@@ -18,3 +28,5 @@ class Conditioning(NamedTuple):
     """The reference's latents, for every frame or for each, which stand behind the noisy ones on the channel axis."""
     pose_features: Float[Array, "b f h w e"] | None = None
     """PoseNet's, added after the first convolution; None adds nothing."""
+    control: Control | None = None
+    """A control net's, added behind the first level; None adds nothing."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from stableanimator_jax import diffusion
 from stableanimator_jax.config import UNetConfig
 from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.control_net import with_control
 from stableanimator_jax.models.layers import (
     Conv,
     Downsample,
@@ -165,9 +166,11 @@ class UNet(nnx.Module):
         left = self.config.skip_connections
         most = left if deep is None else above
         skips = [x.astype(self.dtype)]  # many are kept for long: in the compute dtype they take half the memory
-        for block in self.down_blocks:
+        for level, block in enumerate(self.down_blocks):
             x, outputs = block(x, time, tokens, remat, most - len(skips))
             skips += [output.astype(self.dtype) for output in outputs]
+            if level == 0 and conditioning.control is not None and len(skips) < most:  # or nothing reads it
+                x = kept(with_control, remat)(x, conditioning.control)
         if deep is None:
             x = self.mid_block(x, time, tokens, remat)
         for block in self.up_blocks:

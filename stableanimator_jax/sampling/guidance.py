@@ -4,6 +4,8 @@ Sampling's unconditional branch goes without every condition at once. Training d
 that the models learn to do without them.
 """
 
+from functools import partial
+
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32
@@ -15,8 +17,8 @@ CONDITIONAL, UNCONDITIONAL = 0, 1
 
 
 def unconditional_where(conditioning: Conditioning, dropped: Bool[Array, "r"]) -> Conditioning:
-    """`conditioning`, of r rows or of one for all, without reference, face and pose in the rows that are `dropped`."""
-    names = ("image_embedding", "face_tokens", "image_latents", "pose_features")
+    """`conditioning`, of r rows or of one for all, without any condition but the time ids in the rows `dropped`."""
+    names = ("image_embedding", "face_tokens", "image_latents", "pose_features", "control")
     return _kept(conditioning, dict.fromkeys(names, ~dropped))
 
 
@@ -57,9 +59,9 @@ def guide(branches: Float[Array, "branches f *shape"], scales: Float[Array, "f"]
 
 def _kept(conditioning: Conditioning, where: dict[str, Bool[Array, "r"]]) -> Conditioning:
     """`conditioning` with fields zero in the rows in which they are not kept."""
-    kept = {}
-    for name, rows in where.items():
-        field = getattr(conditioning, name)
-        if field is not None:
-            kept[name] = field * rows.astype(field.dtype).reshape(-1, *(1,) * (field.ndim - 1))
+
+    def keep(field: Array, rows: Bool[Array, "r"]) -> Array:
+        return field * rows.astype(field.dtype).reshape(-1, *(1,) * (field.ndim - 1))
+
+    kept = {name: jax.tree.map(partial(keep, rows=rows), getattr(conditioning, name)) for name, rows in where.items()}
     return conditioning._replace(**kept)

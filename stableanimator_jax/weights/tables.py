@@ -159,6 +159,25 @@ POSE_NET = Table(
     ),
 )
 
+CONTROL_NET = Table(
+    "control_net",
+    (
+        *_linear("time_embedding.{layer:linear_1|linear_2}"),
+        # The published Sequentials number what has no parameters too: every third of `embedding`, and mid_convs.0.1.
+        *(rule for n in range(3) for rule in _conv(f"embedding.{3 * n}", f"embedding.{n}.conv")),
+        *(rule for n in range(3) for rule in _norm(f"embedding.{3 * n + 1}", f"embedding.{n}.norm")),
+        *_norm("down_res.{i}.{layer:norm1|norm2}"),
+        *_conv("down_res.{i}.{layer:conv1|conv2|conv_shortcut}"),
+        *_linear("down_res.{i}.time_emb_proj"),
+        *_conv("down_sample.{i}.conv"),
+        *_conv("mid_convs.0.0", "mid.conv1"),
+        *_norm("mid_convs.0.2", "mid.norm1"),
+        *_conv("mid_convs.0.3", "mid.conv2"),
+        *_norm("mid_convs.0.4", "mid.norm2"),
+        *_conv("mid_convs.1", "proj_out"),
+    ),
+)
+
 # The embedding layer sees the 7x7 features flattened: channels first in PyTorch, last here.
 FLATTENED_LINEAR = Transform("FLATTENED_LINEAR", "o (c h w)", "(h w c) o", sizes=(("h", 7), ("w", 7)))
 
@@ -182,7 +201,7 @@ ARCFACE = Table(
 def tables(config: StableAnimatorConfig) -> dict[str, Table]:
     """The rule table of every model, by the model's name in `config`."""
     face_encoder = FACE_ENCODER if config.face_encoder.refine else FACE_ENCODER_UNREFINED
-    every = (UNET, VAE, IMAGE_ENCODER, face_encoder, POSE_NET, ARCFACE)
+    every = (UNET, VAE, IMAGE_ENCODER, face_encoder, POSE_NET, CONTROL_NET, ARCFACE)
     return {table.model: table for table in every}
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.conditioning import Conditioning, Control
 from stableanimator_jax.sampling.guidance import dropped_at_random, guidance_scales, guide, unconditional_where
 
 
@@ -17,10 +17,21 @@ def test_the_unconditional_branch_sees_nothing_but_the_time_ids():
     video = conditioning(1)._replace(added_time_ids=jnp.ones((3, 3)), pose_features=jnp.ones((3, 5, 2, 2, 6)))
     rows = unconditional_where(video, jnp.array([False, True, False]))
     for name, field in rows._asdict().items():
+        if field is None:
+            assert name == "control"
+            continue
         assert len(field) == 3, name
         np.testing.assert_array_equal(field[0], getattr(video, name)[0])
         np.testing.assert_array_equal(field[2], getattr(video, name)[-1])
         assert bool(jnp.any(field[1])) == (name == "added_time_ids"), name
+
+
+def test_the_unconditional_branch_is_not_controlled():
+    features, scale = jnp.ones((3, 2, 5, 3, 6)), jnp.full(3, 0.2)
+    rows = unconditional_where(conditioning(3)._replace(control=Control(features, scale)), jnp.array([0, 1, 0], bool))
+    assert rows.control is not None
+    np.testing.assert_array_equal(rows.control.scale, scale.at[1].set(0))
+    np.testing.assert_array_equal(rows.control.features[::2], features[::2])
 
 
 def test_what_a_model_does_not_have_stays_away():
@@ -28,6 +39,7 @@ def test_what_a_model_does_not_have_stays_away():
     rows = unconditional_where(svd, jnp.array([False, True]))
     assert rows.face_tokens is None
     assert rows.pose_features is None
+    assert rows.control is None
 
 
 def test_training_drops_the_published_share_of_each():
@@ -35,7 +47,7 @@ def test_training_drops_the_published_share_of_each():
     draws = np.array([0.0, 0.05, 0.15, 0.25, 0.35, 0.95], np.float32)
     whole = conditioning(6)
     kept = dropped_at_random(whole, jnp.asarray(draws), 0.1)
-    there = {name: [bool(jnp.any(row)) for row in field] for name, field in kept._asdict().items()}
+    there = {name: [bool(jnp.any(row)) for row in field] for name, field in kept._asdict().items() if name != "control"}
     assert there["image_embedding"] == [False, False, False, True, True, True]
     assert there["image_latents"] == [True, True, False, False, True, True]
     for name in ("face_tokens", "added_time_ids", "pose_features"):

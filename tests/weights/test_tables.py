@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stableanimator_jax.config import (
     ArcFaceConfig,
+    ControlNetConfig,
     FaceEncoderConfig,
     ImageEncoderConfig,
     PoseNetConfig,
@@ -22,6 +23,7 @@ from stableanimator_jax.config import (
     VAEConfig,
 )
 from stableanimator_jax.models.arcface import ArcFace
+from stableanimator_jax.models.control_net import ControlNet
 from stableanimator_jax.models.face_encoder import FaceEncoder
 from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.models.layers import Precision
@@ -39,6 +41,7 @@ MODELS = {
     "image_encoder": ImageEncoder,
     "face_encoder": FaceEncoder,
     "pose_net": PoseNet,
+    "control_net": ControlNet,
     "arcface": ArcFace,
 }
 MANIFESTS = {
@@ -47,6 +50,7 @@ MANIFESTS = {
     "image_encoder": "svd_image_encoder",
     "face_encoder": "face_encoder",
     "pose_net": "pose_net",
+    "control_net": "controlnext",
     "arcface": "arcface_r100",
 }
 FULL_SIZE = StableAnimatorConfig()
@@ -102,9 +106,10 @@ def test_only_counters_are_ignored(model: str):
 
 
 def test_full_size_parameter_counts():
-    count = {model: sum(leaf.size for leaf in jax.tree.leaves(full_size(model))) for model in ("unet", "face_encoder")}
+    count = {model: sum(leaf.size for leaf in jax.tree.leaves(full_size(model))) for model in MODELS}
     assert round(count["unet"] / 1e9, 2) == 1.55
     assert round(count["face_encoder"] / 1e6) == 57
+    assert round(count["control_net"] / 1e6, 2) == 3.53
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -265,6 +270,7 @@ SMALL = {
         refine=st.booleans(),
     ),
     "pose_net": st.builds(PoseNetConfig, out_channels=st.sampled_from([8, 40])),
+    "control_net": st.builds(ControlNetConfig, out_channels=st.sampled_from([8, 40])),
     "arcface": st.builds(
         ArcFaceConfig,
         layers=st.tuples(*[st.integers(1, 2)] * 4),
@@ -282,7 +288,7 @@ def test_small_models_convert_and_export_bit_for_bit(model: str):
         abstract = abstract_params(model, config)
         unrefined = isinstance(config, FaceEncoderConfig) and not config.refine
         every = tables(dataclasses.replace(FULL_SIZE, face_encoder=FaceEncoderConfig(refine=not unrefined)))
-        table = every[model]
+        table = (TABLES | every)[model]
         rng = np.random.default_rng(seed)
 
         weights = {a.key: rng.standard_normal(a.source_shape).astype(np.float32) for a in plan_export(table, abstract)}
