@@ -294,7 +294,7 @@ BAD: dict[str, tuple[Kind, str, Callable[[dict[str, np.ndarray]], object], str]]
         r"controlnet.safetensors: .* 1 unfilled\s+unfilled: .*, from mid_convs.1.bias",
     ),
     "ControlNeXt v1": (
-        "controlnext", "controlnext/controlnet.safetensors", lambda t: t.update(scale=ONE[0]),
+        "controlnext", "controlnext/controlnet.safetensors", lambda t: t.update(scale=ONE),
         r"is of the older ControlNeXt-SVD \(v1\), whose control net has a third stage, .* give the files of",
     ),
 }  # fmt: skip
