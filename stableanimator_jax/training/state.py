@@ -45,9 +45,10 @@ class TrainState(NamedTuple):
 
 
 def model_config(source: StableAnimatorConfig, config: ModelConfig) -> StableAnimatorConfig:
-    """The configuration of the model to train: its source's, but for the ablations."""
+    """The configuration of the model to train: its source's, but for the ablations. Training makes StableAnimator."""
     return replace(
         source,
+        kind="stableanimator",
         unet=replace(source.unet, id_injection=config.id_injection),
         face_encoder=replace(source.face_encoder, refine=config.refine_face_tokens),
     )

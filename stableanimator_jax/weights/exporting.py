@@ -1,21 +1,30 @@
 """A checkpoint of this project to the files that PyTorch's code and its ecosystem load.
 
 OUTPUT/SVD/             a pipeline in diffusers' layout; its UNet is without the ID adapter, which SVD has not
-OUTPUT/Animation/       unet, pose_net, face_encoder and glintr100_torch, and this project's config.json
+
+and by the checkpoint's kind
+
+OUTPUT/Animation/       StableAnimator: unet, pose_net, face_encoder, glintr100_torch, this project's config.json
+OUTPUT/MimicMotion.pth  MimicMotion: UNet and PoseNet
+OUTPUT/AnimateLCM-SVD-xt.safetensors  AnimateLCM-SVD: UNet
+OUTPUT/ControlNeXt/     ControlNeXt: unet and controlnet
+OUTPUT/glintr100_torch  of all but StableAnimator: ArcFace, where the checkpoint has it
 """
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from stableanimator_jax.config import StableAnimatorConfig
+from stableanimator_jax.config import Kind, StableAnimatorConfig
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.family import FAMILY
 from stableanimator_jax.files import replacing_directory, require_room
 from stableanimator_jax.weights.checkpoint import describe, stored_params, stream_params
 from stableanimator_jax.weights.opening import CheckpointSource, open_checkpoint
@@ -24,18 +33,56 @@ from stableanimator_jax.weights.rules import Assignment, Shape, dotted, plan_exp
 from stableanimator_jax.weights.state_dict_writers import FileFormat, require_writer, write_pth, write_safetensors
 from stableanimator_jax.weights.tables import is_id_adapter_key, tables
 
-# Where each model goes. The UNet goes to both places.
-_SVD_FILES = {
-    "unet": "SVD/unet/diffusion_pytorch_model",
-    "vae": "SVD/vae/diffusion_pytorch_model",
-    "image_encoder": "SVD/image_encoder/model",
+
+@dataclass(frozen=True)
+class _File:
+    """A file to write."""
+
+    stem: str
+    """Its path in the output, without suffix."""
+    prefixes: Mapping[str, str]
+    """The models in it, each with what its keys begin with there."""
+    suffix: str = "pth"
+    """As it is published. A `.safetensors` file is one whatever format is asked for."""
+    id_adapter: bool = False
+    """Whether the UNet's goes along."""
+
+    def held(self, models: Collection[str]) -> dict[str, str]:
+        """Those of its models that there are."""
+        return {model: prefix for model, prefix in self.prefixes.items() if model in models}
+
+    def name(self, file_format: FileFormat, variant: str) -> str:
+        end = self.suffix if file_format == "pth" else file_format
+        return f"{self.stem}{variant if self in _SVD else ''}.{end}"
+
+
+_SVD = tuple(
+    _File(f"SVD/{model}/{stem}", {model: ""}, "safetensors")
+    for model, stem in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("image_encoder", "model"),
+    )
+)
+_ANIMATION = "Animation"
+_ARCFACE = _File("glintr100_torch", {"arcface": ""})
+_OWN: dict[Kind, tuple[_File, ...]] = {
+    "stableanimator": (
+        _File(f"{_ANIMATION}/unet", {"unet": ""}, id_adapter=True),
+        _File(f"{_ANIMATION}/pose_net", {"pose_net": ""}),
+        _File(f"{_ANIMATION}/face_encoder", {"face_encoder": ""}),
+        _File(f"{_ANIMATION}/glintr100_torch", {"arcface": ""}),
+    ),
+    "mimicmotion": (_File("MimicMotion", {"unet": "unet.", "pose_net": "pose_net."}), _ARCFACE),
+    "svd": (_ARCFACE,),
+    "animatelcm": (_File("AnimateLCM-SVD-xt", {"unet": ""}, "safetensors"), _ARCFACE),
+    "controlnext": (
+        _File("ControlNeXt/unet", {"unet": ""}, "bin"),
+        _File("ControlNeXt/controlnet", {"control_net": ""}, "bin"),
+        _ARCFACE,
+    ),
 }
-_NETWORK_FILES = {
-    "unet": "Animation/unet",
-    "pose_net": "Animation/pose_net",
-    "face_encoder": "Animation/face_encoder",
-    "arcface": "Animation/glintr100_torch",
-}
+"""What each system is published as beside SVD's folder. The UNet goes to both places."""
 
 _DIFFUSERS_GROUPS = 32  # of AutoencoderKLTemporalDecoder, which has no setting for it
 
@@ -57,7 +104,7 @@ def export_weights(
     Args:
         checkpoint: a checkpoint directory, or "embedded".
         output: the directory to make; it must not exist, or be empty.
-        file_format: of the files in `Animation/`; those in `SVD/` are safetensors always.
+        file_format: of the files beside `SVD/`; those in it, and AnimateLCM-SVD's, are safetensors always.
         dtype: "float16" for files half as large; those in `SVD/` are then diffusers' variant "fp16". ArcFace, whose
             statistics need not fit into it, stays float32.
         show_progress: bars on stderr.
@@ -81,22 +128,24 @@ def export_weights(
         if not models:
             raise InputError(f"checkpoint {checkpoint} cannot be exported: {why}")
         print(f"warning: the VAE is left out: {why}; what is in SVD/ is no whole pipeline", file=sys.stderr)
-    exports = {model: _Export.plan(source, model, "float32" if model == "arcface" else dtype) for model in models}
+    files = [(file, held) for file in (*_SVD, *_OWN[source.config.kind]) if (held := file.held(models))]
+    if not files:
+        raise InputError(
+            f"checkpoint {checkpoint} cannot be exported: of {FAMILY[source.config.kind].title} it has none of the "
+            f"models that are published, only {', '.join(models)}"
+        )
+    exported = {model for _, held in files for model in held}
+    plans = {model: _Export.plan(source, model, "float32" if model == "arcface" else dtype) for model in exported}
     variant = ".fp16" if dtype == "float16" else ""
-    require_room(output, sum(e.bytes * ((m in _SVD_FILES) + (m in _NETWORK_FILES)) for m, e in exports.items()))
+    require_room(output, sum(plans[model].bytes for _, held in files for model in held))
     with replacing_directory(output.resolve(), label=str(output)) as directory:
         if output.exists() and not output.is_dir():
             raise InputError(f"cannot export to {output}: it is a file; name a directory")
         if output.exists() and any(output.iterdir()):
             raise InputError(f"will not export into {output}, which is not empty; choose another --output")
-        for model, stem in _SVD_FILES.items():
-            if model in models:
-                place = _made(directory / f"{stem}{variant}.safetensors")
-                exports[model].write(place, "safetensors", id_adapter=False, show_progress=show_progress)
-        for model, stem in _NETWORK_FILES.items():
-            if model in models:
-                place = _made(directory / f"{stem}.{file_format}")
-                exports[model].write(place, file_format, id_adapter=True, show_progress=show_progress)
+        for file, held in files:
+            parts = [plans[model].part(prefix, id_adapter=file.id_adapter) for model, prefix in held.items()]
+            _write(_made(directory / file.name(file_format, variant)), parts, show_progress)
         _write_configs(directory, source.config, models)
         written = sorted(path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
     return tuple(output / path for path in written)
@@ -126,17 +175,13 @@ class _Export:
     def bytes(self) -> int:
         return sum(np.dtype(self.dtype).itemsize * int(np.prod(a.source_shape)) for a in self.assignments.values())
 
-    def write(self, path: Path, file_format: FileFormat, *, id_adapter: bool, show_progress: bool) -> None:
+    def part(self, prefix: str, *, id_adapter: bool) -> "_Part":
+        """Its tensors as a file takes them, under a prefix."""
         chosen = {n: a for n, a in self.assignments.items() if id_adapter or not is_id_adapter_key(a.key)}
         counter: tuple[Shape, str] = ((), "int64")
         layout = {a.key: (a.source_shape, self.dtype) for a in chosen.values()} | dict.fromkeys(self.counters, counter)
-        tensors = self._tensors(chosen)
-        title = "/".join(path.parts[-2:])
-        with tqdm(tensors, title, len(layout), unit=" tensors", disable=not show_progress) as bar:
-            if file_format == "safetensors":
-                write_safetensors(path, layout, bar)
-            else:
-                write_pth(path, bar)
+        tensors = ((prefix + key, array) for key, array in self._tensors(chosen))
+        return _Part({prefix + key: place for key, place in layout.items()}, tensors)
 
     def _tensors(self, chosen: dict[str, Assignment]) -> Iterator[tuple[str, np.ndarray]]:
         for name, array in stream_params(self.source.path, self.model):
@@ -152,13 +197,31 @@ class _Export:
             yield key, np.zeros((), np.int64)
 
 
+class _Part(NamedTuple):
+    """One model in a file: every tensor's shape and dtype, and the tensors in that order."""
+
+    layout: dict[str, tuple[Shape, str]]
+    tensors: Iterator[tuple[str, np.ndarray]]
+
+
+def _write(path: Path, parts: Sequence[_Part], show_progress: bool) -> None:
+    layout = {key: place for part in parts for key, place in part.layout.items()}
+    tensors = chain.from_iterable(part.tensors for part in parts)
+    title = "/".join(path.parts[-2:])
+    with tqdm(tensors, title, len(layout), unit=" tensors", disable=not show_progress) as bar:
+        if path.suffix == ".safetensors":
+            write_safetensors(path, layout, bar)
+        else:
+            write_pth(path, bar)
+
+
 def _write_configs(directory: Path, config: StableAnimatorConfig, models: tuple[str, ...]) -> None:
-    whole_pipeline = set(_SVD_FILES) <= set(models)
+    whole_pipeline = {"unet", "vae", "image_encoder"} <= set(models)
     for name, content in svd_configs(config).items():
         if whole_pipeline or name.split("/")[0] in models:
             _write_json(directory / "SVD" / name, content)
-    if set(_NETWORK_FILES) & set(models):
-        _write_json(directory / "Animation" / "config.json", config.to_dict())
+    if (directory / _ANIMATION).exists():
+        _write_json(directory / _ANIMATION / "config.json", config.to_dict())
 
 
 def _write_json(path: Path, content: object) -> None:

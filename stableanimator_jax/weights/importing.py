@@ -15,14 +15,30 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from stableanimator_jax.config import FaceEncoderConfig, PoseNetConfig, StableAnimatorConfig, StoredDtype
+from stableanimator_jax.config import (
+    FaceEncoderConfig,
+    Kind,
+    PoseNetConfig,
+    StableAnimatorConfig,
+    StoredDtype,
+    UNetConfig,
+)
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.family import FAMILY
 from stableanimator_jax.files import require_room
 from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.provenance import file_sha256
 from stableanimator_jax.weights.checkpoint import MODELS, require_replaceable, save_checkpoint
 from stableanimator_jax.weights.onnx_arcface import infer_arcface_config, read_onnx_arcface
 from stableanimator_jax.weights.published_files import NetworkFiles, SvdFiles, find_arcface, find_networks, find_svd
+from stableanimator_jax.weights.relatives import (
+    EXPERIMENT,
+    RELATIVES,
+    Found,
+    combined,
+    put_together,
+    takes_svd_unet,
+)
 from stableanimator_jax.weights.rules import (
     Assignment,
     Shape,
@@ -33,11 +49,12 @@ from stableanimator_jax.weights.rules import (
     stream,
 )
 from stableanimator_jax.weights.rules import Path as ParameterPath
-from stableanimator_jax.weights.state_dict_files import open_state_dict
-from stableanimator_jax.weights.svd_single_file import SvdPart, is_single_file
+from stableanimator_jax.weights.state_dict_files import StateDictFile, open_state_dict
+from stableanimator_jax.weights.svd_single_file import SVD_PARTS, SvdPart, is_single_file
 from stableanimator_jax.weights.tables import add_id_adapter, tables
 
 _SHOWN = 20
+_SVD_XT_FRAMES = UNetConfig().num_frames
 
 
 @dataclass
@@ -139,20 +156,30 @@ def import_weights(
     *,
     svd: str | None = None,
     stableanimator: str | None = None,
+    mimicmotion: str | None = None,
+    animatelcm: str | None = None,
+    controlnext: str | None = None,
     arcface: str | None = None,
     dtype: StoredDtype = "float32",
     seed: int = 0,
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> tuple[str, ...]:
-    """Make a checkpoint of published files. Any part alone will do.
+    """Make a checkpoint of published files. SVD, StableAnimator and ArcFace, each alone, will do; a relative needs SVD.
+
+    The checkpoint's `config.kind` says which system it is.
 
     Args:
         output: the checkpoint directory to make.
-        svd: SVD-XT's folder in diffusers' layout. Without `stableanimator`, its UNet gets an ID adapter that copies
-            its own cross-attention, and PoseNet and Face Encoder are initialised as training starts.
+        svd: SVD's folder in diffusers' layout. Alone its UNet gets an ID adapter that copies its own
+            cross-attention, and PoseNet and Face Encoder are initialised as training starts. Whatever is put together
+            with it wants SVD-XT, of 25 frames.
         stableanimator: the folder of unet, pose_net and face_encoder. Without `svd` they must have the published
             sizes, or a `config.json` of this project's beside them.
+        mimicmotion: MimicMotion's file, or a folder with it, or with the two that ComfyUI's users have.
+        animatelcm: AnimateLCM-SVD's file, or a folder with it. With `stableanimator` too, each of that UNet's tensors
+            is moved by what distillation changed in SVD's: an experiment, and no published model.
+        controlnext: the folder of ControlNeXt-SVD-v2's UNet and control net. What its UNet lacks is SVD's.
         arcface: ArcFace's `.pth`, `.safetensors` or `.onnx` file, or a folder with one.
         dtype: of kernels and biases. Norms and scales are float32 always, and so are the VAE and ArcFace.
         seed: of what is initialised.
@@ -165,22 +192,34 @@ def import_weights(
         the names of the models in the checkpoint.
 
     Raises:
-        InputError: files are missing, damaged, do not fit, or hold values that are not finite; or `output` cannot be
-            written. Then nothing is left of it, and a checkpoint that was there is as it was.
+        InputError: files are missing, damaged, do not fit (each other, or the flags), or hold values that are not
+            finite; or `output` cannot be written. Then nothing is left of it, and a checkpoint that was there is as it
+            was.
     """
-    if svd is None and stableanimator is None and arcface is None:
+    named: dict[Kind, str | None] = {"mimicmotion": mimicmotion, "animatelcm": animatelcm, "controlnext": controlnext}
+    given: dict[Kind, str] = {kind: name for kind, name in named.items() if name is not None}
+    if svd is None and stableanimator is None and arcface is None and not given:
         raise InputError("nothing to import: give --svd, --stableanimator or --arcface (or several)")
     require_replaceable(output, overwrite=overwrite)
+    kind = combined(svd, stableanimator, given)
+    relative = next(iter(given)) if given else None
     networks = find_networks(stableanimator) if stableanimator is not None else None
-    svd_files = find_svd(svd, with_unet=networks is None) if svd is not None else None
+    found = RELATIVES[relative].find(given[relative]) if relative else {}
+    with_unet = takes_svd_unet(relative, with_networks=networks is not None)
+    svd_files = find_svd(svd, with_unet=with_unet) if svd is not None else None
     arcface_weights = _open_arcface(find_arcface(arcface)) if arcface is not None else None
-    config = _configuration(svd_files, networks, arcface_weights)
+    config = _configuration(kind, svd_files, networks, arcface_weights)
 
+    svd_parts, network_parts = (_opened(files.weights) if files else {} for files in (svd_files, networks))
     weights: dict[str, Weights] = {}
-    files = (svd_files.weights if svd_files else {}) | (networks.weights if networks else {})
-    for model, path in files.items():
-        weights[model] = _from_file(model, path, config, dtype, from_svd=networks is None)
-    if svd_files and not networks:
+    for model, state_dict in put_together(relative, svd_parts, network_parts, found).items():
+        part = FileWeights(model, config, dtype, state_dict, state_dict.shapes, state_dict.files)
+        if model == "unet" and networks is None:
+            part = _with_id_adapter(part)
+        elif model == "unet" and relative:
+            part = replace(part, note=EXPERIMENT)
+        weights[model] = part
+    if kind == "svd":
         weights |= {model: FreshWeights(model, config, dtype, seed) for model in ("pose_net", "face_encoder")}
     if arcface_weights:
         weights["arcface"] = replace(arcface_weights, config=config)
@@ -194,20 +233,33 @@ def import_weights(
     return tuple(weights)
 
 
-def _from_file(
-    model: str, path: Path, config: StableAnimatorConfig, dtype: StoredDtype, *, from_svd: bool
-) -> FileWeights:
-    opened = open_state_dict(path, model)
-    if is_single_file(opened) and model in ("unet", "vae", "image_encoder"):
-        opened = SvdPart(opened, model)
-    if model != "unet" or not from_svd:
-        return FileWeights(model, config, dtype, opened, opened.shapes, opened.files)
+def _opened(files: Mapping[str, Path]) -> Found:
+    """Each model's state dict; of SVD as one file, its part."""
+    return {model: _part(open_state_dict(path, model), model) for model, path in files.items()}
+
+
+def _part(file: StateDictFile, model: str) -> StateDictFile:
+    if not is_single_file(file) or model not in SVD_PARTS:
+        return file
+    part = SvdPart(file, model)
+    if model == "vae" and not any(".temporal_res_block." in key for key in part):
+        raise InputError(
+            f"{file.files[0]} has a decoder of single images (svd_image_decoder), and this project's, which is SVD's "
+            "own, has layers over time: give svd.safetensors or svd_xt.safetensors"
+        )
+    return part
+
+
+def _with_id_adapter(weights: FileWeights) -> FileWeights:
+    owner = FAMILY[weights.config.kind].title
     try:
-        tensors, shapes = add_id_adapter(opened), add_id_adapter(opened.shapes)
+        tensors, shapes = add_id_adapter(weights.state_dict), add_id_adapter(weights.shapes)
     except WeightsError as e:
-        raise InputError(f"{path} has an ID adapter, so it is not SVD's own UNet; give it as --stableanimator") from e
-    note = "SVD's own UNet; the ID adapter starts as a copy of its to_k and to_v"
-    return FileWeights(model, config, dtype, tensors, shapes, opened.files, note)
+        raise InputError(
+            f"{weights.files[0]} has an ID adapter, so it is not {owner}'s own UNet; give it as --stableanimator"
+        ) from e
+    note = f"{owner}'s own UNet; the ID adapter starts as a copy of its to_k and to_v"
+    return replace(weights, state_dict=tensors, shapes=shapes, note=note)
 
 
 def _open_arcface(path: Path) -> FileWeights:
@@ -230,10 +282,15 @@ def _open_arcface(path: Path) -> FileWeights:
 
 
 def _configuration(
-    svd: SvdFiles | None, networks: NetworkFiles | None, arcface: FileWeights | None
+    kind: Kind, svd: SvdFiles | None, networks: NetworkFiles | None, arcface: FileWeights | None
 ) -> StableAnimatorConfig:
     """What all the files together describe."""
     known = networks.config if networks else None
+    if svd is not None and known is None and kind != "svd" and svd.unet_config.num_frames != _SVD_XT_FRAMES:
+        raise InputError(
+            f"{svd.num_frames_from}: num_frames is {svd.unet_config.num_frames}, so this is not SVD-XT: "
+            f"{FAMILY[kind].title} is built on the {_SVD_XT_FRAMES}-frame model, stable-video-diffusion-img2vid-xt"
+        )
     if known is not None and networks is not None and svd is not None:
         for name, found in (
             ("unet", replace(svd.unet_config, id_injection=known.unet.id_injection)),
@@ -248,7 +305,8 @@ def _configuration(
     elif svd is not None:
         context = svd.unet_config.cross_attention_dim
         known = StableAnimatorConfig(
-            # Sampled from, SVD alone is SVD: its ID adapter knows no faces before it is trained.
+            kind=kind,
+            # Only StableAnimator's ID adapter knows faces; the others' are switched off until they are trained.
             unet=replace(svd.unet_config, id_injection="none") if networks is None else svd.unet_config,
             vae=svd.vae_config,
             image_encoder=svd.image_encoder_config,

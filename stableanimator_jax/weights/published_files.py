@@ -1,14 +1,14 @@
 """Where the published files are: SVD's folder, StableAnimator's folder, ArcFace's file; each also on the hub.
 
 SVD:             {unet,vae,image_encoder}/config.json and their *.safetensors or *.bin, fp16 or not, one or sharded; or
-                 svd_xt.safetensors, all in one
+                 svd_xt.safetensors or (14 frames) svd.safetensors, all in one
 StableAnimator:  {unet,pose_net,face_encoder}.{pth,safetensors,bin}, or as its training leaves them, unet-30000.pth;
                  config.json where this project exported them
 ArcFace:         glintr100_torch.pth, glintr100.safetensors or glintr100.onnx
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stableanimator_jax.config import ImageEncoderConfig, StableAnimatorConfig, UNetConfig, VAEConfig, read_json
@@ -24,9 +24,11 @@ _FULL = ("{}.{}", "{}.{}.index.json")
 _HALF = ("{}.fp16.{}", "{}.{}.index.fp16.json", "{}.fp16.{}.index.json")
 _NETWORKS = ("unet", "pose_net", "face_encoder")
 _SUFFIXES = (".pth", ".safetensors", ".bin")
-_SVD_XT_FRAMES = 25
 _XT = StableAnimatorConfig()
 """What SVD-XT as one file, without configurations, is taken for."""
+_SHORT_FRAMES = 14
+_SHORT_NAMES = ("svd", "svd_image_decoder")
+"""What SVD for so many frames is called as one file; SVD-XT's name has "xt" in it."""
 _ARCFACE_NAMES = ("glintr100_torch.pth", "glintr100_torch.safetensors", "glintr100.safetensors", "glintr100.onnx")
 # antelopev2's own download nests one folder too many.
 _ARCFACE_FOLDERS = ("", "Animation", "antelopev2", "models/antelopev2", "models/antelopev2/antelopev2")
@@ -36,6 +38,8 @@ _ARCFACE_FOLDERS = ("", "Animation", "antelopev2", "models/antelopev2", "models/
 class SvdFiles:
     """SVD's configurations, and the file (or index) of each component's weights."""
 
+    num_frames_from: Path
+    """The file that says, or whose name says, how many frames it is made for."""
     unet_config: UNetConfig
     vae_config: VAEConfig
     image_encoder_config: ImageEncoderConfig
@@ -56,23 +60,20 @@ def find_svd(name: str, *, with_unet: bool) -> SvdFiles:
 
     Args:
         name: a directory or `hf://OWNER/REPOSITORY`; the folders may also lie in its `SVD/`. Or the one file
-            `svd_xt.safetensors`, or a directory with it alone.
+            `svd_xt.safetensors` or `svd.safetensors`, or a directory with it alone.
         with_unet: whether the UNet's weights are wanted; its configuration always is.
 
     Raises:
-        InputError: a file is missing, or describes another network than SVD-XT's kind.
+        InputError: a file is missing, or describes another network than SVD's kind.
     """
     components = ["vae", "image_encoder", *(["unet"] if with_unet else [])]
     if (whole := _single_file(name)) is not None:
-        return SvdFiles(_XT.unet, _XT.vae, _XT.image_encoder, dict.fromkeys(components, whole))
+        frames = _SHORT_FRAMES if whole.stem in _SHORT_NAMES else _XT.unet.num_frames
+        unet = replace(_XT.unet, num_frames=frames)
+        return SvdFiles(whole, unet, _XT.vae, _XT.image_encoder, dict.fromkeys(components, whole))
     root = _svd_root(name, components)
-    num_frames = _num_frames(root / "unet" / "config.json")
-    if num_frames != _SVD_XT_FRAMES:
-        raise InputError(
-            f"{root / 'unet' / 'config.json'}: num_frames is {num_frames}, so this is not SVD-XT: StableAnimator "
-            f"is built on the {_SVD_XT_FRAMES}-frame model, stable-video-diffusion-img2vid-xt"
-        )
     return SvdFiles(
+        num_frames_from=root / "unet" / "config.json",
         unet_config=read_published_config(root / "unet" / "config.json", UNetConfig),
         vae_config=read_published_config(root / "vae" / "config.json", VAEConfig),
         image_encoder_config=read_published_config(root / "image_encoder" / "config.json", ImageEncoderConfig),
@@ -90,10 +91,10 @@ def _single_file(name: str) -> Path | None:
         path = there[0] if len(there) == 1 else path
     if not path.is_file() or path.suffix != ".safetensors":
         return None
-    if "xt" not in path.stem:
+    if "xt" not in path.stem and path.stem not in _SHORT_NAMES:
         raise InputError(
-            f"{path}: one file does not say how many frames it is made for, and its name is not that of SVD-XT, the "
-            f"{_SVD_XT_FRAMES}-frame model that StableAnimator is built on: svd_xt.safetensors, svd_xt_1_1.safetensors"
+            f"{path}: one file does not say how many frames it is made for, and its name is none that SVD is published "
+            "by: svd_xt.safetensors, svd_xt_1_1.safetensors (25 frames) or svd.safetensors (14 frames)"
         )
     return path
 
@@ -117,11 +118,6 @@ def _svd_root(name: str, components: list[str]) -> Path:
 def _inside(root: Path, folder: str, file: str) -> Path:
     """`root`, or its `folder` where `file` is only in there."""
     return root / folder if not (root / file).exists() and (root / folder / file).exists() else root
-
-
-def _num_frames(config: Path) -> object:
-    data = read_json(config)
-    return data.get("num_frames", _SVD_XT_FRAMES) if isinstance(data, dict) else _SVD_XT_FRAMES
 
 
 def _candidates(folder: Path, component: str) -> list[Path]:

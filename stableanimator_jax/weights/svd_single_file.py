@@ -38,7 +38,7 @@ class SvdPart(StateDictFile):
 
     def __init__(self, file: StateDictFile, model: str):
         self._file, self.files = file, file.files
-        translate = {"unet": _unet, "vae": _vae, "image_encoder": _clip}[model]
+        translate = SVD_PARTS[model]
         self._sources = {name: (key, change) for key in file for name, change in translate(key)}
         self.shapes = {name: change(stand_in(file.shapes[key])).shape for name, (key, change) in self._sources.items()}
 
@@ -182,6 +182,9 @@ def _clip(key: str) -> Iterator[tuple[str, Change]]:
         yield f"vision_model.encoder.layers.{match[1]}.{_replaced(match[2], _CLIP_LAYER)}", _same
     else:
         yield f"vision_model.{_replaced(name, _CLIP_ENDS)}", _same
+
+
+SVD_PARTS = {"unet": _unet, "vae": _vae, "image_encoder": _clip}
 
 
 def _squeezed(array: np.ndarray) -> np.ndarray:

@@ -25,17 +25,18 @@ from stableanimator_jax.config import (
 )
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.catalogue import blueprint
-from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint, stream_params
+from stableanimator_jax.weights.checkpoint import describe, save_checkpoint, stream_params
 from stableanimator_jax.weights.exporting import export_weights
 from stableanimator_jax.weights.importing import import_weights
 from stableanimator_jax.weights.published_configs import read_published_config
 from tests.make_stand_ins import make_stand_ins
 
 TINY = StableAnimatorConfig.tiny()
+ALL = ("unet", "vae", "image_encoder", "face_encoder", "pose_net", "arcface")
 
 
 def random_checkpoint(
-    path: Path, config: StableAnimatorConfig, seed: int, models=MODELS, dtype: Dtype = "float32"
+    path: Path, config: StableAnimatorConfig, seed: int, models=ALL, dtype: Dtype = "float32"
 ) -> Path:
     rng = np.random.default_rng(seed)
 

@@ -331,7 +331,7 @@ def test_bad_input_is_named_and_nothing_is_written(case: str, files: Path, tmp_p
 
 def test_svd_alone_takes_no_adapted_unet(files: Path, tmp_path: Path):
     shutil.copy(files / NET, files / UNET)
-    with pytest.raises(InputError, match="has an ID adapter, so it is not SVD's own UNet; give it as --stableanimator"):
+    with pytest.raises(InputError, match="so it is not Stable Video Diffusion's own UNet; give it as --stableanimator"):
         import_weights(tmp_path / "c", svd=str(files / "SVD"))
 
 

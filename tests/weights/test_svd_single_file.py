@@ -231,8 +231,15 @@ def test_one_file_is_as_good_as_the_folders(tmp_path: Path, monkeypatch: pytest.
         "image_encoder": file,
     }
 
-    file.rename(tmp_path / "one/svd.safetensors")
-    with pytest.raises(
-        InputError, match=r"svd.safetensors: one file does not say how many frames .* svd_xt.safetensors"
-    ):
+    short = file.rename(tmp_path / "one/svd.safetensors")
+    assert published_files.find_svd(str(tmp_path / "one"), with_unet=True).unet_config.num_frames == 14
+    no_name = short.rename(tmp_path / "one/svd_mine.safetensors")
+    with pytest.raises(InputError, match=r"svd_mine.safetensors: one file does not say how many frames .* svd.safet"):
         import_weights(tmp_path / "c", svd=str(tmp_path / "one"))
+    tensors = {key: array for key, array in load_file(no_name).items() if "first_stage_model" not in key}
+    tensors["first_stage_model.decoder.conv_out.weight"] = np.zeros((3, 32, 3, 3), np.float32)
+    save_file(tensors, tmp_path / "svd_image_decoder.safetensors")
+    with pytest.raises(
+        InputError, match=r"svd_image_decoder.safetensors has a decoder of single images .* give svd.sa"
+    ):
+        import_weights(tmp_path / "c", svd=str(tmp_path / "svd_image_decoder.safetensors"))

@@ -31,7 +31,7 @@ from stableanimator_jax.models.pose_net import PoseNet
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.weights.rules import Ignore, Rule, Table, WeightsError, flatten, plan_export, plan_import
-from stableanimator_jax.weights.tables import CONTROL_NET, add_id_adapter, tables
+from stableanimator_jax.weights.tables import add_id_adapter, tables
 from tests.golden_data import manifest
 from tests.weights.state_dicts import convert, export
 
@@ -54,7 +54,7 @@ MANIFESTS = {
     "arcface": "arcface_r100",
 }
 FULL_SIZE = StableAnimatorConfig()
-TABLES = {**tables(FULL_SIZE), "control_net": CONTROL_NET}
+TABLES = tables(FULL_SIZE)
 
 
 class OneKey:
@@ -78,7 +78,7 @@ def abstract_params(model: str, config, precision: Precision | None = None) -> d
 
 @functools.cache
 def full_size(model: str) -> dict:
-    return abstract_params(model, ControlNetConfig() if model == "control_net" else getattr(FULL_SIZE, model))
+    return abstract_params(model, getattr(FULL_SIZE, model))
 
 
 def expected_keys(model: str) -> dict[str, tuple[int, ...]]:

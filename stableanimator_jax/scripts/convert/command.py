@@ -2,6 +2,7 @@
 
     python convert_weights.py import --svd DIR --stableanimator DIR --arcface FILE --output CHECKPOINT
     python convert_weights.py import --svd hf://stabilityai/stable-video-diffusion-img2vid-xt --output CHECKPOINT
+    python convert_weights.py import --svd DIR --mimicmotion MimicMotion_1-1.pth --output CHECKPOINT
     python convert_weights.py export --checkpoint CHECKPOINT --output DIR
     python convert_weights.py inspect CHECKPOINT
 
@@ -25,15 +26,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """PyTorch's files to a checkpoint. Any of --svd, --stableanimator and --arcface alone will do."""
+    """PyTorch's files to a checkpoint, of the system that they are of. Any of --svd, --stableanimator and --arcface
+    alone will do; MimicMotion, AnimateLCM-SVD and ControlNeXt come with --svd. --arcface goes with all."""
 
     svd: Annotated[str | None, tyro.conf.arg(metavar="DIR|FILE|hf://OWNER/REPOSITORY")] = None
-    """SVD-XT in diffusers' layout: unet/, vae/ and image_encoder/ with config.json and *.safetensors (or *.bin); or
-    the one file svd_xt.safetensors. Alone it is where training starts: the ID adapter copies SVD's attention, PoseNet
-    and Face Encoder are initialised. Sampling from it is SVD."""
+    """SVD in diffusers' layout: unet/, vae/ and image_encoder/ with config.json and *.safetensors (or *.bin); or the
+    one file svd_xt.safetensors. Alone, of 14 or 25 frames, it is SVD, and where training starts: the ID adapter copies
+    its attention, PoseNet and Face Encoder are initialised. The others want SVD-XT, of 25 frames."""
     stableanimator: Annotated[str | None, tyro.conf.arg(metavar="DIR|hf://OWNER/REPOSITORY")] = None
     """The folder with unet, pose_net and face_encoder, .pth or .bin (torch opens them) or .safetensors; or with
     unet-30000.pth and so on, as StableAnimator's training leaves them: the last step is taken."""
+    mimicmotion: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR|hf://OWNER/REPOSITORY")] = None
+    """MimicMotion_1-1.pth or MimicMotion_1.pth; or a folder with one, or with ComfyUI's
+    MimicMotionMergedUnet_1-1-fp16.safetensors and mimic_motion_pose_net.safetensors."""
+    animatelcm: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR|hf://OWNER/REPOSITORY")] = None
+    """AnimateLCM-SVD-xt-1.1.safetensors or AnimateLCM-SVD-xt.safetensors, to be given with the SVD-XT that it was made
+    from (1.1 or not). With --stableanimator too, what it changed is added to StableAnimator's UNet: an experiment."""
+    controlnext: Annotated[str | None, tyro.conf.arg(metavar="DIR|FILE|hf://OWNER/REPOSITORY")] = None
+    """The folder with ControlNeXt-SVD-v2's unet.bin and controlnet.bin, or .safetensors. What this UNet lacks is
+    SVD's."""
     arcface: Annotated[str | None, tyro.conf.arg(metavar="FILE|DIR|hf://OWNER/REPOSITORY")] = None
     """glintr100.onnx, glintr100_torch.pth, another IResNet of these kinds, or a folder that holds one."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="CHECKPOINT")] = None
@@ -48,14 +59,16 @@ class ImportConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """A checkpoint to PyTorch's files: SVD/ in diffusers' layout, and Animation/."""
+    """A checkpoint to PyTorch's files: SVD/ in diffusers' layout, and what its system is published as: Animation/,
+    MimicMotion.pth, AnimateLCM-SVD-xt.safetensors or ControlNeXt/."""
 
     checkpoint: Annotated[str | None, tyro.conf.arg(metavar="CHECKPOINT|embedded")] = None
     """What to export: a checkpoint directory, or a training run's folder (its last weights)."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The directory to make; it must not exist, or be empty."""
     format: Literal["pth", "safetensors"] = "pth"
-    """Of the files in Animation/ (torch writes .pth); those in SVD/ are safetensors always."""
+    """Of the files beside SVD/ (torch writes .pth, and ControlNeXt's .bin); those in it, and AnimateLCM-SVD's, are
+    safetensors always."""
     dtype: Literal["float32", "float16"] = "float32"
     """float16 for files half as large; those in SVD/ then have diffusers' names for its variant fp16. ArcFace stays
     float32."""
@@ -93,6 +106,9 @@ def _import(flags: Sequence[str]) -> None:
         output,
         svd=config.svd,
         stableanimator=config.stableanimator,
+        mimicmotion=config.mimicmotion,
+        animatelcm=config.animatelcm,
+        controlnext=config.controlnext,
         arcface=config.arcface,
         dtype=config.dtype,
         seed=config.seed,
