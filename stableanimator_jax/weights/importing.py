@@ -208,7 +208,7 @@ def import_weights(
     with_unet = takes_svd_unet(relative, with_networks=networks is not None)
     svd_files = find_svd(svd, with_unet=with_unet) if svd is not None else None
     arcface_weights = _open_arcface(find_arcface(arcface)) if arcface is not None else None
-    config = _configuration(kind, svd_files, networks, arcface_weights)
+    config = _configuration(kind, svd_files, networks, arcface_weights, onto_xt=bool(networks or relative))
 
     svd_parts, network_parts = (_opened(files.weights) if files else {} for files in (svd_files, networks))
     weights: dict[str, Weights] = {}
@@ -219,7 +219,7 @@ def import_weights(
         elif model == "unet" and relative:
             part = replace(part, note=EXPERIMENT)
         weights[model] = part
-    if kind == "svd":
+    if svd_files and not networks and not relative:  # where training starts
         weights |= {model: FreshWeights(model, config, dtype, seed) for model in ("pose_net", "face_encoder")}
     if arcface_weights:
         weights["arcface"] = replace(arcface_weights, config=config)
@@ -282,11 +282,16 @@ def _open_arcface(path: Path) -> FileWeights:
 
 
 def _configuration(
-    kind: Kind, svd: SvdFiles | None, networks: NetworkFiles | None, arcface: FileWeights | None
+    kind: Kind,
+    svd: SvdFiles | None,
+    networks: NetworkFiles | None,
+    arcface: FileWeights | None,
+    *,
+    onto_xt: bool,
 ) -> StableAnimatorConfig:
-    """What all the files together describe."""
+    """What all the files together describe, some of which are `onto_xt`: made for SVD of 25 frames."""
     known = networks.config if networks else None
-    if svd is not None and known is None and kind != "svd" and svd.unet_config.num_frames != _SVD_XT_FRAMES:
+    if svd is not None and known is None and onto_xt and svd.unet_config.num_frames != _SVD_XT_FRAMES:
         raise InputError(
             f"{svd.num_frames_from}: num_frames is {svd.unet_config.num_frames}, so this is not SVD-XT: "
             f"{FAMILY[kind].title} is built on the {_SVD_XT_FRAMES}-frame model, stable-video-diffusion-img2vid-xt"

@@ -1,38 +1,24 @@
 """The samplers of SVD's relatives against the published code: encoding, windows, guidance, steps, chunked decoding."""
 
-import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stableanimator_jax.config import ControlNetConfig, PoseNetConfig, StableAnimatorConfig
-from stableanimator_jax.family import FAMILY, member
+from stableanimator_jax import Animator
+from stableanimator_jax.family import FAMILY
 from stableanimator_jax.sampling.conditions import encode_condition
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.decode import decode_chunk
 from stableanimator_jax.sampling.denoise import denoise
 from stableanimator_jax.sampling.samplers import lcm
 from tests.golden_data import assert_close, load
-from tests.golden_models import TINY, channels_last, reference_model
+from tests.golden_models import channels_last
+from tests.relatives import GOLDEN, golden_checkpoint
 
 LATENTS, PIXELS = 5e-4, 5e-4
-
-
-def config_of(kind: str, case: dict) -> StableAnimatorConfig:
-    """The tiny configuration, without faces; or what the case says of itself."""
-    config = replace(TINY, unet=replace(TINY.unet, id_injection="none"))
-    if "config" in case:
-        given = json.loads(str(case["config"]))
-        parts = {name: replace(getattr(config, name), **_tuples(given[name])) for name in ("unet", "vae")}
-        width = parts["unet"].block_out_channels[0]
-        config = replace(config, **parts, pose_net=PoseNetConfig(width), control_net=ControlNetConfig(width))
-    return replace(config, kind=kind)
-
-
-def _tuples(fields: dict) -> dict:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def settings(kind: str, case: dict, **changes) -> SamplingConfig:
@@ -45,12 +31,13 @@ def settings(kind: str, case: dict, **changes) -> SamplingConfig:
 
 
 class Case:
-    """One relative's models and one golden case of it."""
+    """One golden case, and its models as a user has them: imported from files of published layout."""
 
-    def __init__(self, kind: str, name: str):
-        self.kind, self.case = kind, load(name)
-        self.config = config_of(kind, self.case)
-        self.models = {model: reference_model(model, self.config) for model in member(self.config).models}
+    def __init__(self, name: str, folder: Path):
+        self.kind, self.case = GOLDEN[name], load(name)
+        animator = Animator.from_pretrained(golden_checkpoint(name, folder), dtype="float32")
+        assert animator.config.kind == self.kind
+        self.models = {model: getattr(animator, model) for model in FAMILY[self.kind].models}
         height, width, _ = self.case["reference"].shape
         noise = self.case.get("aug_noise")
         self.augmentation = jnp.zeros((height, width, 3)) if noise is None else jnp.asarray(channels_last(noise)[0])
@@ -89,23 +76,23 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def mimicmotion():
-    return Case("mimicmotion", "mimicmotion_sampler")
+def mimicmotion(tmp_path_factory):
+    return Case("mimicmotion_sampler", tmp_path_factory.mktemp("mimicmotion"))
 
 
 @pytest.fixture(scope="module")
-def svd():
-    return Case("svd", "svd_pipeline")
+def svd(tmp_path_factory):
+    return Case("svd_pipeline", tmp_path_factory.mktemp("svd"))
 
 
 @pytest.fixture(scope="module")
-def animatelcm():
-    return Case("animatelcm", "lcm_svd_sampler")
+def animatelcm(tmp_path_factory):
+    return Case("lcm_svd_sampler", tmp_path_factory.mktemp("animatelcm"))
 
 
 @pytest.fixture(scope="module")
-def controlnext():
-    return Case("controlnext", "controlnext_sampler")
+def controlnext(tmp_path_factory):
+    return Case("controlnext_sampler", tmp_path_factory.mktemp("controlnext"))
 
 
 def expected(array: np.ndarray) -> np.ndarray:
