@@ -45,6 +45,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     ),
     "dataset": _command("dataset", "dataset", "DatasetConfig", "write", "The dataset that train.py takes."),
     "base": _command("base", "base", "BaseConfig", "assemble", "What StableAnimator's training begins from."),
+    "fit": _command("fit", "animator", "AnimatorTraining", "train", "StableAnimator, for some minutes."),
     "ablate": _command("ablate", "ablations", "AblationConfig", "ablate", "The paper's ablations."),
     "evaluate": _command("evaluate", "ablations", "EvaluationConfig", "evaluate", "One checkpoint's measures."),
     "glasses": _command("glasses", "glasses", "GlassesTraining", "train", "What tells whether a face wears glasses."),

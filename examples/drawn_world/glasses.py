@@ -87,8 +87,9 @@ def train(config: GlassesTraining) -> None:
 
     fitted = fit(config, nnx.to_pure_dict(params), {}, loss, draw_batch)
     config.output.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {dotted(path): np.asarray(leaf) for path, leaf in flatten(fitted.params).items()}
     with replacing(config.output / _FILE) as temporary, temporary.open("wb") as file:
-        np.savez(file, **{dotted(path): np.asarray(leaf) for path, leaf in flatten(fitted.params).items()})
+        np.savez(file, **arrays)
     wears = load_glasses(config.output)
     people = VALIDATION_SEEDS + np.arange(config.tests)
     found = wears(*draw_faces(people, np.random.default_rng([config.seed, 0, 8]), config.size))  # no step's
