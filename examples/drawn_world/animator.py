@@ -136,9 +136,7 @@ def _make_data(config: AnimatorTraining) -> None:
             )
         )
     # In float32 on any device, so that any may go on with what another one encoded.
-    found = encode(
-        EncodeConfig(data=dataset, checkpoint=config.checkpoint, batch=config.clip_frames, dtype="float32")
-    )
+    found = encode(EncodeConfig(data=dataset, checkpoint=config.checkpoint, batch=config.clip_frames, dtype="float32"))
     print(f"data: {found.clips} clips in {dataset}, {found.encoded} of them encoded now in {found.seconds:.0f} s")
 
 

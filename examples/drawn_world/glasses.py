@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,8 @@ class GlassesTraining(FitConfig):
     """Where it goes; `OUTPUT.progress` beside it is what a stopped run goes on from, and holds the curves."""
     steps: int = 300
     batch: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
+    optimizer: Literal["adamw", "muon"] = "muon"
     people: int = 2000
     """To learn from."""
     tests: int = 1000
@@ -57,7 +58,7 @@ class GlassesNetwork(nnx.Module):
         self.out = nnx.Linear(_WIDTHS[-1], 1, rngs=rngs)
 
     def __call__(self, faces: Float[Array, "b h w 3"]) -> Float[Array, "b"]:
-        x = faces
+        x = nnx.avg_pool(faces, (2, 2), strides=(2, 2))  # faces were enlarged to this size
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = jax.nn.silu(norm(conv(x)))
         return self.out(x.mean(axis=(1, 2)))[:, 0]
