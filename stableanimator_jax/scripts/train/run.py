@@ -1,6 +1,7 @@
 """A run of `train.py`: data in; checkpoints, curves and videos out."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -191,7 +192,7 @@ def _train(
     ):
         log = _Log(config, metrics, progress, rate, loader, data)
         waiting: _Waiting | None = None
-        if validation is not None and validation.best is not None and not done:
+        if validation is not None and validation.best is not None and validation.best.loss == math.inf:
             with progress.paused("validating"), suppress(StopAsked):
                 _validate(validation, made, state, done, metrics, stopping.check)
         last = False
