@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +59,7 @@ class GlassesNetwork(nnx.Module):
         self.out = nnx.Linear(_WIDTHS[-1], 1, rngs=rngs)
 
     def __call__(self, faces: Float[Array, "b h w 3"]) -> Float[Array, "b"]:
-        x = nnx.avg_pool(faces, (2, 2), strides=(2, 2))  # faces were enlarged to this size
+        x = einops.reduce(faces, "b (h 2) (w 2) c -> b h w c", "mean")  # faces were enlarged to this size
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = jax.nn.silu(norm(conv(x)))
         return self.out(x.mean(axis=(1, 2)))[:, 0]
