@@ -2,7 +2,7 @@
 
     python -m examples.drawn_world COMMAND
 
-with arcface, vae, image-encoder, dataset, base, curves, ship, evaluate, compare, drift or ablate.
+with arcface, vae, image-encoder, dataset, base, fit, curves, ship, glasses, evaluate, limits, compare, drift or ablate.
 
 `python -m examples.drawn_world COMMAND --help` explains a command's flags.
 """
@@ -45,8 +45,11 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     ),
     "dataset": _command("dataset", "dataset", "DatasetConfig", "write", "The dataset that train.py takes."),
     "base": _command("base", "base", "BaseConfig", "assemble", "What StableAnimator's training begins from."),
+    "fit": _command("fit", "animator", "AnimatorTraining", "train", "StableAnimator, for some minutes."),
     "ablate": _command("ablate", "ablations", "AblationConfig", "ablate", "The paper's ablations."),
     "evaluate": _command("evaluate", "ablations", "EvaluationConfig", "evaluate", "One checkpoint's measures."),
+    "glasses": _command("glasses", "glasses", "GlassesTraining", "train", "What tells whether a face wears glasses."),
+    "limits": _command("limits", "limits", "LimitsConfig", "limits", "What a video could reach at best."),
     "compare": _command("compare", "compare", "CompareConfig", "compare", "Evaluations beside each other."),
     "drift": _command("drift", "drift", "DriftConfig", "drift", "One long video, hundred frames by hundred frames."),
     "curves": _command("curves", "curves", "CurvesConfig", "plot_curves", "The loss curves as a picture."),

@@ -45,6 +45,8 @@ are. The truth is the same person drawn in the driving motion. Videos have {fram
 - **PSNR**, **SSIM**, **L1** (of values from 0 to 1) against the truth; PSNR inside the face's box too.
 - **Fréchet distance** of Gaussians fitted, as for FID, to the embeddings of all frames by the model's image encoder, in
   the first {components} principal components of the true ones'.
+- **Flicker of the wall**: the mean change from one frame to the next, in levels of 255, where neither of the two true
+  frames shows the person. The truth has none.
 - **IoU** of the skin and of the whole person in made and true frames, where each pixel is what it is nearest to in
   colour: skin, hair, shirt, or the wall there. Beside it, by chance: with the same person's truth half the video later.
 
@@ -141,7 +143,7 @@ def plain_table(study: Study, name: str) -> str:
         for metric in METRICS
         if metric in found
     ]
-    for metric in ("csim", "csim_second"):
+    for metric in ("csim", "csim_second", "glasses"):
         if metric in study.truth:
             chance, truth = (_cell(study.estimates["truth"][f"{metric}{end}"], 3) for end in ("_chance", ""))
             lines += [f"{METRICS[metric].title}: the truth's own {truth}, somebody else's {chance}"]
@@ -149,11 +151,17 @@ def plain_table(study: Study, name: str) -> str:
 
 
 def table(estimates: Estimates, titles: Mapping[str, str]) -> str:
-    """Metrics by conditions, in Markdown, with intervals; then the paired differences to `full`, if that is there."""
+    """Metrics by conditions, in Markdown, with intervals; then the paired differences to `full`, if that is there. What
+    was not measured of a condition stays empty."""
     names = list(titles)
-    metrics = [metric for metric in METRICS if all(metric in estimates[name] for name in names)]
+    metrics = [metric for metric in METRICS if any(metric in estimates[name] for name in names)]
     head = [_row(["", *titles.values()]), _row(["---"] * (len(names) + 1))]
-    rows = [_row([METRICS[m].title, *(_cell(estimates[n][m], METRICS[m].digits) for n in names)]) for m in metrics]
+    rows = [
+        _row(
+            [METRICS[m].title, *(_cell(estimates[n][m], METRICS[m].digits) if m in estimates[n] else "" for n in names)]
+        )
+        for m in metrics
+    ]
     others = [name for name in names if name != "full"]
     if "full" not in titles or not others:
         return "\n".join(head + rows)

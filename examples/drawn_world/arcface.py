@@ -69,7 +69,7 @@ def train(config: ArcFaceTraining) -> None:
     centres = jax.random.normal(jax.random.key(config.seed), (config.identities, ARCFACE.embedding_dim))
 
     def loss(params: Any, statistics: Any, batch: Any, key: Array) -> Any:
-        faces = _augmented(batch["pictures"], batch["boxes"], key)
+        faces = augmented(batch["pictures"], batch["boxes"], key)
         model = nnx.merge(graphdef, params["model"], statistics)
         value, accuracy = margin_loss(model(faces), params["centres"], batch["labels"])
         new = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
@@ -94,9 +94,7 @@ def train(config: ArcFaceTraining) -> None:
     print(f"verification of people it never saw: {verification(config.output, size=config.size):.2%}")
 
 
-def _augmented(
-    pictures: UInt8[Array, "b h w 3"], boxes: Float[Array, "b 4"], key: Array
-) -> Float[Array, "b 112 112 3"]:
+def augmented(pictures: UInt8[Array, "b h w 3"], boxes: Float[Array, "b 4"], key: Array) -> Float[Array, "b 112 112 3"]:
     """Faces with some noise, and some of them blurred, as made pictures are not as sharp as drawn ones."""
     keys = jax.random.split(key, 4)
     b = len(pictures)

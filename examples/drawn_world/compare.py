@@ -18,7 +18,14 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing
 from stableanimator_jax.sampling.pipeline import Animator
 
-METRICS = {"csim": "CSIM", "csim_second": "CSIM, second ArcFace", "psnr": "PSNR, dB", "ssim": "SSIM"}
+METRICS = {
+    "csim": "CSIM",
+    "csim_second": "CSIM, second ArcFace",
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM",
+    "flicker": "flicker of the wall",
+    "glasses": "glasses",
+}
 _SAME = ("pairs", "first_pair", "frames", "stride", "size", "checkpoint")
 
 
@@ -98,5 +105,5 @@ def _read(folder: Path) -> tuple[EvaluationConfig, Mapping[str, list[float]]]:
         settings, measured = result["settings"], result["conditions"][VIDEOS]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(f"{folder} holds no results.json of `evaluate --work`: {e}") from e
-    paths = {"work": str(folder), "second_arcface": None}  # wherever they were
+    paths = {"work": str(folder), "second_arcface": None, "glasses": None}  # wherever they were
     return from_dict(EvaluationConfig, settings | paths, f"{folder}/results.json"), measured

@@ -38,6 +38,8 @@ METRICS: dict[str, Metric] = {
     "skin_iou_chance": Metric("… with another moment", True, 3),
     "person_iou": Metric("IoU of the person", True, 3),
     "person_iou_chance": Metric("… with another moment", True, 3),
+    "flicker": Metric("Flicker of the wall, levels", False, 2),
+    "glasses": Metric("Glasses as in truth", True, 3),
 }
 """In the order of the tables. `skin_iou_chance` and `person_iou_chance` are no measures of quality."""
 
@@ -110,6 +112,18 @@ def pose_fidelity(
         found[f"{part}_iou"] = iou(ours[part], theirs[part])
         found[f"{part}_iou_chance"] = iou(ours[part], np.roll(theirs[part], len(truth) // 2, axis=0))
     return found
+
+
+def wall_flicker(
+    made: UInt8[np.ndarray, "f h w 3"], truth: UInt8[np.ndarray, "f h w 3"], wall: UInt8[np.ndarray, "h w 3"]
+) -> float:
+    """Mean absolute change from frame to frame, in 8-bit levels, of pixels where neither of both truths shows anybody.
+
+    The truth is the wall itself there, so that its own flicker is 0.
+    """
+    empty = (truth == wall).all(axis=-1)
+    still = empty[1:] & empty[:-1]
+    return float(np.abs(np.diff(made.astype(np.float64), axis=0))[still].mean())
 
 
 def image_features(

@@ -14,6 +14,8 @@ from stableanimator_jax.files import replacing_directory
 from stableanimator_jax.weights.checkpoint import MODELS, describe, require_replaceable, save_checkpoint, stream_params
 
 MOST_BYTES = 20_000_000
+LARGEST_FILE = 16 * 2**20
+"""In bytes."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,12 @@ def ship(config: ShipConfig) -> None:
         # VAE and ArcFace compute in float32, from what they are stored as.
         params = {model: _rounded(place, model) for model, place in places.items()}
         save_checkpoint(made, run.config, params, {**source, "trained on": "drawn people"})
-        size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+        sizes = [path.stat().st_size for path in made.rglob("*") if path.is_file()]
+        size = sum(sizes)
         if size > MOST_BYTES:
             raise InputError(f"these weights would take {size / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}")
+        if max(sizes) > LARGEST_FILE:
+            raise InputError(f"these weights would have a file of {max(sizes) / 2**20:.1f} MiB, more than 16")
     print(f"{config.output}: {size / 1e6:.1f} MB")
 
 

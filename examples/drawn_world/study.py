@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from examples.drawn_world.clips import VALIDATION_SEEDS, draw_moment
 from examples.drawn_world.dataset import embed_faces
+from examples.drawn_world.glasses import WearsGlasses, load_glasses, share_right
 from examples.drawn_world.intervals import Estimate, draw_pairs, frechet, mean
-from examples.drawn_world.metrics import image_features, picture_quality, pose_fidelity, similarity
+from examples.drawn_world.metrics import image_features, picture_quality, pose_fidelity, similarity, wall_flicker
 from examples.drawn_world.pairs import DrawnPair, draw_pair, palette, unseen_pairs
 from examples.drawn_world.people import make_person
 from examples.drawn_world.settings import make_folder
@@ -47,8 +48,8 @@ SAMPLING = SamplingConfig(steps=12, window=8, overlap=2, guidance_min=1.5, guida
 
 
 @dataclass(frozen=True)
-class StudyConfig:
-    """What is made and measured."""
+class MeasureConfig:
+    """Whom to measure on, and by what."""
 
     pairs: int = 100
     """Of an unseen person and an unseen motion."""
@@ -60,14 +61,10 @@ class StudyConfig:
     """Frames of the motion from one of them to the next."""
     size: int = 64
     """Of the frames in pixels."""
-    sampling: SamplingConfig = SAMPLING
-    """Pair n is sampled with the seed that is n higher."""
-    hjb: HJBConfig = field(default_factory=lambda: HJBConfig(every=4))
-    """The face optimisation."""
     second_arcface: Path | None = None
     """A checkpoint with an ArcFace that was trained apart from the one that the models know."""
-    work: Path = Path("outputs/drawn_world/study")
-    """Where videos are kept, and all numbers of all pairs as `results.json`."""
+    glasses: Path | None = None
+    """What `glasses` left, to tell whether faces wear glasses where they should."""
     resamples: int = 2000
     """Of the pairs, for the confidence intervals."""
 
@@ -75,6 +72,18 @@ class StudyConfig:
         for name, low in {"pairs": 2, "first_pair": 0, "frames": 2, "stride": 1, "size": 16, "resamples": 100}.items():
             if getattr(self, name) < low:
                 raise InputError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class StudyConfig(MeasureConfig):
+    """What is made and measured."""
+
+    sampling: SamplingConfig = SAMPLING
+    """Pair n is sampled with the seed that is n higher."""
+    hjb: HJBConfig = field(default_factory=lambda: HJBConfig(every=4))
+    """The face optimisation."""
+    work: Path = Path("outputs/drawn_world/study")
+    """Where videos are kept, and all numbers of all pairs as `results.json`."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +118,19 @@ class Study:
     conditions: dict[str, Condition]
     measured: dict[str, Measured]
     truth: dict[str, Float[np.ndarray, "n"]]
-    """CSIM that the true frames themselves have to the reference: `csim`, `csim_second`; and `csim_chance`,
-    `csim_second_chance`, that the next pair's person has."""
+    """What the true frames themselves have: `csim`, `csim_second` to the reference, and `glasses`; and as `…_chance`
+    what the next pair's person has."""
     estimates: dict[str, dict[str, Estimate]]
     """Of each condition's metrics, and of `truth`."""
 
 
-class _Judges(NamedTuple):
+class Judges(NamedTuple):
     """The models that measure, the same for every condition."""
 
     arcfaces: dict[str, Model[ArcFace]]
     """By the metric."""
     image_encoder: Model[ImageEncoder]
+    glasses: WearsGlasses | None
 
 
 def run_study(conditions: Sequence[Condition], config: StudyConfig) -> Study:
@@ -136,15 +146,14 @@ def run_study(conditions: Sequence[Condition], config: StudyConfig) -> Study:
     """
     if any(condition.iterations for condition in conditions):
         config.hjb.optimised_steps(config.sampling.steps)  # raises here rather than after hours
-    judges = _judges(conditions[0].checkpoint, config.second_arcface)
-    numbers = tqdm(unseen_pairs(config.pairs, config.first_pair), "drawing", unit="pair")
-    pairs = [draw_pair(pair, frames=config.frames, stride=config.stride, size=config.size) for pair in numbers]
-    truth, truth_features, references = _measure_truth(judges, pairs)
+    judges = load_judges(conditions[0].checkpoint, config)
+    pairs = draw_study(config)
+    truth, truth_features, references = measure_truth(judges, pairs)
     measured = {}
     animator_of = _OneAnimator()
     for condition in conditions:
         videos, seconds = make_videos(condition, animator_of, pairs, config)
-        measured[condition.name] = _measure(judges, pairs, references, videos, seconds, condition.title)
+        measured[condition.name] = measure(judges, pairs, references, videos, seconds, condition.title)
     drawn = draw_pairs(config.pairs, config.resamples)
     estimates = {}
     for name, found in tqdm(measured.items(), "intervals", unit="condition"):
@@ -153,6 +162,12 @@ def run_study(conditions: Sequence[Condition], config: StudyConfig) -> Study:
     estimates["truth"] = {metric: mean(values, drawn) for metric, values in truth.items()}
     named = {condition.name: condition for condition in conditions}
     return Study(pairs, named, measured, truth, estimates)
+
+
+def draw_study(config: MeasureConfig) -> list[DrawnPair]:
+    """The pairs of a study."""
+    numbers = tqdm(unseen_pairs(config.pairs, config.first_pair), "drawing", unit="pair")
+    return [draw_pair(pair, frames=config.frames, stride=config.stride, size=config.size) for pair in numbers]
 
 
 class _OneAnimator:
@@ -170,17 +185,23 @@ class _OneAnimator:
         return self.animator
 
 
-def _judges(checkpoint: str, second: Path | None) -> _Judges:
+def load_judges(checkpoint: str, config: MeasureConfig) -> Judges:
+    """The ArcFace and the image encoder of a checkpoint, and what else the settings name.
+
+    Raises:
+        InputError: one cannot be read, or the second ArcFace is the first one.
+    """
     source = open_checkpoint(checkpoint)
     arcfaces = {"csim": source.load("arcface", blueprint(source.config, "arcface"))}
-    if second is not None:
+    if (second := config.second_arcface) is not None:
         other = open_checkpoint(str(second))
         arcfaces["csim_second"] = other.load("arcface", blueprint(other.config, "arcface"))
         if alike(*arcfaces.values()):
             raise InputError(
                 f"the ArcFace of {second} is the one that {checkpoint} has too; train another one to judge"
             )
-    return _Judges(arcfaces, source.load("image_encoder", blueprint(source.config, "image_encoder")))
+    image_encoder = source.load("image_encoder", blueprint(source.config, "image_encoder"))
+    return Judges(arcfaces, image_encoder, None if config.glasses is None else load_glasses(config.glasses))
 
 
 def alike(one: Model[ArcFace], other: Model[ArcFace]) -> bool:
@@ -190,10 +211,10 @@ def alike(one: Model[ArcFace], other: Model[ArcFace]) -> bool:
     return cosine(a, b).item() > 0.9
 
 
-def _measure_truth(
-    judges: _Judges, pairs: list[DrawnPair]
+def measure_truth(
+    judges: Judges, pairs: list[DrawnPair]
 ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:
-    """CSIM of the truth, its features [n, f, d], and the references' embeddings [n, d] of each ArcFace."""
+    """`Study.truth`, the true frames' features [n, f, d], and the references' embeddings [n, d] of each ArcFace."""
     truth, references = {}, {}
     for name, arcface in judges.arcfaces.items():
         embedded = [embed_faces(arcface, p.reference[None], p.reference_box[None])[0] for p in pairs]
@@ -203,6 +224,11 @@ def _measure_truth(
         others = faces[1:] + faces[:1], embedded, valid[1:] + valid[:1]
         truth[f"{name}_chance"] = np.array(list(map(similarity, *others)))
         references[name] = np.stack(embedded)
+    if judges.glasses is not None:
+        persons = [p.pair.person for p in pairs]
+        for name, asked in (("glasses", persons), ("glasses_chance", persons[1:] + persons[:1])):
+            found = [share_right(judges.glasses, p.truth, p.faces, who) for p, who in zip(pairs, asked, strict=True)]
+            truth[name] = np.array(found)
     return truth, np.stack([image_features(judges.image_encoder, p.truth) for p in pairs]), references
 
 
@@ -273,19 +299,32 @@ def _read_strip(file: Path, size: int) -> tuple[UInt8[np.ndarray, "f h w 3"], fl
     return np.stack(np.split(strip, strip.shape[1] // size, axis=1)), seconds
 
 
-def _measure(
-    judges: _Judges,
+def measure(
+    judges: Judges,
     pairs: list[DrawnPair],
     references: Mapping[str, np.ndarray],
     videos: np.ndarray,
     seconds: np.ndarray,
     title: str,
 ) -> Measured:
+    """Measure videos.
+
+    Args:
+        judges: what measures.
+        pairs: what the videos are of.
+        references: embeddings of the reference pictures by each ArcFace, [n, d].
+        videos: uint8 [n, f, h, w, 3].
+        seconds: that making each took.
+        title: for the progress bar.
+    """
     rows: list[dict[str, float]] = []
     for number, (pair, made) in enumerate(zip(tqdm(pairs, f"measuring: {title}", unit="pair"), videos, strict=True)):
         check_interrupted()
         row = picture_quality(made, pair.truth, pair.faces)
         row |= pose_fidelity(made, pair.truth, palette(make_person(pair.pair.person)), pair.wall)
+        row["flicker"] = wall_flicker(made, pair.truth, pair.wall)
+        if judges.glasses is not None:
+            row["glasses"] = share_right(judges.glasses, made, pair.faces, pair.pair.person)
         for name, arcface in judges.arcfaces.items():
             faces = embed_faces(arcface, made, pair.faces.boxes)
             row[name] = similarity(faces, references[name][number], pair.faces.valid)

@@ -113,8 +113,9 @@ class OptimizerConfig:
     begins from nothing learns in fewer steps."""
     learning_rate: Annotated[float, AtLeast(0)] = 1e-5
     """After the warm-up."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """After the warm-up: as it is, or down to 0 at the last step along half a cosine."""
+    schedule: Literal["constant", "cosine", "timed"] = "constant"
+    """After the warm-up: as it is, or down to 0 at the last step along half a cosine. timed: as it is, then along half
+    a cosine to 0 over the last fifth of --max-minutes, however many steps those have."""
     warmup_steps: Annotated[int, AtLeast(0)] = 500
     """Steps in which the learning rate rises evenly from 0."""
     beta1: Annotated[float, AtLeast(0, below=1)] = 0.9
@@ -161,6 +162,9 @@ class ValidationConfig:
     """With --data.lists: the same for validation. A dataset has a split for it."""
     clips: Annotated[int, AtLeast(1)] = 8
     """How many of them, always the same; rounded up to a multiple of the devices that have rows of their own."""
+    keep_best: bool = False
+    """Keep the weights with the lowest loss in OUTPUT/best, for inference. Those that the run begins from are validated
+    and count too."""
     levels: Annotated[int, AtLeast(1)] = 4
     """Noise levels that each is denoised from, spread evenly over those of training."""
     videos: Annotated[int, AtLeast(0)] = 1
@@ -191,6 +195,9 @@ class TrainConfig:
     and Face Encoder then begin anew); a training run's folder (its last weights); or the small one in this package."""
     steps: Annotated[int, AtLeast(1)] = 100_000
     """Steps of the whole run, those before it was resumed too."""
+    max_minutes: Annotated[float, AtLeast(0)] = 0.0
+    """End after the step during which so many minutes are over, as after the last one, and save and validate then. They
+    are counted from the start of this command, loading and compiling included. 0: there is no limit."""
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     """Of everything random but the data's order, which has its own."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -222,6 +229,10 @@ class TrainConfig:
                 "--output must be a folder of this machine, or mounted on it, not a URL; checkpoints alone can go to a "
                 "bucket: --checkpoint-directory gs://BUCKET/RUN"
             )
+        if self.optimizer.schedule == "timed" and not self.max_minutes:
+            raise InputError("--optimizer.schedule timed needs --max-minutes, over which it is laid")
+        if self.validation.keep_best and not self.validation.every:
+            raise InputError("--validation.keep-best needs validation: give --validation.every")
         if self.data.dataset is not None and self.validation.lists:
             raise InputError("--validation.lists goes with --data.lists; a dataset has a validation split of its own")
         if self.validation.lists and len(self.validation.lists) != len(self.data.lists):

@@ -11,9 +11,10 @@ _ADAMS_SIZE = 0.2  # root mean square of Adam's steps, about, as a share of the 
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Of a step, counted from 0: an even rise from 0, then constant, or along half a cosine to 0 at `steps`."""
+    """Of a step, counted from 0: an even rise from 0, then constant, or along half a cosine to 0 at `steps`. By the
+    schedule `timed` it is constant too: the run multiplies it by what the clock says."""
     warm_up = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-    if config.schedule == "constant":
+    if config.schedule != "cosine":
         after = optax.constant_schedule(config.learning_rate)
     else:
         after = optax.cosine_decay_schedule(config.learning_rate, max(1, steps - config.warmup_steps))

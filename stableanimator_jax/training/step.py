@@ -53,16 +53,19 @@ class Task:
     ema_decay: float = 0.0
 
 
-Step = Callable[[TrainState, Params, Clips[Array]], tuple[TrainState, Metrics, Float[Array, ""]]]
+Step = Callable[..., tuple[TrainState, Metrics, Float[Array, ""]]]
 
 
 def make_step(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -> Step:
     """The training step: (state, frozen parameters, batch) to (state, metrics, norm of the gradients before clipping).
 
+    A fourth argument, a number, multiplies the learning rate of the step: for schedules that the steps do not decide.
     To be jitted with the state donated, under `jax.set_mesh(mesh)`.
     """
 
-    def step(state: TrainState, frozen: Params, batch: Clips[Array]) -> tuple[TrainState, Metrics, Float[Array, ""]]:
+    def step(
+        state: TrainState, frozen: Params, batch: Clips[Array], rate_scale: Float[Array, ""] | None = None
+    ) -> tuple[TrainState, Metrics, Float[Array, ""]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         latents = latent_shape(task, batch)
         noise, draws = encoding_noise(key, latents, batch), training_draws(key, latents)
@@ -79,6 +82,8 @@ def make_step(task: Task, optimizer: optax.GradientTransformation, mesh: Mesh) -
         gradients = jax.lax.with_sharding_constraint(gradients, fsdp_shardings(gradients, mesh))
         with jax.numpy_dtype_promotion("standard"):  # optax counts in integers
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        if rate_scale is not None:  # weight decay is in the updates too, and both are times the rate
+            updates = jax.tree.map(lambda update: update * rate_scale, updates)
         params = cast(Params, optax.apply_updates(state.params, updates))
         ema = state.ema
         if task.ema_decay:

@@ -14,6 +14,7 @@ from examples.drawn_world.metrics import (
     picture_quality,
     pose_fidelity,
     similarity,
+    wall_flicker,
 )
 from examples.drawn_world.pairs import draw_pair, palette, unseen_pairs
 from examples.drawn_world.people import make_person
@@ -229,3 +230,15 @@ def test_intervals_that_do_not_overlap():
     spread = np.linspace(-1, 1, 101)
     assert not Estimate(0.0, spread).overlaps(Estimate(3.0, 3 + spread))
     assert Estimate(0.0, spread).overlaps(Estimate(1.0, 1 + spread))
+
+
+def test_the_wall_flickers_where_nobody_is():
+    wall = np.full((4, 4, 3), 100, np.uint8)
+    truth = np.stack([wall] * 3)
+    truth[0, 0] = truth[2, 1] = 7  # somebody, in another row of the first and of the last frame
+    assert wall_flicker(truth, truth, wall) == 0
+    made = truth.copy()
+    made[1] = 103  # 3 levels up, then down, in the three rows that are empty before and after
+    assert wall_flicker(made, truth, wall) == pytest.approx(3)
+    made[1, 0] = 250  # a row that counts only from the second frame to the third
+    assert wall_flicker(made, truth, wall) == pytest.approx((12 * 3 + 8 * 3 + 4 * 150) / 24)

@@ -135,6 +135,19 @@ def test_low_rank_changes_and_running_means(source, batch):
 
 
 @pytest.mark.long
+def test_a_step_at_part_of_the_rate_goes_part_of_the_way(source, batch, plain):
+    def moved(scale: float):
+        with jax.set_mesh(make_mesh()):
+            after, _, _ = plain.step(plain.before, plain.frozen, batch, jnp.float32(scale))
+        return jax.tree.map(lambda new, old: np.asarray(new - old), after.params, plain.before.params)
+
+    whole = jax.tree.map(lambda new, old: np.asarray(new - old), plain.after.params, plain.before.params)
+    for quarter, all_of_it in zip(jax.tree.leaves(moved(0.25)), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(quarter, 0.25 * all_of_it, rtol=1e-3, atol=3e-7)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(moved(0.0)))
+
+
+@pytest.mark.long
 def test_without_id_tokens_the_face_encoder_has_no_say(source, batch, plain):
     without = replace(MINI, unet=replace(MINI.unet, id_injection="none"))
     blueprints = training_blueprints(without, "float32", arcface=False)

@@ -33,7 +33,7 @@ class TrainProgress:
 
     def __init__(
         self,
-        total: int,
+        total: int | None,
         *,
         done: int = 0,
         peak: float | None = None,
@@ -42,7 +42,7 @@ class TrainProgress:
     ):
         """
         Args:
-            total: steps of the whole run.
+            total: steps of the whole run; None where the time decides.
             done: steps done already, by the run that this one resumes.
             peak: floating-point operations a second that all devices together could do (`flops.peak_flops`), if known.
             window: updates that speeds are averaged over.
@@ -57,6 +57,7 @@ class TrainProgress:
         self._loss_sum = self._loss_weight = 0.0
         self._text = ""
         # The rate and its unit are our own: tqdm's counts pauses and compilation. Its time left counts them rightly.
+        known = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
         self._bar = tqdm(
             desc="training",
             total=total,
@@ -64,7 +65,7 @@ class TrainProgress:
             disable=jax.process_index() != 0,
             dynamic_ncols=True,
             mininterval=0.1 if sys.stderr.isatty() else 10.0,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+            bar_format=known if total is not None else "{desc}: {n_fmt} [{elapsed}{postfix}]",
         )
 
     def __enter__(self) -> "TrainProgress":

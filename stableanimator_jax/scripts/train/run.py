@@ -1,6 +1,7 @@
 """A run of `train.py`: data in; checkpoints, curves and videos out."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -31,8 +32,10 @@ from stableanimator_jax.locking import alone_in
 from stableanimator_jax.models.flops import peak_flops
 from stableanimator_jax.parallel import FRAME, make_mesh, row_share, rows_apart
 from stableanimator_jax.runtime import choose_device, keep_compiled_programs, out_of_memory_explained, training_dtype
+from stableanimator_jax.scripts.train.best import Best
 from stableanimator_jax.scripts.train.progress import TrainProgress
 from stableanimator_jax.scripts.train.run_settings import check_settings, keep_settings, resumed_step
+from stableanimator_jax.scripts.train.time_limit import TimeLimit
 from stableanimator_jax.scripts.train.validation import Validation
 from stableanimator_jax.training.checkpoints import Checkpoints, require_writable
 from stableanimator_jax.training.config import TrainConfig
@@ -85,6 +88,7 @@ def run(config: TrainConfig) -> None:
         InputError: what was asked for cannot be done; found before anything is computed wherever it can be.
         KeyboardInterrupt: the run was asked to stop; it has saved.
     """
+    limit = TimeLimit(config.max_minutes, timed=config.optimizer.schedule == "timed")
     config = config.absolute()
     start_distributed(config.distributed)
     device = choose_device(config.device)
@@ -127,7 +131,8 @@ def run(config: TrainConfig) -> None:
         with failing_together():
             if resumed is not None:
                 check_settings(config, digest)
-        validation = _validation(made, held_out)
+            best = Best(config.output, resumed=resumed is not None) if config.validation.keep_best else None
+        validation = _validation(made, held_out, best)
         ema = config.optimizer.ema_decay > 0
         if resumed is None:
             state = begin(trained, made.optimizer, mesh, ema=ema, seed=config.seed)
@@ -150,7 +155,7 @@ def run(config: TrainConfig) -> None:
             raise InputError(problem)
         batches = opened.enter_context(DeviceBatches(loader, mesh))
         opened.enter_context(out_of_memory_explained(_TOO_LITTLE_MEMORY))
-        ended = _train(made, state, resumed or 0, batches, loader, checkpoints, metrics, validation, data)
+        ended = _train(made, state, resumed or 0, batches, loader, checkpoints, metrics, validation, data, limit)
     leave_together()
     if ended is not None:
         raise ended
@@ -166,6 +171,7 @@ def _train(
     metrics: MetricsWriter,
     validation: Validation | None,
     data: DataWatch,
+    limit: TimeLimit,
 ) -> BaseException | None:
     """Train to the last step. What it returns is to be raised: asked to stop, or the data fails; then it has saved."""
     config = made.config
@@ -181,12 +187,16 @@ def _train(
     peak = None if peak is None else peak * made.mesh.size
     with (
         Stopping() as stopping,
-        TrainProgress(config.steps, done=done, peak=peak) as progress,
+        TrainProgress(None if limit.minutes else config.steps, done=done, peak=peak) as progress,
         ThreadPoolExecutor(1) as watch,
     ):
         log = _Log(config, metrics, progress, rate, loader, data)
         waiting: _Waiting | None = None
-        while done < config.steps:
+        if validation is not None and validation.best is not None and validation.best.loss == math.inf:
+            with progress.paused("validating"), suppress(StopAsked):
+                _validate(validation, made, state, done, metrics, stopping.check)
+        last = False
+        while not last and done < config.steps:
             try:
                 batch = next(batches)
             except InputError as e:
@@ -198,21 +208,23 @@ def _train(
                 checkpoints.wait()
                 return InputError(f"{e}; step {done} is saved, --resume goes on from it")
             size = batch.masks.shape
+            scale = limit.rate_scale()
+            timed = [scale] if limit.timed else []
             with jax.set_mesh(made.mesh):  # not for longer: a video is made on one device
                 if size not in programs:
                     with progress.paused("compiling"):
-                        lowered = step.lower(state, made.frozen, batch)
+                        lowered = step.lower(state, made.frozen, batch, *timed)
                         counted = watch.submit(step_flops, made.task, state.params, made.frozen, batch)
                         programs[size] = lowered.compile()  # which leaves Python free for the other thread
                         flops[size] = counted.result()
                         wait_for_all()
-                state, sums, norm = programs[size](state, made.frozen, batch)
+                state, sums, norm = programs[size](state, made.frozen, batch, *timed)
             done += 1
             if waiting is not None:
                 log.add(waiting)  # while the device is busy with this step, the one before is looked at
             finished = watch.submit(progress.when, norm)
-            waiting = _Waiting(done, sums, norm, finished, int(np.prod(size[:2])), flops[size])
-            last = done == config.steps
+            waiting = _Waiting(done, sums, norm, finished, int(np.prod(size[:2])), flops[size], float(scale))
+            last = done == config.steps or limit.over()
             problem = data.look() if jax.process_count() == 1 or last or done % config.log_every == 0 else None
             stop = stopping.asked(done) or (problem is not None and not last)
             save = last or stop or checkpoints.due(done)
@@ -235,6 +247,8 @@ def _train(
         checkpoints.wait()
     if len(data):
         say(f"note: {len(data)} damaged clips were left out; {config.output / DAMAGED} lists them")
+    if done < config.steps:
+        say(f"the {config.max_minutes:g} minutes are over; --resume goes on from there")
     say(f"trained {done} steps; the weights are in {checkpoints.directory / str(done) / 'weights'}")
     return None
 
@@ -250,6 +264,8 @@ class _Waiting:
     """By the clock of the progress: it is looked at some time later."""
     frames: int
     flops: int
+    rate_scale: float
+    """What the learning rate was multiplied by."""
 
 
 @dataclass
@@ -277,7 +293,7 @@ class _Log:
                 "nothing is saved of it: go on from the last checkpoint with --resume and a smaller "
                 "--optimizer.learning-rate, or without these clips and with --data.changed"
             )
-        rate = float(np.asarray(self.rate(found.step - 1)))
+        rate = float(np.asarray(self.rate(found.step - 1))) * found.rate_scale
         at = found.finished.result()
         speeds = self.progress.update(
             found.step, loss=loss, learning_rate=rate, frames=found.frames, flops=found.flops, at=at
@@ -322,7 +338,7 @@ def _weights(made: _Run, state: TrainState, step: int) -> SaveModels:
     return SaveModels(made.model, made.export.models(state.ema or state.params), source)
 
 
-def _validation(made: _Run, clips: Sequence[ClipSource]) -> Validation | None:
+def _validation(made: _Run, clips: Sequence[ClipSource], best: Best | None) -> Validation | None:
     if not clips:
         return None
     config = made.config
@@ -336,7 +352,7 @@ def _validation(made: _Run, clips: Sequence[ClipSource]) -> Validation | None:
         for number in range(-(-most // rows)):
             loader.batch_at(number)
     wanted = replace(config.validation, clips=most, videos=min(config.validation.videos, most))
-    return Validation(wanted, made.task, made.model, made.mesh, loader, pixels)
+    return Validation(wanted, made.task, made.model, made.mesh, loader, pixels, best)
 
 
 def _validate(
@@ -347,12 +363,16 @@ def _validate(
     directory = made.config.output / "validation" / str(step)
     found, sheets = validation.videos(params, made.frozen, directory, check)
     metrics.write(step, {f"validation/{name}": value for name, value in (values | found).items()})
+    if validation.best is not None and values["loss"] < validation.best.loss:
+        validation.best.keep(values["loss"], _weights(made, state, step))
     for name, sheet in sheets.items():
         metrics.image(step, name, sheet)
 
 
 def _require_fitting(config: TrainConfig, mesh: Mesh) -> None:
-    """Raise `InputError` unless the mesh takes all devices and divides batches and frames."""
+    """Raise `InputError` unless the mesh takes all devices and divides batches and frames, and there is one clock."""
+    if config.max_minutes and jax.process_count() > 1:
+        raise InputError("--max-minutes is for a run of one process: the clocks of several are not the same")
     if mesh.size != len(jax.devices()):
         raise InputError(
             f"the mesh has {mesh.size} devices of {len(jax.devices())}: leave --mesh.data out, or make it more"

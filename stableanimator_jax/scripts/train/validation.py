@@ -31,6 +31,7 @@ from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.face_crop import crop_boxes
 from stableanimator_jax.sampling.pipeline import Animator
 from stableanimator_jax.scripts.sample.contact_sheet import ContactSheet
+from stableanimator_jax.scripts.train.best import Best
 from stableanimator_jax.training.config import ValidationConfig
 from stableanimator_jax.training.latents import EncodingNoise
 from stableanimator_jax.training.objective import Draws
@@ -52,6 +53,8 @@ class Validation:
     """Of this process's rows of the clips."""
     pixels: Loader
     """Of one whole clip at a time, for videos."""
+    best: Best | None = None
+    """Keeps the weights with the lowest loss, where that is asked for."""
 
     def loss(self, params: Params, frozen: Params, check: Callable[[], None]) -> dict[str, float]:
         """The means of `step.means` over the clips, each at every level, without dropout; by all processes together.

@@ -1,0 +1,153 @@
+"""StableAnimator's own part (UNet, PoseNet, Face Encoder) trained on for some minutes, on whatever device is there."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+
+from examples.drawn_world.dataset import DatasetConfig, write
+from examples.drawn_world.settings import claim, require_counts
+from examples.drawn_world.ship import ShipConfig, ship
+from stableanimator_jax.data.loader import LoaderConfig
+from stableanimator_jax.data.prepared import DATASET_FILE
+from stableanimator_jax.preparation.config import EncodeConfig
+from stableanimator_jax.preparation.encoding import encode
+from stableanimator_jax.scripts.train.best import BEST, LOSS
+from stableanimator_jax.scripts.train.run import run
+from stableanimator_jax.shipped import EMBEDDED
+from stableanimator_jax.training.checkpoints import CheckpointConfig
+from stableanimator_jax.training.config import (
+    DataConfig,
+    OptimizerConfig,
+    TrainableConfig,
+    TrainConfig,
+    ValidationConfig,
+)
+from stableanimator_jax.training.metrics import JSON_LINES
+from stableanimator_jax.weights.checkpoint import describe
+
+_NO_END = 2**31 - 1  # steps: the time ends a run
+
+
+@dataclass(frozen=True)
+class AnimatorTraining:
+    """How long, from what, on whom."""
+
+    minutes: float = 60.0
+    """Of training, loading and compiling included. The data is drawn and encoded before that, once; 0: only that."""
+    checkpoint: str = EMBEDDED
+    """All six models to begin from: a checkpoint directory, or "embedded" for the one in this package. VAE, image
+    encoder and ArcFace stay as they are."""
+    output: Path = Path("outputs/drawn_world/fit")
+    """The data, the run, and as `checkpoint` the best weights so far. The same command goes on from what is there."""
+    people: int = 2000
+    """To train on, a clip each."""
+    first_person: int = 0
+    """The first one's number."""
+    validation: int = 64
+    """Others, to validate on."""
+    clip_frames: int = 24
+    """Of a drawn clip: every third frame of its motion."""
+    frames: int = 4
+    """Consecutive ones of a clip that a step sees, and another one as the reference."""
+    size: int = 64
+    """Of the frames in pixels, a multiple of 64."""
+    batch: int | None = None
+    """Clips a step. By default 24 on a CPU, 192 on an accelerator."""
+    every: int | None = None
+    """Steps from one validation and checkpoint to the next. By default 100 on a CPU, 500 on an accelerator."""
+    learning_rate: float = 1e-3
+    """Muon's. It rises for 50 steps, stays, and falls to 0 over the last fifth of the minutes."""
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Processes that draw."""
+    seed: int = 0
+    """Of everything random."""
+
+    def __post_init__(self):
+        require_counts(self)
+
+
+def train(config: AnimatorTraining) -> None:
+    """Make the data that is not there yet, train, and write the weights with the lowest validation loss.
+
+    Raises:
+        InputError: a checkpoint or a setting cannot be used, or the output is another run's.
+        KeyboardInterrupt: it was asked to stop; what was trained is saved, and the best weights are written.
+    """
+    fixed = ("checkpoint", "people", "first_person", "validation", "clip_frames", "size", "seed")
+    claim(config.output, {name: getattr(config, name) for name in fixed})
+    _make_data(config)
+    if not config.minutes:
+        return
+    settings = training_settings(config, jax.default_backend())
+    try:
+        run(settings)
+    finally:
+        if (settings.output / BEST).exists():
+            _write_best(config, settings.output)
+
+
+def training_settings(config: AnimatorTraining, backend: str) -> TrainConfig:
+    """What `train.py` is told, on JAX's backend `cpu` or another one."""
+    cpu = backend == "cpu"
+    batch, every = config.batch or (24 if cpu else 192), config.every or (100 if cpu else 500)
+    readers = 0 if cpu else min(8, (os.cpu_count() or 1) // 2)
+    loader = LoaderConfig(batch_size=batch, frames=config.frames, stride=1, seed=config.seed, workers=readers)
+    return TrainConfig(
+        init_from=config.checkpoint,
+        output=config.output / "run",
+        resume=True,
+        steps=_NO_END,
+        max_minutes=config.minutes,
+        remat=False,
+        seed=config.seed,
+        # Another device may go on with another batch.
+        data=DataConfig(dataset=config.output / "dataset", encoded=True, changed=True, loader=loader),
+        trainable=TrainableConfig(unet="all"),
+        optimizer=OptimizerConfig(
+            kind="muon",
+            learning_rate=config.learning_rate,
+            schedule="timed",
+            warmup_steps=50,
+            weight_decay=0.0,
+            ema_decay=0.998,
+        ),
+        checkpoints=CheckpointConfig(every=every),
+        validation=ValidationConfig(every=every, clips=min(32, config.validation), videos=0, keep_best=True),
+    )
+
+
+def _make_data(config: AnimatorTraining) -> None:
+    dataset = config.output / "dataset"
+    if not (dataset / DATASET_FILE).exists():
+        write(
+            DatasetConfig(
+                output=dataset,
+                people=config.people,
+                first_person=config.first_person,
+                validation=config.validation,
+                frames=config.clip_frames,
+                stride=3,
+                size=config.size,
+                workers=config.workers,
+                arcface=config.checkpoint,
+            )
+        )
+    # In float32 on any device, so that any may go on with what another one encoded.
+    found = encode(EncodeConfig(data=dataset, checkpoint=config.checkpoint, batch=config.clip_frames, dtype="float32"))
+    print(f"data: {found.clips} clips in {dataset}, {found.encoded} of them encoded now in {found.seconds:.0f} s")
+
+
+def _write_best(config: AnimatorTraining, output: Path) -> None:
+    """The best weights as the package has its own: kernels in bfloat16, no file above 16 MiB."""
+    best = output / BEST
+    ship(ShipConfig(weights=best, arcface=best, output=config.output / "checkpoint", overwrite=True))
+    lines = [json.loads(line) for line in (output / JSON_LINES).read_text().splitlines()]
+    losses = [line["validation/loss"] for line in lines if "validation/loss" in line]
+    source = describe(best).source
+    print(
+        f"validation loss: {losses[0]:.4f} at the beginning, {source[LOSS]:.4f} at best, after step {source['step']}: "
+        f"those weights are in {config.output / 'checkpoint'}"
+    )

@@ -1,0 +1,80 @@
+"""Training StableAnimator on drawn people for some minutes: what it is told, what it leaves, that it goes on."""
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from examples.drawn_world.animator import AnimatorTraining, train, training_settings
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.weights.checkpoint import MODELS, describe
+from tests.training.mini_model import save_mini_model
+
+
+def test_settings_follow_the_device():
+    config = AnimatorTraining(minutes=7.0, output=Path("out"))
+    on_cpu, on_gpu = (training_settings(config, backend) for backend in ("cpu", "gpu"))
+    assert (on_cpu.data.loader.batch_size, on_cpu.data.loader.frames, on_cpu.validation.every) == (24, 4, 100)
+    assert on_gpu.data.loader.batch_size > 24
+    assert on_gpu.validation.every > 100
+    assert training_settings(dataclasses.replace(config, batch=5, every=3), "gpu").data.loader.batch_size == 5
+    for settings in (on_cpu, on_gpu):
+        assert settings.max_minutes == 7
+        assert settings.optimizer.schedule == "timed"
+        assert settings.resume
+        assert settings.output == Path("out/run")
+
+
+def test_another_run_is_not_gone_on_with(tmp_path):
+    config = AnimatorTraining(minutes=0.0, output=tmp_path / "fit", people=2, checkpoint="nowhere")
+    with pytest.raises(InputError, match="nowhere"):
+        train(config)
+    with pytest.raises(InputError, match="is of a run with --people 2, not 3"):
+        train(dataclasses.replace(config, people=3))
+    with pytest.raises(InputError, match="--minutes must be 0 or more"):
+        AnimatorTraining(minutes=float("nan"))
+
+
+@pytest.mark.long
+def test_it_trains_for_some_time_and_goes_on(tmp_path, capsys):
+    save_mini_model(tmp_path / "mini")
+    config = AnimatorTraining(
+        minutes=0.0,
+        checkpoint=str(tmp_path / "mini"),
+        output=tmp_path / "fit",
+        people=3,
+        validation=1,
+        clip_frames=4,
+        frames=2,
+        batch=2,
+        every=2,
+        workers=1,
+        learning_rate=1e-4,
+    )
+    train(config)
+    assert "4 clips" in capsys.readouterr().out
+    assert not (config.output / "run").exists()  # the data alone
+
+    config = dataclasses.replace(config, minutes=1e-6)
+    handlers = signal.getsignal(signal.SIGINT)
+    train(config)
+    said = capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) == handlers
+    assert "0 of them encoded now" in said
+    assert "trained 1 steps" in said  # over before the first one ended
+    first = describe(config.output / "checkpoint")
+    assert set(first.models) == set(MODELS)
+    assert max(first.files.values()) <= 16 * 2**20
+
+    train(config)
+    said = capsys.readouterr().out
+    assert "going on from step 1" in said
+    assert "trained 2 steps" in said
+    lines = [json.loads(line) for line in (config.output / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line["validation/loss"] for line in lines if "validation/loss" in line}
+    assert set(losses) == {0, 1, 2}  # what it began from, too
+    source = describe(config.output / "checkpoint").source
+    assert source["validation_loss"] == min(losses.values()) == losses[source["step"]]
+    assert f"{losses[0]:.4f} at the beginning, {min(losses.values()):.4f} at best" in said
