@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from examples.drawn_world.study import Condition, StudyConfig, run_study
+from stableanimator_jax.family import member
 from stableanimator_jax.shipped import EMBEDDED
-from stableanimator_jax.weights.checkpoint import MODELS, describe
+from stableanimator_jax.weights.checkpoint import describe
 from stableanimator_jax.weights.run_folder import checkpoint_path
 
 # Somewhat below what these weights reach on these pairs: CSIM 0.64 and 0.75, IoU 0.59 and 0.79, 22.4 and 19.9 dB.
@@ -56,7 +57,7 @@ def test_the_picture_is_the_scenes(study):
 def test_what_ships_is_whole_and_small():
     place = checkpoint_path(EMBEDDED)
     description = describe(place)
-    assert set(description.models) == set(MODELS)
+    assert set(description.models) == {*member(description.config).models, "arcface"}
     assert sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) < 20_000_000
     # Nothing of whoever trained them, such as the folders that they were made in.
     assert set(description.source) == {"trained on", "step", "ema"}

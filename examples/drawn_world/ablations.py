@@ -17,7 +17,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing
 from stableanimator_jax.provenance import versions
 from stableanimator_jax.shipped import EMBEDDED
-from stableanimator_jax.weights.checkpoint import MODELS, describe, require_models
+from stableanimator_jax.weights.checkpoint import STABLEANIMATOR, describe, require_models
 from stableanimator_jax.weights.fingerprint import fingerprint
 
 _COMPONENTS: dict[str, tuple[str, IdInjection, bool]] = {
@@ -125,7 +125,7 @@ def found_conditions(runs: Path, hjb_iterations: tuple[int, ...]) -> list[Condit
         if not place.exists():
             print(f"left out: {title} (there is no {place})")
             continue
-        require_models(place, MODELS)
+        require_models(place, STABLEANIMATOR)
         model = describe(place).config
         says = {"unet.id_injection": model.unet.id_injection, "face_encoder.refine": model.face_encoder.refine}
         for field, wanted in (("unet.id_injection", id_injection), ("face_encoder.refine", refine)):

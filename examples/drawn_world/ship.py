@@ -11,7 +11,13 @@ import numpy as np
 import stableanimator_jax
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing_directory
-from stableanimator_jax.weights.checkpoint import MODELS, describe, require_replaceable, save_checkpoint, stream_params
+from stableanimator_jax.weights.checkpoint import (
+    STABLEANIMATOR,
+    describe,
+    require_replaceable,
+    save_checkpoint,
+    stream_params,
+)
 
 MOST_BYTES = 20_000_000
 LARGEST_FILE = 16 * 2**20
@@ -39,7 +45,7 @@ def ship(config: ShipConfig) -> None:
         InputError: a model is missing, or the checkpoint would be too large; what is there then stays.
     """
     run = describe(config.weights)
-    places = {model: config.arcface if model == "arcface" else config.weights for model in MODELS}
+    places = {model: config.arcface if model == "arcface" else config.weights for model in STABLEANIMATOR}
     for model, place in places.items():
         if model not in describe(place).models:
             raise InputError(f"{place} has no {model}")

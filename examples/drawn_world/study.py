@@ -39,7 +39,7 @@ from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
 from stableanimator_jax.sampling.face_control import FaceOptimisation
 from stableanimator_jax.sampling.pipeline import Animator
-from stableanimator_jax.weights.checkpoint import MODELS
+from stableanimator_jax.weights.checkpoint import STABLEANIMATOR
 from stableanimator_jax.weights.fingerprint import fingerprint
 from stableanimator_jax.weights.opening import open_checkpoint
 
@@ -244,7 +244,7 @@ def make_videos(
         config: see there.
     """
     hjb = dataclasses.replace(config.hjb, iterations=condition.iterations) if condition.iterations else None
-    models = {model: fingerprint(condition.checkpoint, model) for model in MODELS}
+    models = {model: fingerprint(condition.checkpoint, model) for model in STABLEANIMATOR}
     folder = config.work / condition.name
     make_folder(folder)
     videos, seconds = [], []

@@ -27,6 +27,7 @@ from jax.experimental import multihost_utils
 
 from stableanimator_jax.config import StableAnimatorConfig, read_json
 from stableanimator_jax.errors import InputError, as_input_error, first_line
+from stableanimator_jax.family import FAMILY
 from stableanimator_jax.files import replacing_directory, require_local, require_utf8, unfinished_directory
 from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.rules import by_name, dotted, flatten, nested_as
@@ -34,6 +35,8 @@ from stableanimator_jax.weights.run_folder import find_weights
 from stableanimator_jax.weights.storage import damage, file_sizes, forget_place, orbax_silenced
 
 MODELS = tuple(f.name for f in fields(StableAnimatorConfig) if f.name != "kind")
+STABLEANIMATOR = tuple(name for name in MODELS if name in (*FAMILY["stableanimator"].models, "arcface"))
+"""Those of a whole StableAnimator."""
 _FORMAT = "stableanimator-jax"
 _VERSION = 1
 _PART_BYTES = 256 * 2**20

@@ -22,7 +22,7 @@ from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
 from stableanimator_jax.shipped import EMBEDDED
-from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint
+from stableanimator_jax.weights.checkpoint import STABLEANIMATOR, save_checkpoint
 from stableanimator_jax.weights.opening import open_checkpoint
 from tests.random_params import random_params
 
@@ -37,7 +37,7 @@ CONFIGS = {
 
 def save(place, config, value=0.0, step=30, **models):
     """A checkpoint with one number in each model: nothing here computes with it."""
-    numbers = dict.fromkeys(MODELS, value) | models
+    numbers = dict.fromkeys(STABLEANIMATOR, value) | models
     params = {model: {"number": np.full(1, number, np.float32)} for model, number in numbers.items()}
     save_checkpoint(place, config, params, {"step": step})
 
@@ -108,7 +108,7 @@ def test_conditions_that_differ_in_more_than_what_is_asked(tmp_path, other, told
 
 
 def test_a_checkpoint_without_arcface_is_not_taken(tmp_path):
-    params = {model: {"number": np.zeros(1, np.float32)} for model in MODELS if model != "arcface"}
+    params = {model: {"number": np.zeros(1, np.float32)} for model in STABLEANIMATOR if model != "arcface"}
     save_checkpoint(tmp_path / "full" / "checkpoint", CONFIG, params)
     with pytest.raises(InputError, match="has no arcface"):
         found_conditions(tmp_path, ())

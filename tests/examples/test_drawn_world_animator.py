@@ -9,7 +9,7 @@ import pytest
 
 from examples.drawn_world.animator import AnimatorTraining, train, training_settings
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.weights.checkpoint import MODELS, describe
+from stableanimator_jax.weights.checkpoint import STABLEANIMATOR, describe
 from tests.training.mini_model import save_mini_model
 
 
@@ -65,7 +65,7 @@ def test_it_trains_for_some_time_and_goes_on(tmp_path, capsys):
     assert "0 of them encoded now" in said
     assert "trained 1 steps" in said  # over before the first one ended
     first = describe(config.output / "checkpoint")
-    assert set(first.models) == set(MODELS)
+    assert set(first.models) == set(STABLEANIMATOR)
     assert max(first.files.values()) <= 16 * 2**20
 
     train(config)

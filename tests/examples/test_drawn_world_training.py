@@ -210,10 +210,16 @@ def test_the_ablations_begin_with_new_face_tokens_in_a_trained_unet(tmp_path: Pa
 def test_what_ships_is_small_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from examples.drawn_world.ship import ShipConfig, ship
     from stableanimator_jax.models.catalogue import blueprint
-    from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint, stored_params, stream_params
+    from stableanimator_jax.weights.checkpoint import (
+        STABLEANIMATOR,
+        describe,
+        save_checkpoint,
+        stored_params,
+        stream_params,
+    )
     from tests.random_params import random_params
 
-    params = {model: random_params(blueprint(CONFIG, model).abstract_params(), seed=0) for model in MODELS}
+    params = {model: random_params(blueprint(CONFIG, model).abstract_params(), seed=0) for model in STABLEANIMATOR}
     save_checkpoint(tmp_path / "arcface", CONFIG, {"arcface": params.pop("arcface")})
     save_checkpoint(
         tmp_path / "weights", CONFIG, params, {"step": 7, "trained_from": "/somebody/base", "run": "/somebody/run"}
@@ -222,10 +228,10 @@ def test_what_ships_is_small_and_whole(tmp_path: Path, monkeypatch: pytest.Monke
     ship(config)
     shipped = describe(config.output)
     assert shipped.config == CONFIG
-    assert set(shipped.models) == set(MODELS)
+    assert set(shipped.models) == set(STABLEANIMATOR)
     assert shipped.source == {"step": 7, "trained on": "drawn people"}
     assert sum(shipped.files.values()) < 20_000_000
-    for model in MODELS:
+    for model in STABLEANIMATOR:
         original = dict(stream_params(tmp_path / ("arcface" if model == "arcface" else "weights"), model))
         stored = stored_params(config.output, model)
         for name, array in stream_params(config.output, model):

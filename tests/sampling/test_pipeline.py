@@ -229,7 +229,7 @@ def test_a_checkpoint_without_a_model_is_refused(animator, tmp_path):
         ({"poses": np.zeros((2, 64, 64, 3), np.uint8), "width": 64}, "give both width and height"),
         ({"poses": "nowhere"}, "nowhere"),
         ({"poses": [np.zeros((64, 64, 3), np.uint8), np.zeros((64, 32, 3), np.uint8)]}, "different sizes"),
-        ({"poses": None}, "poses must be uint8 .* got NoneType"),
+        ({"poses": None}, "StableAnimator needs poses"),
         ({"reference": None}, "reference must be uint8 .* got NoneType"),
         ({"reference": "nobody.jpg"}, "reference nobody.jpg"),
         ({"key": 0}, "key must be one key"),

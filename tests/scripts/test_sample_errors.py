@@ -16,7 +16,7 @@ import pytest
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.pipeline import Animator
 from stableanimator_jax.scripts.sample import inputs, run
-from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint
+from stableanimator_jax.weights.checkpoint import STABLEANIMATOR, save_checkpoint
 from tests.data.clips import clip, encode
 from tests.scripts.sample_script import QUICK, ROOT, call, photo, poses, start, tree
 from tests.training.mini_model import MINI, mini_params, save_mini_model
@@ -278,6 +278,7 @@ def test_config_file_and_record(place, capsys):
 def test_only_the_embedded_model_has_an_example(place, capsys, missing):
     given = {"reference": "photo.jpg", "poses": "poses"}
     del given[missing]
+    save_mini_model(Path("weights"))
     assert call("--checkpoint", "weights", *(x for k, v in given.items() for x in (f"--{k}", v))) == 2
     assert_one_line(capsys.readouterr(), f"--{missing}")
 
@@ -285,7 +286,7 @@ def test_only_the_embedded_model_has_an_example(place, capsys, missing):
 def test_checkpoints(place, capsys):
     """Of another configuration; with a NaN in it; and the size that follows from the poses."""
 
-    params = {name: mini_params(name) for name in MODELS}
+    params = {name: mini_params(name) for name in STABLEANIMATOR}
     params["unet"]["conv_in"]["kernel"][:] = np.nan
     save_checkpoint(Path("weights"), MINI, params)
     good = ["--reference", "photo.jpg", "--poses", "poses", "--checkpoint", "weights", "--output", "out/a.mp4"]

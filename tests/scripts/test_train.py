@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stableanimator_jax.weights.checkpoint import MODELS, describe, save_checkpoint, stream_params
+from stableanimator_jax.weights.checkpoint import STABLEANIMATOR, describe, save_checkpoint, stream_params
 from tests.scripts.train_script import assert_same_state, finish, losses, saved_state, start, train
 from tests.training.drawn_clips import write_drawn_dataset
 from tests.training.mini_model import MINI, mini_params, save_mini_model
@@ -60,7 +60,7 @@ def test_the_weights_are_a_checkpoint_of_all_models_with_the_trained_parameters(
     weights = output / "checkpoints" / STEPS / "weights"
     described = describe(weights)
     assert described.config == MINI
-    assert described.models == MODELS
+    assert described.models == STABLEANIMATOR
     state = saved_state(output, int(STEPS))
     before, after = (dict(stream_params(path, "unet")) for path in (folder / "mini", weights))
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
@@ -98,7 +98,7 @@ def test_stopped_by_sigterm_then_killed_while_it_saves_and_gone_on_with(folder, 
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_leaves_the_checkpoints(folder, common):
-    params = {name: mini_params(name) for name in MODELS}
+    params = {name: mini_params(name) for name in STABLEANIMATOR}
     params["unet"]["conv_out"]["bias"] = np.full_like(params["unet"]["conv_out"]["bias"], jnp.nan)
     save_checkpoint(folder / "broken", MINI, params)
     flags = (*common, "--init-from", "broken", "--validation.every", "0", "--output", "nan", "--steps", STEPS)

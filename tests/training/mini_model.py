@@ -11,11 +11,8 @@ from benchmarks._case import TINY as MINI
 from stableanimator_jax.config import ControlNetConfig, Kind, StableAnimatorConfig
 from stableanimator_jax.family import member
 from stableanimator_jax.models.catalogue import blueprint
-from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint
+from stableanimator_jax.weights.checkpoint import STABLEANIMATOR, save_checkpoint
 from tests.random_params import random_params
-
-OWN = tuple(name for name in MODELS if name != "control_net")
-"""StableAnimator's."""
 
 
 def mini_params(name: str, seed: int = 0, config: StableAnimatorConfig = MINI) -> dict[Any, Any]:
@@ -27,7 +24,7 @@ def mini_params(name: str, seed: int = 0, config: StableAnimatorConfig = MINI) -
     )
 
 
-def save_mini_model(path: Path, models: tuple[str, ...] = OWN, seed: int = 0) -> Path:
+def save_mini_model(path: Path, models: tuple[str, ...] = STABLEANIMATOR, seed: int = 0) -> Path:
     """Write it, or some of its models only."""
     params = {name: mini_params(name, seed) for name in models}
     save_checkpoint(path, MINI, params)

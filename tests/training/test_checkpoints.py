@@ -21,7 +21,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.sampling.pipeline import Animator
 from stableanimator_jax.training.checkpoints import CheckpointConfig, Checkpoints
-from stableanimator_jax.weights.checkpoint import MODELS, describe, load_params, stored_params, stream_params
+from stableanimator_jax.weights.checkpoint import STABLEANIMATOR, describe, load_params, stored_params, stream_params
 from tests.random_params import random_params
 from tests.training.checkpoint_states import CONFIG, abstract, data_state, require_equal, train_state, weights
 from tests.virtual_devices import run_on_virtual_devices
@@ -170,7 +170,7 @@ def test_the_weights_are_a_checkpoint_of_their_own(tmp_path: Path, monkeypatch: 
 
 
 def test_a_video_can_be_made_from_the_weights(tmp_path: Path):
-    models = {name: random_params(blueprint(CONFIG, name).abstract_params(), 1) for name in MODELS}
+    models = {name: random_params(blueprint(CONFIG, name).abstract_params(), 1) for name in STABLEANIMATOR}
     item = weights(1)
     item.models.update(models)
     with Checkpoints(tmp_path) as checkpoints:

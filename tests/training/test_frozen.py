@@ -10,7 +10,7 @@ from stableanimator_jax.training.config import TrainableConfig, TrainConfig
 from stableanimator_jax.training.export import Export
 from stableanimator_jax.training.state import frozen_digest, load, training_blueprints
 from stableanimator_jax.training.trainable import TRAINED_MODELS
-from stableanimator_jax.weights.checkpoint import MODELS, save_checkpoint, stream_params
+from stableanimator_jax.weights.checkpoint import STABLEANIMATOR, save_checkpoint, stream_params
 from stableanimator_jax.weights.opening import open_checkpoint
 from stableanimator_jax.weights.rules import dotted
 from tests.scripts.train_script import finish_together, start_together
@@ -59,15 +59,15 @@ def exported(source, kind, dtype, tmp_path, change=0.0):
     trained, frozen, _ = load(checkpoint, blueprints, TrainConfig(trainable=trainable), make_mesh())
     export = Export(checkpoint, blueprints, frozen, trainable)
     save_checkpoint(tmp_path, MINI, export.models(jax.tree.map(lambda leaf: leaf + change, trained)))
-    return trained, {name: dict(stream_params(tmp_path, name)) for name in MODELS}
+    return trained, {name: dict(stream_params(tmp_path, name)) for name in STABLEANIMATOR}
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["adapters", "attentions", "lora"])
 def test_a_bfloat16_run_leaves_what_it_does_not_train_as_it_was(source, kind, tmp_path):
-    before = {name: dict(stream_params(source, name)) for name in MODELS}
+    before = {name: dict(stream_params(source, name)) for name in STABLEANIMATOR}
     trained, after = exported(source, kind, "bfloat16", tmp_path / "out", change=0.25)
-    for model in MODELS:
+    for model in STABLEANIMATOR:
         assert before[model].keys() == after[model].keys()
         mine = {name.removesuffix(".lora_a").removesuffix(".lora_b") for name in trained.get(model, {})}
         assert bool(mine) == (model in TRAINED_MODELS)
@@ -81,10 +81,10 @@ def test_a_bfloat16_run_leaves_what_it_does_not_train_as_it_was(source, kind, tm
 
 
 def test_a_float32_run_of_bfloat16_weights_leaves_those_as_they_were(tmp_path):
-    params = {name: jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), mini_params(name)) for name in MODELS}
+    params = {name: jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), mini_params(name)) for name in STABLEANIMATOR}
     save_checkpoint(tmp_path / "mini", MINI, params)
     trained, after = exported(tmp_path / "mini", "attentions", "float32", tmp_path / "out")
-    for model in MODELS:
+    for model in STABLEANIMATOR:
         for name, array in stream_params(tmp_path / "mini", model):
             assert after[model][name].dtype == (np.float32 if name in trained.get(model, {}) else jnp.bfloat16)
             np.testing.assert_array_equal(after[model][name].astype(np.float32), array.astype(np.float32))

@@ -7,7 +7,7 @@ import numpy as np
 
 from stableanimator_jax.sampling.pipeline import Animator
 from stableanimator_jax.shipped import is_shipped
-from stableanimator_jax.weights.checkpoint import MODELS
+from stableanimator_jax.weights.checkpoint import STABLEANIMATOR
 from stableanimator_jax.weights.inspecting import inspect_checkpoint
 from stableanimator_jax.weights.opening import open_checkpoint
 from stableanimator_jax.weights.run_folder import checkpoint_path
@@ -17,7 +17,7 @@ WEIGHTS = checkpoint_path("embedded")
 
 def test_it_is_whole_small_and_finite():
     reports = inspect_checkpoint("embedded")
-    assert tuple(report.model for report in reports) == MODELS
+    assert tuple(report.model for report in reports) == STABLEANIMATOR
     assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 20_000_000
     for report in reports:
         assert not report.not_finite
