@@ -22,7 +22,7 @@ from stableanimator_jax.family import FAMILY, member
 from stableanimator_jax.models.flops import matmul_flops
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.decode import decode_chunk
-from stableanimator_jax.sampling.denoiser import predict
+from stableanimator_jax.sampling.denoiser import encode_control, predict
 from stableanimator_jax.weights.rules import flatten
 
 CASES: tuple[tuple[str, Kind, int, int, int], ...] = (
@@ -56,6 +56,9 @@ def row(name: str, config: StableAnimatorConfig, width: int, height: int, frames
     used = [leaf for path, leaf in leaves if config.unet.takes_faces or not {"id_to_k", "id_to_v"} & set(path)]
     parameters = sum(math.prod(leaf.shape) for leaf in used)
     step = matmul_flops(predict, *step_arguments(config, frames, width, height, "float16", array))
+    if member(config).driver == "control_net":
+        poses = array(frames, height, width, 3, dtype=jnp.uint8)
+        step += matmul_flops(encode_control, abstract_model(config, "control_net", "float16", array), poses, array())
     chunk = min(sampling.decode_chunk, frames)
     latents = array(chunk, height // config.vae.downscale, width // config.vae.downscale, config.vae.latent_channels)
     decoding = matmul_flops(decode_chunk, abstract_model(config, "vae", "float32", array), latents) * frames / chunk

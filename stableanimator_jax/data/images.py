@@ -275,13 +275,41 @@ def cover(image: ImageArray, width: int, height: int, mode: FitMode) -> UInt8[np
 
     It is scaled until it covers the size, its free side rounded up, and its middle is taken; to "pad", bars come first.
     """
-    from stableanimator_jax.opencv import cv2  # which nothing else here needs
-
     if mode == "pad":
         image = fit_aspect(image, width, height, mode)
     image_height, image_width = image.shape[:2]
     scale = max(width / image_width, height / image_height)
-    wide, high = max(width, math.ceil(image_width * scale - 1e-9)), max(height, math.ceil(image_height * scale - 1e-9))
-    resized = cv2.resize(image.astype(np.float32), (wide, high), interpolation=cv2.INTER_LINEAR)
-    left, top = round((wide - width) / 2), round((high - height) / 2)
-    return np.clip(np.round(resized[top : top + height, left : left + width]), 0, 255).astype(np.uint8)
+    lines = zip((image_height, image_width), (height, width), strict=True)
+    rows, columns = (
+        _between_lines(length, max(side, math.ceil(length * scale - 1e-9)), side) for length, side in lines
+    )
+    cut = image[rows.first : rows.last + 1, columns.first : columns.last + 1]
+    cut = rows.of(cut, axis=0) if len(cut) > height else cut.astype(np.float32)
+    cut = columns.of(cut, axis=1)
+    cut = cut if len(cut) == height else rows.of(cut, axis=0)
+    return np.round(cut).astype(np.uint8)
+
+
+class _Lines(NamedTuple):
+    """Lines of an image to interpolate between, along one axis."""
+
+    first: int
+    last: int
+    low: np.ndarray
+    """Of each new line the one before it, counted from `first`."""
+    share: np.ndarray
+    """Of the one behind that."""
+
+    def of(self, image: np.ndarray, axis: int) -> np.ndarray:
+        low = np.take(image, self.low, axis).astype(np.float32)
+        high = np.take(image, np.minimum(self.low + 1, self.last - self.first), axis).astype(np.float32)
+        return low + (high - low) * self.share.reshape(-1, *(1,) * (2 - axis)).astype(np.float32)
+
+
+def _between_lines(length: int, scaled: int, side: int) -> _Lines:
+    """The middle `side` of the lines that `length` of them become when scaled; their centres lie at halves."""
+    begin = round((scaled - side) / 2)
+    centres = np.clip((np.arange(begin, begin + side) + 0.5) * length / scaled - 0.5, 0, length - 1)
+    low = np.floor(centres).astype(int)
+    first, last = int(low[0]), min(int(low[-1]) + 1, length - 1)
+    return _Lines(first, last, low - first, centres - low)

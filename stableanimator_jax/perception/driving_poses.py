@@ -109,9 +109,14 @@ def poses_from_video(
 
 
 def find_reference_person(
-    estimator: PoseEstimator, reference: UInt8[np.ndarray, "h w 3"], choice: PersonChoice | None
+    estimator: PoseEstimator,
+    reference: UInt8[np.ndarray, "h w 3"],
+    choice: PersonChoice | None,
+    needed: str | None = None,
 ) -> Keypoints:
     """Of one person in the photo, in its pixels: the one who is meant, or the largest, with a warning of the others.
+
+    `needed` says in errors what for and what to do, where it is not to align poses.
 
     Raises:
         InputError: nobody is there, or not whom `choice` means.
@@ -119,8 +124,12 @@ def find_reference_person(
     (people,) = estimator.people([reference])
     if not len(people.boxes):
         raise InputError(
-            f"{type(estimator).__name__} finds nobody in the reference image, to whom the poses could be aligned; take "
-            "another photo, or --no-align to leave the poses where they are in the driving video"
+            f"{type(estimator).__name__} finds nobody in the reference image, "
+            + (
+                needed
+                or "to whom the poses could be aligned; take another photo, or --no-align to leave the poses where "
+                "they are in the driving video"
+            )
         )
     height, width = reference.shape[:2]
     one = slice(i := choose(choice, people.boxes, (width, height), "the reference image", _REFERENCE_FLAG), i + 1)

@@ -68,7 +68,7 @@ class SamplingConfig:
     cache_branch: Annotated[int, Between(0, 1000)] = 0
     """How deep the steps in between go: 0 the least; 10, in SVD's UNet, all but the lowest block."""
     window: Annotated[int, Between(2, 1024)] = 16
-    """Frames that the UNet sees at once (the published tile size)."""
+    """Frames that the UNet sees at once (the published tile size). Of SVD and AnimateLCM it sees all of them."""
     overlap: Annotated[int, Between(1, 1023)] = 4
     """Frames by which a window begins before the last one ends, at least 1, because every window's first place is
     taken by the video's first frame."""

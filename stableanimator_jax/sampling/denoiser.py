@@ -1,7 +1,8 @@
 """The denoiser of a whole video: windows x guidance x UNet.
 
 A *row* is one window in one guidance branch. The UNet always takes the same number of rows of the same number of
-frames, whatever the length of the video, so it is compiled once; rows are an array axis, so a mesh can spread them.
+frames; where windows are of a fixed length (`windows.tile`), whatever that of the video, so it is compiled once. Rows
+are an array axis, so a mesh can spread them.
 """
 
 from collections.abc import Callable, Iterator
@@ -237,14 +238,22 @@ class ControlFeatures:
         self.control_net, self.poses, self.plan = control_net, poses, plan
         self.strength = jnp.float32(control_net.blueprint.config.strength)
 
+        self.last: tuple[tuple[int, float], Control] | None = None
+
     def __call__(self, window: int, sigma: Float[np.floating, ""]) -> dict[str, Any]:
         """The features of a window's frames, in the control net's compute dtype."""
-        features = _encode_control(self.control_net, self.poses[self.plan.poses[window]], jnp.asarray(sigma))
-        return {"control": Control(features, self.strength)}
+        wanted = (window, float(sigma))
+        if self.last is None or self.last[0] != wanted:  # with one row a call, both branches ask one after the other
+            features = encode_control(self.control_net, self.poses[self.plan.poses[window]], jnp.asarray(sigma))
+            self.last = wanted, Control(features, self.strength)
+        return {"control": self.last[1]}
 
 
 @kept
 @jax.jit
-def _encode_control(control_net: Model[ControlNet], poses: Array, sigma: Array) -> Array:
+def encode_control(
+    control_net: Model[ControlNet], poses: UInt8[Array, "w H W 3"], sigma: Float[Array, ""]
+) -> Float[Array, "w h w2 c"]:
+    """The control net's features of a window."""
     shares = poses[None].astype(jnp.float32) / 255
     return control_net.module()(shares, diffusion.timestep(sigma)[None])[0]

@@ -82,8 +82,8 @@ def _check_given(kind: Member, *, poses: bool, frames: int | None, reference_pos
         raise InputError(f"{kind.title} takes no poses: it moves the picture by itself; say how long by frames")
     if kind.driver is not None and frames is not None:
         raise InputError(f"frames is for models that take no poses: of {kind.title} each pose makes one")
-    if frames is not None and not 1 <= frames <= MOST_FRAMES:
-        raise InputError(f"frames must be from 1 to {MOST_FRAMES}, got {frames}")
+    if frames is not None and (not isinstance(frames, int) or not 1 <= frames <= MOST_FRAMES):
+        raise InputError(f"frames must be a whole number from 1 to {MOST_FRAMES}, got {frames}")
     if kind.reference_pose_first and not reference_pose:
         raise InputError(f"{kind.title} begins with the reference's own pose: give reference_pose")
     if not kind.reference_pose_first and reference_pose:

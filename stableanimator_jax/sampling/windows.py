@@ -78,10 +78,11 @@ def plan_runs(video_frames: int, window: int, overlap: int) -> Windows:
 
     Starts are multiples of window - overlap below video_frames - overlap; a run past the end is moved back to it. All
     count alike, but for the first places of runs that do not begin the video, which are thrown away. Guidance rises
-    over each run, and every frame has noise of its own. A shorter video is one run of its own length.
+    over each run, and every frame has noise of its own. A shorter video is one run of its own length. An overlap of 1
+    or more sees to it that what is thrown away is known from the run before.
     """
     window = min(window, video_frames)
-    starts = range(0, max(1, video_frames - overlap), max(1, window - overlap)) if video_frames > window else (0,)
+    starts = range(0, video_frames - overlap, window - overlap) if video_frames > window else (0,)
     first = np.minimum(np.array(starts, np.int32), video_frames - window)
     indices = first[:, None] + np.arange(window, dtype=np.int32)
     poses, weights = indices.copy(), np.ones(indices.shape, np.float32)

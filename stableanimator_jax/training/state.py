@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int32, PyTree, UInt32
 
 from stableanimator_jax.config import StableAnimatorConfig, StoredDtype
 from stableanimator_jax.errors import InputError
+from stableanimator_jax.family import member
 from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.functional import Blueprint
 from stableanimator_jax.models.layers import Precision
@@ -120,6 +121,8 @@ def load(
     for model, made_from in blueprints.items():
         wanted = abstract_frozen[model] | abstract_trained.get(model, {})
         same = getattr(source.config, model) == made_from.config or model not in MADE_ANEW
+        if model == "pose_net" and member(source.config).swaps_colours:
+            same = False  # it knows limbs by other colours
         if model in held and same:
             leaves = by_name(load_params(source.path, model, nested_as(made_from.abstract_params(), wanted)))
         elif model in MADE_ANEW:

@@ -31,7 +31,7 @@ _CONTROLNEXT = (
     ("controlnext-svd_v2-unet-fp16.safetensors", "controlnext-svd_v2-controlnet-fp16.safetensors"),
 )
 _CONTROLNEXT_FOLDERS = ("", "v2/", "ControlNeXt-SVD/v2/", "ControlNeXt/")
-_OTHERS = ("unet", "SVD", "Animation", "pose_net.*", "face_encoder.*")
+_OTHERS = ("unet", "SVD", "svd*.safetensors", "Animation", "pose_net.*", "face_encoder.*")
 """What folders of SVD and of StableAnimator have in them, whatever else may lie there."""
 
 Found = dict[str, StateDictFile]

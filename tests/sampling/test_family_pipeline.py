@@ -147,7 +147,7 @@ def test_animatelcm_draws_new_noise_by_its_key(animators, reference):
     [
         ("svd", {"poses": np.zeros((2, 64, 64, 3), np.uint8)}, "Stable Video Diffusion takes no poses"),
         ("svd", {"width": None, "height": None}, "give width and height"),
-        ("svd", {"frames": 0}, "frames must be from 1 to 1024, got 0"),
+        ("svd", {"frames": 0}, "frames must be a whole number from 1 to 1024, got 0"),
         ("svd", {"reference_pose": np.zeros((64, 64, 3), np.uint8)}, "leave out reference_pose"),
         ("animatelcm", {"width": 100}, "the nearest is"),
         ("mimicmotion", {"poses": None}, "MimicMotion needs poses"),

@@ -9,8 +9,9 @@ from PIL import Image
 
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.family import FAMILY
-from stableanimator_jax.scripts.sample.command import _kind
+from stableanimator_jax.scripts.sample.settings import kind_of
 from tests.data.clips import encode
+from tests.perception.standin_models import write_models as write_face_models
 from tests.perception.standin_poses import draw_person, write_models
 from tests.scripts.sample_script import call, photo, pixels, poses, tree
 from tests.training.mini_model import save_mini_relative
@@ -55,8 +56,8 @@ def place(made, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", RELATIVES)
 def test_a_checkpoint_says_what_it_is(made, kind):
-    assert _kind(["--checkpoint", str(made / kind)]) == kind
-    assert _kind(["--checkpoint", str(made)]) == "stableanimator"  # is no checkpoint, which is said later
+    assert kind_of(str(made / kind)) == kind
+    assert kind_of(str(made)) == "stableanimator"  # is no checkpoint, which is said later
 
 
 @pytest.mark.long
@@ -99,6 +100,24 @@ def test_driven_from_a_video(place, capsys, kind, frames):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    ("flags", "count", "fps"),
+    [
+        ([], 3, 15.0),  # of 6 frames every second, as published
+        (["--driving-stride", 3], 2, 8.0),  # at the video's own speed
+        (["--driving-fps", 12], 3, 12.0),
+        (["--driving-stride", 1, "--output-fps", 10], 6, 10.0),
+    ],
+)
+def test_how_fast_a_driven_output_plays(place, flags, count, fps):
+    given = ["--checkpoint", "mimicmotion", "--reference", "person.png", *QUICK, "--steps=1", "--no-align"]
+    driving = ["--driving", "walk.mov", "--dwpose", "dwpose", "--driving-end", 6 / RATE]
+    assert call(*given, *driving, *flags, "--output", "out.mp4") == 0
+    with read_frames(Path("out.mp4")) as (info, frames):
+        assert (info.fps, len(list(frames))) == (fps, count)
+
+
+@pytest.mark.long
 def test_a_references_own_pose_is_given_beside_poses(place):
     flags = ["--checkpoint", "mimicmotion", "--reference", "photo.png", "--poses", "poses", *QUICK]
     assert call(*flags, "--reference-pose", "own.png", "--output", "out.mp4") == 0
@@ -116,6 +135,17 @@ def test_the_face_optimisation_of_svd(place, capsys):
     reports = json.loads(Path("out.json").read_text())["hjb"]
     assert reports
     assert all(report["similarity_after"] > report["similarity_before"] for report in reports)
+
+
+@pytest.mark.long
+def test_faces_of_svd_are_looked_for_in_its_own_frames(place, capsys):
+    """Not where the example of this package has them, whatever the output's size and length."""
+    write_face_models(place / "models" / "antelopev2")
+    flags = ["--checkpoint", "svd", "--reference", "photo.png", *QUICK, "--frames", 32]
+    np.save("face.npy", np.random.default_rng(0).standard_normal(512).astype(np.float32))
+    find = ["--insightface-root", "models/antelopev2", "--face-embedding", "face.npy"]
+    assert call(*flags, *find, "--hjb.iterations", 1, "--output", "out") == 0
+    assert "faces to optimise: found by InsightFace in the predicted frames" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -138,6 +168,10 @@ def test_the_face_optimisation_of_svd(place, capsys):
             ["--checkpoint", "mimicmotion", "--driving", "walk.mov", "--dwpose", "dwpose", "--driving-fps", "8",
              "--driving-stride", "2"],
             "give --driving-fps or --driving-stride, not both",
+        ),
+        (
+            ["--checkpoint", "controlnext", "--driving", "walk.mov", "--dwpose", "dwpose", "--sound"],
+            "leave out --sound: ControlNeXt-SVD-v2's output begins with the photo",
         ),
         (["--checkpoint", "svd", "--driving-stride", "2"], "--driving-stride needs --driving VIDEO"),
     ],

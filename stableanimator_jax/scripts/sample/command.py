@@ -20,14 +20,12 @@ from typing import Annotated, NoReturn, cast
 
 import tyro
 
-from stableanimator_jax.config import Kind, StableAnimatorConfig, read_json
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.config import PresetName
 from stableanimator_jax.scripts.cli import config_file, flag_value, leave, parse_flags, run_script
 from stableanimator_jax.scripts.sample.record import read_record, version_changes
-from stableanimator_jax.scripts.sample.settings import DRAWN_PEOPLE, SampleConfig, published
+from stableanimator_jax.scripts.sample.settings import DRAWN_PEOPLE, SampleConfig, kind_of, published
 from stableanimator_jax.shipped import EMBEDDED
-from stableanimator_jax.weights.run_folder import checkpoint_path
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,9 @@ class Arguments:
 def main(argv: Sequence[str]) -> None:
     """Parse the command line and run. Raises `InputError`."""
     own_weights = flag_value(argv, "--checkpoint") in (None, EMBEDDED)
-    config, flags = config_file(argv, DRAWN_PEOPLE if own_weights else published(_kind(argv)))
+    config, flags = config_file(
+        argv, DRAWN_PEOPLE if own_weights else published(kind_of(flag_value(argv, "--checkpoint") or EMBEDDED))
+    )
     record = None
     if (source := flag_value(flags, "--from-json")) is not None:
         if len(flags) < len(argv):
@@ -69,15 +69,6 @@ def main(argv: Sequence[str]) -> None:
         if changes := version_changes(record.versions):
             print(f"note: {changes}; frames may differ in their last bits")
     run(config)
-
-
-def _kind(argv: Sequence[str]) -> Kind:
-    """Whose weights --checkpoint holds, looked up before anything else, because the defaults are its own."""
-    try:
-        description = read_json(checkpoint_path(flag_value(argv, "--checkpoint") or "") / "config.json")
-        return StableAnimatorConfig.from_dict(description["config"]).kind
-    except (InputError, LookupError, TypeError):
-        return "stableanimator"  # what is wrong with it is said when it is opened
 
 
 def script() -> NoReturn:

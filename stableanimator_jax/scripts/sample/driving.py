@@ -1,5 +1,6 @@
 """The driving video of a run: whether it can be used, its poses, and what is kept of them."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,17 +33,27 @@ def with_published_pace(config: SampleConfig, kind: Member) -> SampleConfig:
     What it does not say of them is as the system is published.
 
     Raises:
-        InputError: the driving video cannot be read.
+        InputError: the driving video cannot be read, or its sound would not keep time.
     """
-    fps = config.output_fps or (None if config.sound else kind.output_fps)
-    if config.driving is None or config.driving_fps is not None:
-        return replace(config, output_fps=fps)
+    if config.sound and kind.reference_pose_first and not kind.drops_first:
+        raise InputError(
+            f"leave out --sound: {kind.title}'s output begins with the photo, so sound would come too early"
+        )
+    if config.driving is None or config.driving_fps is not None or kind.driver is None:
+        return config
     stride = config.driving_stride or kind.driving_stride
     if stride == 1:
-        return replace(config, output_fps=fps)
+        return config
     with read_driving(config.driving, max_frames=1) as (info, _):
-        if config.driving_stride is None and kind.faster_strides:
+        if info.fps_note:
+            print(
+                f"warning: the driving video {config.driving} {info.fps_note}; --driving-fps chooses another",
+                file=sys.stderr,
+            )
+        as_published = config.driving_stride is None
+        if as_published and kind.faster_strides:
             stride *= max(1, int(info.source_fps / 24))
+        fps = config.output_fps or (kind.output_fps if as_published and not config.sound else None)
         return replace(config, output_fps=fps, driving_fps=info.source_fps / stride, driving_stride=None)
 
 

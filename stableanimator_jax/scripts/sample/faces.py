@@ -17,7 +17,7 @@ from stableanimator_jax.perception.face_points import track_from_keypoints
 from stableanimator_jax.perception.faces import FaceAnalyser
 from stableanimator_jax.perception.person_choice import PersonChoice, choose, face_of, faces_within, parse_choice
 from stableanimator_jax.scripts.sample.settings import SampleConfig
-from stableanimator_jax.shipped import EXAMPLE
+from stableanimator_jax.shipped import EMBEDDED, EXAMPLE
 
 if TYPE_CHECKING:
     from stableanimator_jax.sampling.face_control import FindFace  # imports JAX
@@ -290,7 +290,8 @@ def read_boxes(config: SampleConfig, image: np.ndarray) -> FaceBoxes | None:
     if config.face_boxes is not None:
         height, width = image.shape[:2]
         return load_face_boxes(config.face_boxes, reference_size=(width, height))
-    own_reference, own_poses = config.reference is None, config.poses is None and config.driving is None
+    own_reference = config.reference is None
+    own_poses = config.checkpoint == EMBEDDED and config.poses is None and config.driving is None
     if not (own_reference or own_poses):
         return None
     boxes = load_face_boxes(EXAMPLE / "face_boxes.json")

@@ -13,7 +13,7 @@ from stableanimator_jax.data.images import BLACK, automatic_size, fit, load_imag
 from stableanimator_jax.data.keypoints import keypoints_beside
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.family import Member, member
+from stableanimator_jax.family import FAMILY, Member, member
 from stableanimator_jax.files import is_directory
 from stableanimator_jax.models.catalogue import sampling_models
 from stableanimator_jax.perception.boxes import centres
@@ -40,7 +40,7 @@ from stableanimator_jax.scripts.sample.faces import (
 )
 from stableanimator_jax.scripts.sample.outputs import check_outputs, output_fps
 from stableanimator_jax.scripts.sample.record import InputFile, Record
-from stableanimator_jax.scripts.sample.settings import SampleConfig
+from stableanimator_jax.scripts.sample.settings import REFERENCE_PERSON_NEEDS, SampleConfig, kind_of
 from stableanimator_jax.shipped import EMBEDDED, EXAMPLE, is_shipped
 from stableanimator_jax.weights.run_folder import checkpoint_path
 
@@ -122,7 +122,10 @@ def read_inputs(config: SampleConfig) -> Inputs:
     boxes = read_boxes(config, reference)
     standing = None
     if estimator is not None and (config.aligns or kind.reference_pose_first):
-        standing = find_reference_person(estimator, reference, reference_choice(config, boxes))
+        begins = f"with whose pose {kind.title} begins; take another photo" if kind.reference_pose_first else None
+        standing = find_reference_person(estimator, reference, reference_choice(config, boxes), begins)
+    elif config.reference_person is not None and analyser is None:
+        raise InputError(REFERENCE_PERSON_NEEDS)
     if standing is not None and kind.reference_pose_first:
         own_pose = drawn(fitted_keypoints(standing, width, height, config.fit))[0]
     portrait, found = find_reference_face(config, reference, (width, height), analyser, boxes, standing)
@@ -149,10 +152,10 @@ def read_inputs(config: SampleConfig) -> Inputs:
         loaded = load_poses(poses_path, width, height, config.fit)
         if loaded.fps_note:
             print(f"warning: poses {poses_path} {loaded.fps_note}", file=sys.stderr)
-        fps = output_fps(config, loaded.fps, width, height)
+        fps = output_fps(config, loaded.fps or kind.output_fps, width, height)
         poses, place = loaded.frames, poses_path
     else:
-        fps = output_fps(config, None, width, height)
+        fps = output_fps(config, kind.output_fps, width, height)
     frames = (config.frames or models.unet.num_frames) if poses is None else len(poses)
     face = None
     if wanted is not None:
@@ -252,6 +255,7 @@ def _given_reference_pose(
             f"{kind.title} begins with the reference's own pose: give its skeleton by --reference-pose, or --driving, "
             "a video of anybody, with --dwpose, which finds it"
         )
+    print(f"the reference's own pose: {path}")
     image = load_image(path, what="reference pose", background=BLACK)
     return fit(image, width, height, config.fit, filter="bicubic", fill=BLACK)
 
@@ -317,11 +321,12 @@ def _found_identity(analyser: FaceAnalyser, reference: np.ndarray, found: Face |
 
 
 def _input_paths(config: SampleConfig) -> dict[str, Path]:
+    begins_with_a_pose = FAMILY[kind_of(config.checkpoint)].reference_pose_first
     poses = config.poses or (EXAMPLE / "poses" if config.checkpoint == EMBEDDED and config.driving is None else None)
     paths = {
         "reference": _reference(config),
         "poses": poses,
-        "reference_pose": _reference_pose(config, poses),
+        "reference_pose": _reference_pose(config, poses) if begins_with_a_pose else None,
         "driving": config.driving,
         "dwpose": None if config.driving is None else config.dwpose,
         "insightface_root": config.insightface_root,

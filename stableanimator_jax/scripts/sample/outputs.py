@@ -26,7 +26,8 @@ def check_outputs(config: SampleConfig) -> None:
         InputError: something cannot.
     """
     given = (
-        config.reference, config.poses, config.driving, config.face_embedding, config.face_boxes, config.face_masks,
+        config.reference, config.reference_pose, config.poses, config.driving, config.face_embedding, config.face_boxes,
+        config.face_masks,
     )  # fmt: skip
     inputs = [path for path in given if path is not None]
     check_writable(config.output, inputs)

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from stableanimator_jax.sampling.pipeline import Animator
 
 _TOO_LITTLE_MEMORY = (
-    "the device has too little memory for this: try --rows-at-once 1, a smaller --decode-chunk or --window, "
-    "--dtype float16, or a smaller size"
+    "the device has too little memory for this: try --rows-at-once 1, a smaller --decode-chunk or --window (for SVD "
+    "and AnimateLCM fewer --frames), --dtype float16, or a smaller size"
 )
 
 

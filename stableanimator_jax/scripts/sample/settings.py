@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from stableanimator_jax.config import Device, DtypeChoice, Kind, from_dict
+from stableanimator_jax.config import Device, DtypeChoice, Kind, StableAnimatorConfig, from_dict, read_json
 from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.distributed import DistributedConfig
 from stableanimator_jax.errors import InputError
@@ -21,6 +21,7 @@ from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.weights.run_folder import checkpoint_path
 
 _WHO = "largest|left|right|centre|NUMBER|X,Y"
+REFERENCE_PERSON_NEEDS = "--reference-person needs --driving VIDEO, aligned, or --insightface-root DIR"
 _LARGEST_SIDE = 16384  # of H.264 and WebP, and far above what any accelerator holds
 
 
@@ -53,8 +54,9 @@ class SampleConfig:
     driving_fps: Annotated[float | None, tyro.conf.arg(metavar="FPS")] = None
     """Frames a second to take of the driving video, which the output then plays at. By default its own."""
     driving_stride: Annotated[int | None, Between(1, 1000), tyro.conf.arg(metavar="FRAMES")] = None
-    """Take every so many-th frame of the driving video, instead of --driving-fps. By default all of them; for weights
-    of other systems as these are published, such as every second (MimicMotion, ControlNeXt)."""
+    """Take every so many-th frame of the driving video, instead of --driving-fps; the output keeps the video's speed.
+    By default all of them; for weights of other systems as these are published (docs/family.md): every second, which
+    MimicMotion's output plays at 15 a second."""
     driving_max_frames: Annotated[int | None, tyro.conf.arg(metavar="FRAMES")] = None
     """At most so many frames of the driving video."""
     driving_person: Annotated[str | None, tyro.conf.arg(metavar=_WHO)] = None
@@ -125,8 +127,9 @@ class SampleConfig:
     warm_up: bool = False
     """Compile what this very run needs, and keep it; nothing is animated or written. A run of another size, of other
     settings, or on other devices compiles its own; one of another number of frames at most a last, shorter chunk (on
-    several devices also the step, where that number changes how they share it). Where faces are to be found in the
-    frames, --hjb.margin is compiled when they are."""
+    several devices also the step, where that number changes how they share it; so does a video that is one window of
+    its own length, as all of SVD's and AnimateLCM's are). Where faces are to be found in the frames, --hjb.margin is
+    compiled when they are."""
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     hjb: HJBConfig = field(default_factory=HJBConfig)
 
@@ -162,8 +165,8 @@ class SampleConfig:
         for name in ("reference_person", "driving_person"):
             if (text := getattr(self, name)) is not None:
                 parse_choice(text, f"--{name.replace('_', '-')}")
-        if self.reference_person is not None and self.insightface_root is None and not self.aligns:
-            raise InputError("--reference-person needs --driving VIDEO, aligned, or --insightface-root DIR")
+        if self.reference_person is not None and self.insightface_root is None and self.driving is None:
+            raise InputError(REFERENCE_PERSON_NEEDS)
         if self.face_boxes is not None and self.face_masks is not None:
             raise InputError("give --face-boxes or --face-masks, not both: each says where the faces are")
         if self.warm_up and not self.compilation_cache:
@@ -230,6 +233,14 @@ class SampleConfig:
     def to_dict(self) -> dict[str, Any]:
         """As plain data for JSON."""
         return json.loads(json.dumps(dataclasses.asdict(self), default=str))  # paths become text, tuples lists
+
+
+def kind_of(checkpoint: str) -> Kind:
+    """Whose weights a checkpoint holds, as its config.json says; what is wrong with it is said when it is opened."""
+    try:
+        return StableAnimatorConfig.from_dict(read_json(checkpoint_path(checkpoint) / "config.json")["config"]).kind
+    except (InputError, LookupError, TypeError):
+        return "stableanimator"
 
 
 def published(kind: Kind, **fields: Any) -> SampleConfig:
