@@ -11,18 +11,14 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from benchmarks._step import abstract_model, step_arguments
 from stableanimator_jax.config import Kind, StableAnimatorConfig
 from stableanimator_jax.family import FAMILY, member
 from stableanimator_jax.models.flops import matmul_flops
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.decode import decode_chunk
-from stableanimator_jax.sampling.denoiser import encode_control, predict
+from stableanimator_jax.sampling.denoiser import predict
+from stableanimator_jax.sampling.forecast import abstract_model, array, control_flops, step_arguments
 from stableanimator_jax.weights.rules import flatten
 
 CASES: tuple[tuple[str, Kind, int, int, int], ...] = (
@@ -47,18 +43,13 @@ def configuration(kind: Kind, config: StableAnimatorConfig | None = None) -> Sta
 def row(name: str, config: StableAnimatorConfig, width: int, height: int, frames: int) -> str:
     """One of the table's."""
 
-    def array(*shape: int, dtype: Any = jnp.float32) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype)
-
     sampling = SamplingConfig.published(config.kind)
     models = [abstract_model(config, model, "float16", array) for model in member(config).models]
     leaves = [leaf for model in models for leaf in flatten(model.params).items()]
     used = [leaf for path, leaf in leaves if config.unet.takes_faces or not {"id_to_k", "id_to_v"} & set(path)]
     parameters = sum(math.prod(leaf.shape) for leaf in used)
     step = matmul_flops(predict, *step_arguments(config, frames, width, height, "float16", array))
-    if member(config).driver == "control_net":
-        poses = array(frames, height, width, 3, dtype=jnp.uint8)
-        step += matmul_flops(encode_control, abstract_model(config, "control_net", "float16", array), poses, array())
+    step += control_flops(config, frames, width, height, "float16")
     chunk = min(sampling.decode_chunk, frames)
     latents = array(chunk, height // config.vae.downscale, width // config.vae.downscale, config.vae.latent_channels)
     decoding = matmul_flops(decode_chunk, abstract_model(config, "vae", "float32", array), latents) * frames / chunk

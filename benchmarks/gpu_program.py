@@ -107,13 +107,13 @@ def compile_program(
     from jax.sharding import SingleDeviceSharding
 
     from benchmarks._case import HJB_ITERATIONS, Case
-    from benchmarks._step import abstract_model, step_arguments
     from benchmarks._training import random_batch, training_task
     from benchmarks.family import configuration
     from stableanimator_jax.models.attention import compile_for
     from stableanimator_jax.parallel import make_mesh
     from stableanimator_jax.sampling.decode import decode_chunk
     from stableanimator_jax.sampling.denoiser import predict
+    from stableanimator_jax.sampling.forecast import abstract_model, step_arguments
     from stableanimator_jax.sampling.hjb import lower_chunk
     from stableanimator_jax.training.config import OptimizerConfig
     from stableanimator_jax.training.optimizer import make_optimizer

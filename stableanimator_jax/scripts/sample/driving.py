@@ -114,6 +114,14 @@ def _range(config: SampleConfig) -> dict[str, Any]:
     }
 
 
+def write_driven_preview(
+    path: Path, config: SampleConfig, reference: UInt8[np.ndarray, "H W 3"], driven: DrivenPoses
+) -> None:
+    """Skeletons over the driving frames and over the reference, which has the output's size."""
+    with _open(config) as (info, frames):
+        write_preview(path, frames, skeletons(driven.found), reference, iter(driven.poses.frames), info.fps)
+
+
 def save_poses(
     place: Path,
     config: SampleConfig,
@@ -141,6 +149,5 @@ def save_poses(
             Image.fromarray(reference_pose).save(temporary / REFERENCE_POSE)
         save_keypoints(temporary / "keypoints.json", keypoints)
         shown = fit(reference, keypoints.width, keypoints.height, config.fit, filter="lanczos")
-        with _open(config) as (info, frames):
-            write_preview(temporary / "preview.mp4", frames, skeletons(driven.found), shown, iter(poses), info.fps)
+        write_driven_preview(temporary / "preview.mp4", config, shown, driven)
     print(f"wrote {place} (skeletons, keypoints.json, preview.mp4)")

@@ -17,7 +17,7 @@ from stableanimator_jax.family import FAMILY, Member, member
 from stableanimator_jax.files import is_directory
 from stableanimator_jax.models.catalogue import sampling_models
 from stableanimator_jax.perception.boxes import centres
-from stableanimator_jax.perception.driving_poses import drawn, find_reference_person, fitted_keypoints
+from stableanimator_jax.perception.driving_poses import DrivenPoses, drawn, find_reference_person, fitted_keypoints
 from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
 from stableanimator_jax.provenance import sha256_of
 from stableanimator_jax.sampling.video_inputs import check_size, fitted_reference
@@ -76,6 +76,10 @@ class Inputs:
     identity: Identity
     face: FaceInputs | None
     """What the face optimisation needs; None where it is off."""
+    driven: DrivenPoses | None
+    """What was found in the driving video, if there is one."""
+    pace: SampleConfig
+    """The run's settings with the driving video's frames and the output's speed as rates."""
 
     @property
     def denoised(self) -> int:
@@ -97,7 +101,7 @@ def read_inputs(config: SampleConfig) -> Inputs:
         InputError: an output cannot be written, an input cannot be used, or the output's size does not suit the models.
     """
     reference_path = _reference(config)
-    if not config.warm_up:
+    if not (config.warm_up or config.check):
         check_outputs(config)
     models = _checked_models(config)
     kind = member(models)
@@ -164,7 +168,7 @@ def read_inputs(config: SampleConfig) -> Inputs:
         save_poses(config.save_poses, config, reference, driven, own_pose)
     if own_pose is not None and not kind.drops_first:
         frames += 1
-    return Inputs(fitted, poses, own_pose, models, (width, height), frames, fps, identity, face)
+    return Inputs(fitted, poses, own_pose, models, (width, height), frames, fps, identity, face, driven, config)
 
 
 def hash_inputs(config: SampleConfig) -> dict[str, InputFile]:

@@ -68,11 +68,17 @@ def run(config: SampleConfig) -> Record | None:
     processes, process 0 writes and says all that.
 
     Returns:
-        What was written to `OUTPUT.json`; None after a warm-up, which writes nothing, and on other processes.
+        What was written to `OUTPUT.json`; None after a check or a warm-up, which animate nothing, and on other
+        processes.
 
     Raises:
         InputError: what was asked for cannot be done; found before anything is computed wherever it can be.
     """
+    if config.check:
+        from stableanimator_jax.scripts.sample.check import check
+
+        check(config)
+        return None
     if config.distributed.start == "off":
         return _run(config)
     from stableanimator_jax.hosts import ending_together, is_first, leave_together, start_distributed

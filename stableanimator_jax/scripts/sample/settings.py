@@ -124,6 +124,10 @@ class SampleConfig:
     """Several processes, on as many machines, that make one video: the same command on each. Process 0 writes it."""
     compilation_cache: bool = True
     """Keep compiled programs for the next run, in ~/.cache/stableanimator_jax or JAX_COMPILATION_CACHE_DIR."""
+    check: bool = False
+    """Look before you wait: do all but load the weights, denoise and decode. Writes OUTPUT.check.html, a page with what
+    was found, warnings, sizes, and predicted time and memory, and OUTPUT.check.mp4, the poses over the driving video
+    and, aligned, over the reference."""
     warm_up: bool = False
     """Compile what this very run needs, and keep it; nothing is animated or written. A run of another size, of other
     settings, or on other devices compiles its own; one of another number of frames at most a last, shorter chunk (on
@@ -171,6 +175,8 @@ class SampleConfig:
             raise InputError("give --face-boxes or --face-masks, not both: each says where the faces are")
         if self.warm_up and not self.compilation_cache:
             raise InputError("--warm-up is of no use with --no-compilation-cache: nothing that it compiles is kept")
+        if self.check and (self.warm_up or self.distributed.start != "off"):
+            raise InputError("--check computes nothing: leave out --warm-up and --distributed.start")
         if self.warm_up and self.save_poses is not None:
             raise InputError("--warm-up writes nothing: leave out --save-poses")
         if self.distributed.start != "off" and self.devices != "all":
@@ -190,6 +196,14 @@ class SampleConfig:
     @property
     def hjb_plot_path(self) -> Path:
         return self.output.parent / f"{self.output.name}.hjb.png"
+
+    @property
+    def check_page_path(self) -> Path:
+        return self.output.parent / f"{self.output.name}.check.html"
+
+    @property
+    def check_video_path(self) -> Path:
+        return self.output.parent / f"{self.output.name}.check.mp4"
 
     @property
     def aligns(self) -> bool:

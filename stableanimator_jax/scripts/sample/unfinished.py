@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NO_MATTER = {
     "resume", "keep_every", "distributed", "overwrite", "compilation_cache", "device", "devices", "frame_devices",
-    "save_poses", "warm_up",
+    "save_poses", "warm_up", "check",
 }  # fmt: skip
 """Settings that do not change a video, but for its last bits."""
 
