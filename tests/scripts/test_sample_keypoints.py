@@ -13,6 +13,7 @@ from PIL import Image
 
 from stableanimator_jax import Animator, SamplingConfig, poses_from_keypoints
 from stableanimator_jax.data.keypoints import Keypoints, save_keypoints
+from stableanimator_jax.data.video import read_frames
 from tests.data.keypoint_files import controlnet_frames, dance, openpose_folder, written
 from tests.scripts.sample_script import QUICK, call, photo, pixels
 from tests.training.mini_model import save_mini_model
@@ -54,7 +55,9 @@ def test_the_same_frames_as_of_the_skeletons(place, capsys):
     record = json.loads(Path("of_keypoints.json").read_text())
     assert record["inputs"]["poses"]["sha256"] == hashlib.sha256(Path("dance.json").read_bytes()).hexdigest()
     assert record["inputs"].keys() == {"reference", "poses", "checkpoint"}
-    assert record["result"]["fps"] == 12
+    assert sample("dance.json", "film.mp4") == 0
+    with read_frames(Path("film.mp4")) as (info, _):
+        assert info.fps == 12
 
     openpose_folder(Path("openpose"), DANCE)
     assert sample("openpose", "of_openpose") == 0

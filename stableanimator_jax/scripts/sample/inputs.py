@@ -343,8 +343,8 @@ def _input_paths(config: SampleConfig) -> dict[str, Path]:
         paths["face_boxes"] = config.face_boxes
     if config.optimises_faces:
         paths["face_masks"] = config.face_masks
-        looks_beside = poses is not None and not holds_keypoints(poses)
-        if looks_beside and config.face_boxes is None and config.face_masks is None:
+        known = config.face_boxes is not None or config.face_masks is not None
+        if poses is not None and not known and not holds_keypoints(poses):
             paths["keypoints"] = keypoints_beside(poses)
     return {name: path for name, path in paths.items() if path is not None}
 
