@@ -22,7 +22,7 @@ from stableanimator_jax.files import is_directory, require_file
 
 Person = Float32[np.ndarray, "134 3"]
 """(x, y, score); rows as in `data.keypoints.Keypoints`. A joint that is missing is three zeros."""
-Frames = list[Float32[np.ndarray, "n 134 3"]]
+Frames = list[Float32[np.ndarray, "_ 134 3"]]
 Size = tuple[int, int]
 """Width and height in pixels."""
 
