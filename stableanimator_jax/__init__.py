@@ -15,12 +15,14 @@ with epy.lazy_api_imports(globals()):
     from stableanimator_jax.config import StableAnimatorConfig
     from stableanimator_jax.data.face_track import Face, FaceTrack
     from stableanimator_jax.data.images import fit_aspect, load_image
+    from stableanimator_jax.data.keypoints import Keypoints
     from stableanimator_jax.data.poses import Poses, load_poses
     from stableanimator_jax.data.video import open_writer
     from stableanimator_jax.errors import InputError
     from stableanimator_jax.perception.driving_poses import poses_from_video
     from stableanimator_jax.perception.dwpose import DWPose
     from stableanimator_jax.perception.faces import FaceAnalyser
+    from stableanimator_jax.perception.keypoint_poses import poses_from_keypoints
     from stableanimator_jax.perception.people import People, PoseEstimator
     from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
     from stableanimator_jax.sampling.face_control import FaceOptimisation
@@ -36,6 +38,7 @@ __all__ = [
     "FaceTrack",
     "HJBConfig",
     "InputError",
+    "Keypoints",
     "People",
     "PoseEstimator",
     "Poses",
@@ -45,6 +48,7 @@ __all__ = [
     "load_image",
     "load_poses",
     "open_writer",
+    "poses_from_keypoints",
     "poses_from_video",
     "quick_starts",
 ]

@@ -11,6 +11,7 @@ from stableanimator_jax.data.images import resize
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.shipped import EXAMPLE
 from tests.data.clips import encode
+from tests.data.keypoint_files import controlnet_frames, dance, written
 from tests.perception.standin_models import CELL
 from tests.perception.standin_models import write_models as write_face_models
 from tests.perception.standin_poses import draw_person, write_models
@@ -33,6 +34,7 @@ def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
     for i, frame in enumerate(frames):
         draw_person(frame, (40 + 4 * i, 30, 80 + 4 * i, 100))
     encode(Path("dance.mov"), frames, codec="png", rate=8, pixels="rgb24")
+    written(Path("dance.json"), controlnet_frames(dance(4, 64, 64)))
     write_models(Path("models/DWPose"))
     write_face_models(Path("models/antelopev2"))
 
@@ -45,6 +47,7 @@ def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
     assert names["video"].shape == (4, 64, 64, 3)
     assert names["poses"].frames.any(axis=(1, 2, 3)).all()
     assert names["poses"].fps == 8
+    assert names["drawn"].frames.any(axis=(1, 2, 3)).all()
     assert names["face"] is not None
     assert len(names["norms"]) == 2
     before, after = names["reports"][-1].similarity_before, names["reports"][-1].similarity_after

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float, Float32
 
 from stableanimator_jax.data.json_files import (
     plain_numbers,
@@ -20,7 +20,14 @@ from stableanimator_jax.files import is_directory, replacing
 
 POINTS = 134
 """Of a person in DWPose's order: 18 of the body, 6 of the feet, 68 of the face, 21 of each hand."""
-_FORMAT = "stableanimator-jax keypoints"
+WHOLEBODY_POINTS = 133
+"""Of COCO-WholeBody, which has no neck."""
+_LEFT_SHOULDER, _RIGHT_SHOULDER, _NECK = 5, 6, 133
+_LEAST_SHOULDER = 0.3
+# COCO-WholeBody's row for each row of ours. Its body is nose, eyes, ears, shoulders, elbows, wrists, hips, knees and
+# ankles, the left one first; what follows (feet, face, left hand, right hand) is in the same order in both.
+_ORDER = [0, _NECK, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3, *range(17, 133)]
+FORMAT = "stableanimator-jax keypoints"
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,25 @@ class Keypoints:
     """Frames a second; None where they have no speed."""
 
 
+def from_wholebody(
+    points: Float32[np.ndarray, "n 133 2"], scores: Float32[np.ndarray, "n 133"]
+) -> tuple[Float32[np.ndarray, "n 134 2"], Float32[np.ndarray, "n 134"]]:
+    """COCO-WholeBody to our rows. The neck is between the shoulders, and sure (1) where both are seen, else 0."""
+    shoulders = [_LEFT_SHOULDER, _RIGHT_SHOULDER]
+    neck = points[:, shoulders].mean(axis=1, keepdims=True)
+    seen = (scores[:, shoulders] > _LEAST_SHOULDER).all(axis=1, keepdims=True).astype(np.float32)
+    points = np.concatenate([points, neck], axis=1)
+    scores = np.concatenate([scores, seen], axis=1)
+    return points[:, _ORDER], scores[:, _ORDER]
+
+
+def missing_joints(
+    points: Float[np.ndarray, "f 134 2"], scores: Float[np.ndarray, "f 134"]
+) -> Bool[np.ndarray, "f 134"]:
+    """Which ones nobody looked for, or are not known: (0, 0) with score 0. A detector that is unsure has a place."""
+    return (scores == 0) & ~points.any(axis=-1)
+
+
 def save_keypoints(path: Path, keypoints: Keypoints) -> None:
     """Write keypoints as JSON, whole or not at all; a file that is there is replaced.
 
@@ -55,7 +81,7 @@ def save_keypoints(path: Path, keypoints: Keypoints) -> None:
     if rows.shape[1:] != (POINTS, 3) or not np.isfinite(rows).all():
         raise ValueError(f"expected finite keypoints [f, {POINTS}, 2] with scores, got {keypoints.points.shape}")
     lines = [json.dumps(plain_numbers(row) if row[:, 2].any() else None) for row in rows]
-    head = {"format": _FORMAT, "width": keypoints.width, "height": keypoints.height, "fps": keypoints.fps}
+    head = {"format": FORMAT, "width": keypoints.width, "height": keypoints.height, "fps": keypoints.fps}
     text = json.dumps(head, allow_nan=False)[:-1] + ', "frames": [\n' + ",\n".join(lines) + "\n]}\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -69,8 +95,8 @@ def load_keypoints(path: Path) -> Keypoints:
     """
     what = f"keypoints {path}"
     data = read_object(path, "keypoints")
-    if data.get("format") != _FORMAT:
-        raise InputError(f'{what} is not a file of keypoints: its "format" is not "{_FORMAT}"')
+    if data.get("format") != FORMAT:
+        raise InputError(f'{what} is not a file of keypoints: its "format" is not "{FORMAT}"')
     require_keys(data, what, ("format", "width", "height", "frames"), ("fps",))
     width, height = read_size(data, what)
     fps = data.get("fps")

@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,15 +11,17 @@ from stableanimator_jax.errors import InputError, as_input_error
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def numbered_frames(directory: Path, what: str, limit: int | None = None) -> dict[int, Path]:
-    """The frames of a directory by their numbers, ascending: `numbered_images`, of which there is one and none missing.
+def numbered_frames(
+    directory: Path, what: str, limit: int | None = None, suffixes: Collection[str] = IMAGE_SUFFIXES
+) -> dict[int, Path]:
+    """The frames of a directory by their numbers, ascending: `numbered_files`, of which there is one and none missing.
 
     `what` names the directory in errors, as in "poses". With `limit` no more are given, and the rest does not matter.
 
     Raises:
-        InputError: as `numbered_images`; there is no such image, or a number is missing.
+        InputError: as `numbered_files`; there is no such image, or a number is missing.
     """
-    files = numbered_images(directory, what)
+    files = numbered_files(directory, what, suffixes)
     if not files:
         raise InputError(
             f"{what} {directory}: there is no frame_0.png, frame_1.png, … in this directory, nor other numbered images"
@@ -33,9 +36,14 @@ def numbered_frames(directory: Path, what: str, limit: int | None = None) -> dic
 
 
 def numbered_images(directory: Path, what: str) -> dict[int, Path]:
-    """The sequence of images that a directory holds, by their numbers, ascending; {} where it holds none.
+    """The sequence of images (PNG, JPEG, WebP) that a directory holds: its `numbered_files` of these suffixes."""
+    return numbered_files(directory, what, IMAGE_SUFFIXES)
 
-    `frame_N.png` where there are such files, whatever else there is. Otherwise images (PNG, JPEG, WebP) whose names
+
+def numbered_files(directory: Path, what: str, suffixes: Collection[str]) -> dict[int, Path]:
+    """The sequence of files that a directory holds, by their numbers, ascending; {} where it holds none.
+
+    `frame_N.png` where there are such files, whatever else there is. Otherwise files of these suffixes whose names
     differ in one number: `000000.png`, `name_00001_.png`, `clip2-7.jpg`. Numbers may start anywhere, and have zeros
     before them or not.
 
@@ -47,7 +55,7 @@ def numbered_images(directory: Path, what: str) -> dict[int, Path]:
     alike: dict[tuple[str, ...], list[Path]] = defaultdict(list)  # by the words between their numbers
     for path in paths:
         words = re.split(r"\d+", path.stem.lower())
-        if len(words) > 1 and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+        if len(words) > 1 and path.suffix.lower() in suffixes and not path.name.startswith("."):
             alike[tuple(words)].append(path)
     if ours := alike.get(("frame_", "")):
         alike = {("frame_", ""): ours}
@@ -57,7 +65,7 @@ def numbered_images(directory: Path, what: str) -> dict[int, Path]:
     if len(sequences) > 1:
         first, second = (files[min(files)][0].name for files in sequences[:2])
         raise InputError(
-            f"{what} {directory}: there are {len(sequences)} numbered sequences of images in this directory, as of "
+            f"{what} {directory}: there are {len(sequences)} numbered sequences of files in this directory, as of "
             f"{first} and {second}; leave one there"
         )
     files = sequences[0] if sequences else {}

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from stableanimator_jax.data.images import BLACK, FitMode, ImageLike, as_image, fit, image_size, load_image
+from stableanimator_jax.data.keypoint_formats import holds_keypoints, keypoint_files, stated_size
 from stableanimator_jax.data.numbered import numbered_frames
 from stableanimator_jax.data.pose_checks import watched
 from stableanimator_jax.errors import InputError
@@ -27,7 +28,8 @@ class Poses:
 
 
 PosesLike = Poses | Sequence[ImageLike] | UInt8[np.ndarray, "f h w 3"] | Path | str
-"""Poses as people have them: loaded, an array, images, or a directory or video for `load_poses`."""
+"""Poses as people have them: loaded, an array, images, or a directory or video for `load_poses`; the `Animator` takes
+files of keypoints too."""
 
 
 def as_poses(
@@ -83,6 +85,8 @@ def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop"
     if limit is not None and limit < 1:
         raise InputError(f"the number of frames must be at least 1, got {limit}")
     path = Path(path)
+    if holds_keypoints(path):
+        raise InputError(f"poses {path} are keypoints, not skeletons: poses_from_keypoints draws them")
     if is_directory(path):
         files = list(numbered_frames(path, "poses", limit).values())
         return Poses(
@@ -97,11 +101,13 @@ def load_poses(path: Path | str, width: int, height: int, mode: FitMode = "crop"
 
 
 def pose_files(path: Path) -> list[Path]:
-    """The files that `load_poses(path)` reads, in order: the video itself, or the directory's numbered images.
+    """The files that poses are in, in order: the video itself, the directory's numbered images, or keypoints.
 
     Raises:
         InputError: as `load_poses`, but for what is inside of the files.
     """
+    if holds_keypoints(path):
+        return keypoint_files(path)
     if is_directory(path):
         return list(numbered_frames(path, "poses").values())
     require_file(path, "poses")
@@ -109,7 +115,13 @@ def pose_files(path: Path) -> list[Path]:
 
 
 def pose_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels of a pose sequence as it is stored. Raises `InputError` as `load_poses`."""
+    """Width and height in pixels of a pose sequence as it is stored: of skeletons, or of the picture of keypoints.
+
+    Raises:
+        InputError: as `load_poses`, or `data.keypoint_formats.stated_size`.
+    """
+    if holds_keypoints(path):
+        return stated_size(path)
     if is_directory(path):
         return image_size(pose_files(path)[0], what="pose")
     from stableanimator_jax.data.video import read_frames  # PyAV, which images do without

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from stableanimator_jax.data.images import FitMode, ImageLike, as_image, aspect_window, automatic_size
-from stableanimator_jax.data.keypoints import Keypoints
+from stableanimator_jax.data.keypoints import Keypoints, missing_joints
 from stableanimator_jax.data.poses import Poses
 from stableanimator_jax.data.resampling import DrivingInfo, Frame, read_driving
 from stableanimator_jax.errors import InputError
@@ -179,7 +179,7 @@ def extract_poses(
     driving = Keypoints(track.points, track.scores, info.width, info.height, info.fps)
     placed = driving if standing is None else _align_scenes(driving, standing, track.scenes, info)
     keypoints = fitted_keypoints(placed, width, height, fit)
-    _warn_of_cut_off(driving, keypoints)
+    warn_of_cut_off(driving, keypoints)
     return DrivenPoses(driving, keypoints, Poses(drawn(keypoints), info.fps))
 
 
@@ -261,8 +261,8 @@ def _warn_of_track(person: str | None, track: Track, info: DrivingInfo) -> None:
         )
 
 
-def _warn_of_cut_off(driving: Keypoints, keypoints: Keypoints) -> None:
-    """Of points that the driving video shows, but the output does not."""
+def warn_of_cut_off(driving: Keypoints, keypoints: Keypoints) -> None:
+    """Say on stderr which points the driving picture shows, but the output does not."""
     seen = (driving.scores > 0) & _inside(driving)
     lost = seen & ~_inside(keypoints)
     if lost.any():
@@ -279,11 +279,11 @@ def _inside(keypoints: Keypoints) -> Bool[np.ndarray, "f 134"]:
 
 
 def fitted_keypoints(keypoints: Keypoints, width: int, height: int, mode: FitMode) -> Keypoints:
-    """As `data.images.fit` moves the pixels."""
+    """As `data.images.fit` moves the pixels. Joints that are missing, (0, 0) with score 0, stay there, undrawn."""
     window = aspect_window(keypoints.width, keypoints.height, width, height, mode)
-    present = np.any(keypoints.scores, axis=1, keepdims=True)[..., None]
+    present = np.any(keypoints.scores, axis=1, keepdims=True) & ~missing_joints(keypoints.points, keypoints.scores)
     moved = (keypoints.points - [window.left, window.top]) * (width / window.width, height / window.height)
-    points = np.where(present, moved, 0).astype(np.float32)
+    points = np.where(present[..., None], moved, 0).astype(np.float32)
     return Keypoints(points, keypoints.scores, width, height, keypoints.fps)
 
 

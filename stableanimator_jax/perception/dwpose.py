@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+from stableanimator_jax.data.keypoints import from_wholebody
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import is_directory
 from stableanimator_jax.opencv import cv2, require_opencv
@@ -32,12 +33,6 @@ _PADDING = 1.25  # of a box, so that hands and feet at its edge are in the crop
 _BINS = 2  # SimCC's for each pixel
 _MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 _STD = np.array([58.395, 57.12, 57.375], np.float32)
-
-_LEFT_SHOULDER, _RIGHT_SHOULDER, _NECK = 5, 6, 133
-_LEAST_SHOULDER = 0.3
-# COCO-WholeBody's row for each row of ours. Its body is nose, eyes, ears, shoulders, elbows, wrists, hips, knees and
-# ankles, the left one first; what follows (feet, face, left hand, right hand) is in the same order in both.
-_ORDER = [0, _NECK, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3, *range(17, 133)]
 
 
 class DWPose:
@@ -123,7 +118,7 @@ class DWPose:
         points = np.array([points for points, _ in results], np.float64).reshape(-1, 133, 2)
         scores = np.array([scores for _, scores in results], np.float32).reshape(-1, 133)
         points = points / _CROP * extents[:, None] + (centres - extents / 2)[:, None]
-        return _with_neck(points.astype(np.float32), scores)
+        return from_wholebody(points.astype(np.float32), scores)
 
 
 def model_files(folder: Path) -> tuple[Path, Path]:
@@ -212,15 +207,3 @@ def _decode_simcc(
     points = np.stack([x.argmax(axis=1), y.argmax(axis=1)], axis=1) / _BINS
     scores = np.minimum(x.max(axis=1), y.max(axis=1))
     return np.where(scores[:, None] > 0, points, -1 / _BINS), scores
-
-
-def _with_neck(
-    points: Float32[np.ndarray, "n 133 2"], scores: Float32[np.ndarray, "n 133"]
-) -> tuple[Float32[np.ndarray, "n 134 2"], Float32[np.ndarray, "n 134"]]:
-    """COCO-WholeBody to our rows. The neck is between the shoulders, and sure (1) where both are seen, else 0."""
-    shoulders = [_LEFT_SHOULDER, _RIGHT_SHOULDER]
-    neck = points[:, shoulders].mean(axis=1, keepdims=True)
-    seen = (scores[:, shoulders] > _LEAST_SHOULDER).all(axis=1, keepdims=True).astype(np.float32)
-    points = np.concatenate([points, neck], axis=1)
-    scores = np.concatenate([scores, seen], axis=1)
-    return points[:, _ORDER], scores[:, _ORDER]

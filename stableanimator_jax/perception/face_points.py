@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.data.keypoints import missing_joints
 from stableanimator_jax.perception.skeleton import FACE
 
 # iBUG's 68 points: 0 to 16 the jaw with the chin at 8, then brows, nose, eyes, mouth. "First" is the image-left one
@@ -26,13 +27,14 @@ def track_from_keypoints(points: Float[np.ndarray, "f 134 2"], scores: Float[np.
 
     Args:
         points: (x, y) in pixels; rows as in `data.keypoints.Keypoints`.
-        scores: confidence. A frame has a face where the mean of the face's 68 is at least 0.3.
+        scores: confidence. A frame has a face where the mean of the face's 68 is at least 0.3, and none is missing.
 
     Returns:
         the track in the same pixels; boxes are not cut to the frame, which `FaceTrack.fitted` does.
     """
     face = points[:, FACE].astype(np.float64)  # [f, 68, 2]
-    valid = scores[:, FACE].mean(axis=1) >= _LEAST_SCORE
+    complete = ~missing_joints(points, scores)[:, FACE].any(axis=1)
+    valid = (scores[:, FACE].mean(axis=1) >= _LEAST_SCORE) & complete
     landmarks = np.stack(
         [face[:, _FIRST_EYE].mean(axis=1), face[:, _SECOND_EYE].mean(axis=1), face[:, _NOSE_TIP]]
         + [face[:, corner] for corner in _MOUTH_CORNERS],

@@ -216,7 +216,8 @@ class Animator:
             reference: photo of the person: a file, an image of Pillow's, or an RGB array. It is brought to the
                 output's aspect as `fit` says.
             poses: skeletons in DWPose's style, one a frame: `Poses`, a directory or video of them, an RGB array, or
-                images. None for models that take none (SVD, AnimateLCM).
+                images; or a file of keypoints, which are drawn so (docs/keypoints.md). None for models that take none
+                (SVD, AnimateLCM).
             reference_pose: the skeleton of the person in the reference, for models that begin with it (MimicMotion,
                 ControlNeXt), and only for them. ControlNeXt's video has a frame for it, its first.
             frames: of the video, for models that take no poses; by default as many as they were trained on.

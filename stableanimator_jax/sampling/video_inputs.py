@@ -1,5 +1,6 @@
 """What a video is made from, checked and brought to the output's size as the model's kind asks."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ from jaxtyping import UInt8
 
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.images import BLACK, FitMode, ImageLike, as_image, cover, fit, fit_aspect
+from stableanimator_jax.data.keypoint_formats import holds_keypoints
 from stableanimator_jax.data.poses import PosesLike, as_poses
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.family import Member, member
@@ -53,6 +55,10 @@ def video_inputs(
             raise InputError(f"{kind.title} takes no poses, whose size the output could have: give width and height")
         driven, shape = None, (config.unet.num_frames if frames is None else frames, height, width)
     else:
+        if isinstance(poses, str | Path) and holds_keypoints(Path(poses)):
+            from stableanimator_jax.perception.keypoint_poses import poses_from_keypoints  # PyAV, as for videos
+
+            poses = poses_from_keypoints(poses, width, height, mode)
         driven = as_poses(poses, width, height, mode)
         if reference_pose is not None:
             own = as_image(reference_pose, what="reference pose", background=BLACK)

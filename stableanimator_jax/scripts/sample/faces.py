@@ -194,8 +194,8 @@ def read_faces(
         boxes: as `read_boxes` gives them.
         analyser: InsightFace, where its models were given.
         reference: what `face_to_reach` gave.
-        poses: where the poses are; or, where a driving video was read, its keypoints in pixels of the output; None
-            where there are none.
+        poses: where the poses are; or, where they were drawn from keypoints, these in pixels of the output; None where
+            there are none.
         skeletons: the poses at the output's size, if any.
         shape: frames that faces are to be known of, and the output's width and height.
 
@@ -267,7 +267,7 @@ def _track(
         return fitted(boxes.track, boxes.size, f"the face {shown}"), shown
     if isinstance(poses, Keypoints):
         found = track_from_keypoints(poses.points, poses.scores)
-        return fitted(found, size, "the keypoints"), "the face's keypoints in the driving video"
+        return fitted(found, size, "the keypoints"), f"the face's keypoints in {config.poses or 'the driving video'}"
     if poses is not None and (path := keypoints_beside(poses)) is not None:
         try:
             keypoints = load_keypoints(path)

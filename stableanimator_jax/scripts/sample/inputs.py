@@ -10,6 +10,7 @@ from jaxtyping import Float32, UInt8
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.data.images import BLACK, automatic_size, fit, load_image
+from stableanimator_jax.data.keypoint_formats import holds_keypoints
 from stableanimator_jax.data.keypoints import keypoints_beside
 from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
 from stableanimator_jax.errors import InputError
@@ -19,6 +20,7 @@ from stableanimator_jax.models.catalogue import sampling_models
 from stableanimator_jax.perception.boxes import centres
 from stableanimator_jax.perception.driving_poses import DrivenPoses, drawn, find_reference_person, fitted_keypoints
 from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
+from stableanimator_jax.perception.keypoint_poses import output_keypoints
 from stableanimator_jax.provenance import sha256_of
 from stableanimator_jax.sampling.video_inputs import check_size, fitted_reference
 from stableanimator_jax.scripts.sample.driving import (
@@ -152,6 +154,10 @@ def read_inputs(config: SampleConfig) -> Inputs:
         fps = output_fps(config, driving_fps(config), width, height)
         driven = driven_poses(config, estimator, standing if config.aligns else None, width, height)
         poses, place = driven.poses.frames, driven.keypoints
+    elif poses_path is not None and holds_keypoints(poses_path):
+        place = output_keypoints(poses_path, width, height, config.fit)
+        fps = output_fps(config, place.fps or kind.output_fps, width, height)
+        poses = drawn(place)
     elif poses_path is not None:
         loaded = load_poses(poses_path, width, height, config.fit)
         if loaded.fps_note:
@@ -237,8 +243,8 @@ def _poses(config: SampleConfig, kind: Member) -> Path | None:
         return None
     if config.poses is None and config.checkpoint != EMBEDDED:
         raise InputError(
-            "give the movement: --driving, a video of anybody, or --poses, a directory of frame_N.png or a video of "
-            "skeletons"
+            "give the movement: --driving, a video of anybody, or --poses, a directory of frame_N.png, a video of "
+            "skeletons, or keypoints"
         )
     return config.poses or EXAMPLE / "poses"
 
@@ -341,7 +347,8 @@ def _input_paths(config: SampleConfig) -> dict[str, Path]:
         paths["face_boxes"] = config.face_boxes
     if config.optimises_faces:
         paths["face_masks"] = config.face_masks
-        if poses is not None and config.face_boxes is None and config.face_masks is None:
+        known = config.face_boxes is not None or config.face_masks is not None
+        if poses is not None and not known and not holds_keypoints(poses):
             paths["keypoints"] = keypoints_beside(poses)
     return {name: path for name, path in paths.items() if path is not None}
 

@@ -35,9 +35,11 @@ class SampleConfig:
     """Who in the photo it is, where it shows several: by default the largest; or the one farthest to the left or right,
     or in the middle; the second from the left by 2; or whoever is at a point, in pixels of the photo. With --driving
     the poses are brought to their place, and the identity is their face."""
-    poses: Annotated[Path | None, tyro.conf.arg(metavar="DIR|VIDEO")] = None
+    poses: Annotated[Path | None, tyro.conf.arg(metavar="DIR|VIDEO|KEYPOINTS")] = None
     """Skeletons as DWPose draws them, one a frame of the output: a directory of numbered images (frame_0.png,
-    frame_1.png, …), or a video. Not needed with --driving, nor with --checkpoint embedded, which has an example."""
+    frame_1.png, …), or a video. Or keypoints, which are drawn so: keypoints.json of --save-poses, OpenPose's JSON, or
+    NumPy's arrays (docs/keypoints.md). Not needed with --driving, nor with --checkpoint embedded, which has an
+    example."""
     reference_pose: Annotated[Path | None, tyro.conf.arg(metavar="IMAGE")] = None
     """With --poses, the skeleton of the person in the photo, for weights that begin with it (MimicMotion, ControlNeXt).
     By default reference_pose.png beside the poses, where --save-poses leaves it; with --driving it is found."""
