@@ -119,7 +119,7 @@ def pixels_of(directory: str) -> np.ndarray:
 
 
 def test_a_range_with_sound_not_aligned(place):
-    flags = ["--driving-start", 0.25, "--driving-max-frames", 3, "--no-align", "--sound", "--save-poses", "kept"]
+    flags = ["--driving-start", 0.25, "--driving-max-frames", 3, "--align", "off", "--sound", "--save-poses", "kept"]
     assert sample(*flags) == 0
     with av.open("out.mp4") as container:
         assert container.streams.video[0].frames == 3
@@ -297,7 +297,7 @@ BAD = {
     "nobody in the video": (lambda: ["--driving", "empty.mov"], r"finds nobody in the driving video .*empty.mov"),
     "nobody in the photo": (
         lambda: ["--reference", black("other.png")],
-        r"DWPose finds nobody in the reference image.*--no-align",
+        r"DWPose finds nobody in the reference image.*--align off",
     ),
     "no models": (lambda: ["--dwpose", "nothing"], r"--dwpose .*nothing is not a directory"),
     "one model": (

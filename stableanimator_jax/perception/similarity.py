@@ -1,0 +1,212 @@
+"""A driving person brought to the reference's by scale, rotation and translation, which wild joints hardly move.
+
+Points of the plane are complex numbers here, x + iy in pixels, so that a similarity is z -> a z + b: |a| scales, the
+angle of a turns, and b moves. docs/alignment.md has the formulas and what was measured.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Complex, Float
+
+from stableanimator_jax.data.keypoints import Keypoints
+from stableanimator_jax.perception.alignment import JOINTS, LEAST_SCORE, LEAST_SPREAD, complaint, height_of
+from stableanimator_jax.perception.limbs import with_lengths_of
+
+_LEAST_JOINTS = 3  # two fit any similarity exactly, so nothing tells a good one from a bad one
+_MOST_ROLL = math.radians(45)  # of a camera; what turns people further is a handstand or a left taken for a right
+_ITERATIONS = 10
+_MIDDLE_ITERATIONS = 30
+_SHARP = 1e-3  # of the frame's height: middles are medians of what differs by more, means of what differs by less
+
+
+@dataclass(frozen=True)
+class SimilarityAlignment:
+    """Aligned keypoints, and how far they can be trusted."""
+
+    keypoints: Keypoints
+    """In pixels of the reference image, whose size they have. A frame without the person stays without."""
+    scale: float
+    """Pixels of the reference for one of the driving video."""
+    roll: float
+    """By how many degrees the person was turned, clockwise as one sees it."""
+    offset: tuple[float, float]
+    """(x, y) in pixels of the reference: where the driving frames' top left corner comes to lie."""
+    residual: float | None
+    """Root mean square distance of the joints' middles over all frames from the reference's joints, as a share of the
+    height of the reference's visible body; None where there is nothing to measure."""
+    share: float
+    """Share of the fit's 14 joints, over all frames with the person, that are seen there and in the reference."""
+    poor: str | None
+    """One line that says, with numbers, why not to trust the fit; None where it is good."""
+
+
+def align(driving: Keypoints, reference: Keypoints, *, limbs: bool = False) -> SimilarityAlignment:
+    """Fit the driving person to the reference's, with one similarity for all frames.
+
+    Each joint's middle over the frames, less the person's own travel, is laid on the reference's joint, by Umeyama's
+    closed form (1991) with confidences as weights, in iteratively reweighted least squares with Tukey's biweight.
+
+    Where fewer than 3 joints are seen in both, or they lie at one place, or the fit would turn people by more than 45
+    degrees, people keep their upright and the share of the image's height that they had, and the means of the joints
+    are laid on each other; with no such joint, the middle of the image is.
+
+    Args:
+        driving: the person who is followed, in every frame.
+        reference: the reference's person; one frame.
+        limbs: whether bones get the lengths of the reference's; see `limbs.with_lengths_of`.
+
+    Returns:
+        the aligned keypoints. `poor` says so where the residual is more than 5 % of the reference person's height,
+        fewer than half of the joints were used, or nothing could be fitted.
+
+    Raises:
+        ValueError: the reference has not exactly one frame.
+    """
+    if len(reference.points) != 1:
+        raise ValueError(f"the reference has one frame, not {len(reference.points)}")
+    points, target = _complex(driving.points), _complex(reference.points[0])
+    present = np.any(driving.scores, axis=1)
+    seen, visible = driving.scores >= LEAST_SCORE, reference.scores[0] >= LEAST_SCORE
+    weights = np.where(seen & visible, driving.scores, 0)[:, JOINTS].astype(np.float64)  # [f, 14]
+    share = float(np.count_nonzero(weights) / max(1, present.sum() * len(JOINTS)))
+
+    common = weights.any(axis=0)
+    ends, importance = target[JOINTS][common], (weights.sum(axis=0) * reference.scores[0, JOINTS])[common]
+    starts = middles(points[:, JOINTS][:, common], weights[:, common], _SHARP * driving.height)
+    size = (driving.height, reference.height)
+    fitted = None
+    if min(_spread(starts) / size[0], _spread(ends) / size[1]) >= LEAST_SPREAD:
+        fitted = robust_similarity(starts, ends, importance / max(1e-9, importance.sum()))
+    a, b = fitted or _unfitted(starts, ends, driving, reference)
+    placed = a * points + b
+    if limbs and fitted:
+        placed = with_lengths_of(placed, seen, target, visible)
+    if common.any():
+        starts = middles(placed[:, JOINTS][:, common], weights[:, common], _SHARP * reference.height)
+    if limbs and fitted:
+        moved = middle(ends - starts, importance, _SHARP * reference.height)
+        placed, starts = placed + moved, starts + moved
+
+    height = height_of(reference.points[0].astype(np.float64) / reference.height, visible)
+    residual = None
+    if common.any() and height > LEAST_SPREAD:
+        residual = float(np.sqrt(np.mean(np.abs(starts - ends) ** 2)) / reference.height / height)
+    aligned = np.where(present[:, None, None], np.stack([placed.real, placed.imag], axis=-1), 0)
+    unfitted = (
+        "size and roll are not fitted to the reference: the {} joints that both show are fewer than 3, lie at one "
+        "place, or are turned by more than 45 degrees"
+    )
+    return SimilarityAlignment(
+        Keypoints(aligned.astype(np.float32), driving.scores, reference.width, reference.height, driving.fps),
+        scale=float(abs(a)),
+        roll=math.degrees(np.angle(a)),
+        offset=(float(np.real(b)), float(np.imag(b))),
+        residual=residual,
+        share=share,
+        poor=complaint(None if fitted else unfitted, int(common.sum()), residual, share),
+    )
+
+
+def weighted_similarity(
+    points: Complex[np.ndarray, " n"], targets: Complex[np.ndarray, " n"], weights: Float[np.ndarray, " n"]
+) -> tuple[complex, complex]:
+    """(a, b) of the least squares of a z + b: Umeyama (1991) in the plane, where it needs no singular values.
+
+    Points of weight lie at two places at least.
+    """
+    total = weights.sum()
+    mean, target_mean = weights @ points / total, weights @ targets / total
+    centred = points - mean
+    a = (weights * centred.conj()) @ (targets - target_mean) / (weights @ np.abs(centred) ** 2)
+    return complex(a), complex(target_mean - a * mean)
+
+
+def robust_similarity(
+    points: Complex[np.ndarray, " n"], targets: Complex[np.ndarray, " n"], weights: Float[np.ndarray, " n"]
+) -> tuple[complex, complex] | None:
+    """(a, b) of a z + b by Tukey's biweight, whose end is the targets' mean distance from their middle.
+
+    Each two points give a similarity; the best of them begins, and 10 steps of iteratively reweighted least squares
+    follow. So up to about half of the points may be anywhere, and what only stands in another pose keeps some say.
+
+    Returns:
+        None where there are fewer than 3 points, or all that fits turns them by more than 45 degrees.
+    """
+    if len(points) < _LEAST_JOINTS:
+        return None
+    end = np.mean(np.abs(targets - middle(targets, weights, 1e-6 * _spread(targets))))
+    first, second = np.triu_indices(len(points), 1)
+    apart = np.abs(points[second] - points[first]) > 1e-6 * _spread(points)
+    first, second = first[apart], second[apart]
+    a = (targets[second] - targets[first]) / (points[second] - points[first])
+    b = targets[first] - a * points[first]
+    upright = (np.abs(np.angle(a)) <= _MOST_ROLL) & (a != 0)
+    if not upright.any():
+        return None
+    a, b = a[upright], b[upright]
+
+    def doubt(a: np.ndarray | complex, b: np.ndarray | complex) -> np.ndarray:
+        return np.minimum(np.abs(a * points + b - targets) / end, 1)
+
+    loss = (1 - (1 - doubt(a[:, None], b[:, None]) ** 2) ** 3) @ weights
+    best = int(np.argmin(loss))
+    fit = complex(a[best]), complex(b[best])
+    for _ in range(_ITERATIONS):
+        fit = weighted_similarity(points, targets, weights * (1 - doubt(*fit) ** 2) ** 2)
+    return fit if abs(np.angle(fit[0])) <= _MOST_ROLL and fit[0] else None
+
+
+def middle(points: Complex[np.ndarray, " n"], weights: Float[np.ndarray, " n"], sharp: float) -> complex:
+    """The geometric median by Weiszfeld's iteration, where `sharp` is a distance that does not matter."""
+    place = complex(np.average(points, weights=weights))
+    for _ in range(_MIDDLE_ITERATIONS):
+        place = complex(np.average(points, weights=weights / np.maximum(np.abs(points - place), sharp)))
+    return place
+
+
+def middles(
+    points: Complex[np.ndarray, "f n"], weights: Float[np.ndarray, "f n"], sharp: float
+) -> Complex[np.ndarray, " n"]:
+    """Each joint's middle over frames of a person who travels.
+
+    A joint in a frame is where the person is in that frame, plus where the joint is of the person: the two that leave
+    the least sum of distances, by iteratively reweighted means. So joints may be seen in different frames, and a few
+    may be wild. The person is put where they are in the geometric median of the frames.
+
+    Args:
+        points: in pixels.
+        weights: each joint has some in one frame at least.
+        sharp: as in `middle`.
+    """
+    if not weights.any():
+        return np.zeros(points.shape[1], complex)
+    points, weights = points[weights.any(axis=1)], weights[weights.any(axis=1)]
+    places = np.average(points, axis=1, weights=weights)  # [f]
+    joints = np.average(points - places[:, None], axis=0, weights=weights)  # [n]
+    for _ in range(_MIDDLE_ITERATIONS):
+        # Twice, for they depend on each other where a joint is not seen in every frame.
+        shares = weights / np.maximum(np.abs(points - places[:, None] - joints), sharp)
+        for _ in range(2):
+            joints = np.average(points - places[:, None], axis=0, weights=shares)
+            places = np.average(points - joints, axis=1, weights=shares)
+    return joints + middle(places, weights.sum(axis=1), sharp)
+
+
+def _unfitted(
+    starts: Complex[np.ndarray, " n"], ends: Complex[np.ndarray, " n"], driving: Keypoints, reference: Keypoints
+) -> tuple[complex, complex]:
+    a = reference.height / driving.height
+    if not len(starts):
+        return a, complex(reference.width, reference.height) / 2 - a * complex(driving.width, driving.height) / 2
+    return a, complex(ends.mean() - a * starts.mean())
+
+
+def _spread(points: Complex[np.ndarray, " n"]) -> float:
+    """The longer side of the rectangle around them."""
+    return float(max(np.ptp(points.real), np.ptp(points.imag))) if len(points) else 0.0
+
+
+def _complex(points: Float[np.ndarray, "*n 2"]) -> Complex[np.ndarray, "*n"]:
+    return points[..., 0].astype(np.float64) + 1j * points[..., 1]
