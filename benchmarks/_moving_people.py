@@ -66,8 +66,9 @@ def motion(frames: int, kind: str) -> tuple[dict[tuple[int, int], np.ndarray], C
         turns[upper] = (1 - 2 * side) * (0.6 + 0.6 * np.sin(3 * t))
         turns[lower] = turns[upper] + 0.5 * np.sin(5 * t + side)
     path = np.zeros(frames, complex)
-    if kind in ("walk", "crouch"):
+    if kind != "arms":
         path = 0.4 * np.sin(t) + 0j
+    if kind in ("walk", "crouch"):
         for side, (thigh, shank) in enumerate((((8, 9), (9, 10)), ((11, 12), (12, 13)))):
             turns[thigh] = 0.35 * np.sin(6 * t + np.pi * side)
             turns[shank] = 0.35 * np.sin(6 * t + np.pi * side - 0.6)
@@ -99,7 +100,7 @@ def moving_pair(
     """An adult's motion and a standing reference.
 
     Args:
-        kind: "arms" only, "walk" to and fro, or "crouch" on the way.
+        kind: "arms" only, "glide" to and fro on stiff legs, "walk", or "crouch" on the way.
         frames: of the motion.
         scale: pixels of the reference for one of the driving video.
         roll: of the driving camera in degrees.

@@ -105,8 +105,12 @@ def align(driving: Keypoints, reference: Keypoints) -> Alignment:
         residual=residual,
         share=share,
         poor=complaint(
-            None if slope is not None else "size is not fitted to the reference: the {} joints that both show lie at "
-            "one height or upside down", int(used.any(axis=0).sum()), residual, share
+            None
+            if slope is not None
+            else "size is not fitted to the reference: the {} joints that both show lie at one height or upside down",
+            int(used.any(axis=0).sum()),
+            residual,
+            share,
         ),
     )
 

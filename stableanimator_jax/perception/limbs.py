@@ -29,8 +29,8 @@ def with_lengths_of(
 
     Bones hang on each other from the neck outward, as OpenPose's tree has them. Face, hands and feet are scaled about
     nose, wrists and ankles, like the head, the forearms and the shanks. A bone that either does not show keeps its
-    length, and is shifted with the joint that it hangs on. Where ankles are seen, the middle between them stays where it
-    was in every frame, so that feet keep to the ground; else the neck does.
+    length, and is shifted with the joint that it hangs on. Where ankles are seen, the middle between them stays where
+    it was in every frame, so that feet keep to the ground; else the neck does.
 
     Args:
         points: the person to be changed, x + iy in pixels, about as large as the reference.
@@ -44,11 +44,14 @@ def with_lengths_of(
     ratios = _ratios(points, seen, reference, visible)
     shifts = np.zeros_like(points)  # of each joint, by the bones between it and the neck
     for parent, child in LIMBS:
-        grown = (ratios[parent, child] - 1) * (points[:, child] - points[:, parent])
+        ratio, usual = ratios[parent, child]
+        bone = points[:, child] - points[:, parent]
+        bone *= np.minimum(1, _MOST * usual / np.maximum(np.abs(bone), 1e-9))  # a wild joint takes nothing along
+        grown = (ratio - 1) * bone
         shifts[:, child] = shifts[:, parent] + np.where(seen[:, parent] & seen[:, child], grown, 0)
     for hanging, root, bone in _HANGING:
         around = points[:, hanging] - points[:, root, None]
-        grown = np.where(seen[:, root, None] & seen[:, hanging], (ratios[bone] - 1) * around, 0)
+        grown = np.where(seen[:, root, None] & seen[:, hanging], (ratios[bone][0] - 1) * around, 0)
         shifts[:, hanging] = shifts[:, root, None] + grown
     standing = np.flatnonzero(seen[:, list(_ANKLES)].all(axis=1))
     if len(standing):
@@ -62,8 +65,8 @@ def _ratios(
     seen: Bool[np.ndarray, "f 134"],
     reference: Complex[np.ndarray, "134"],
     visible: Bool[np.ndarray, "134"],
-) -> dict[tuple[int, int], float]:
-    """By how much each bone is longer in the reference."""
+) -> dict[tuple[int, int], tuple[float, float]]:
+    """By how much each bone is longer in the reference, and its own length in most frames."""
     ratios = {}
     for alike in _ALIKE:
         bones = [bone for bone in alike if visible[list(bone)].all()]
@@ -75,11 +78,11 @@ def _ratios(
             theirs = np.mean([abs(reference[b] - reference[a]) for a, b in bones])
             own = np.mean([_length(points, seen, bone) for bone in known])
             ratio = float(np.clip(theirs / max(own, 1e-9), 1 / _MOST, _MOST))
-        ratios |= dict.fromkeys(alike, ratio)
+        ratios |= {bone: (ratio, _length(points, seen, bone)) for bone in alike}
     return ratios
 
 
 def _length(points: Complex[np.ndarray, "f 134"], seen: Bool[np.ndarray, "f 134"], bone: tuple[int, int]) -> float:
     both = seen[:, list(bone)].all(axis=1)
     first, second = bone
-    return float(np.median(np.abs(points[both, second] - points[both, first])))
+    return float(np.median(np.abs(points[both, second] - points[both, first]))) if both.any() else 0.0

@@ -46,7 +46,8 @@ def align(driving: Keypoints, reference: Keypoints, *, limbs: bool = False) -> S
     """Fit the driving person to the reference's, with one similarity for all frames.
 
     Each joint's middle over the frames, less the person's own travel, is laid on the reference's joint, by Umeyama's
-    closed form (1991) with confidences as weights, in iteratively reweighted least squares with Tukey's biweight.
+    closed form (1991) with confidences as weights, in iteratively reweighted least squares with Tukey's biweight. The
+    person's median place over the frames, across and down, comes to where the reference stands.
 
     Where fewer than 3 joints are seen in both, or they lie at one place, or the fit would turn people by more than 45
     degrees, people keep their upright and the share of the image's height that they had, and the means of the joints
@@ -74,26 +75,28 @@ def align(driving: Keypoints, reference: Keypoints, *, limbs: bool = False) -> S
 
     common = weights.any(axis=0)
     ends, importance = target[JOINTS][common], (weights.sum(axis=0) * reference.scores[0, JOINTS])[common]
-    starts = middles(points[:, JOINTS][:, common], weights[:, common], _SHARP * driving.height)
-    size = (driving.height, reference.height)
+    joints, places = middles(points[:, JOINTS][:, common], weights[:, common], _SHARP * driving.height)
     fitted = None
-    if min(_spread(starts) / size[0], _spread(ends) / size[1]) >= LEAST_SPREAD:
-        fitted = robust_similarity(starts, ends, importance / max(1e-9, importance.sum()))
-    a, b = fitted or _unfitted(starts, ends, driving, reference)
+    if min(_spread(joints) / driving.height, _spread(ends) / reference.height) >= LEAST_SPREAD:
+        fitted = robust_similarity(joints, ends, importance)
+    if fitted:
+        a, b = fitted[0], fitted[1] - _median(fitted[0] * places)
+    else:
+        a, b = _unfitted(joints + _median(places), ends, driving, reference)
     placed = a * points + b
+    joints = a * joints + _median(a * places) + b
     if limbs and fitted:
         placed = with_lengths_of(placed, seen, target, visible)
-    if common.any():
-        starts = middles(placed[:, JOINTS][:, common], weights[:, common], _SHARP * reference.height)
-    if limbs and fitted:
-        moved = middle(ends - starts, importance, _SHARP * reference.height)
-        placed, starts = placed + moved, starts + moved
+        joints, places = middles(placed[:, JOINTS][:, common], weights[:, common], _SHARP * reference.height)
+        joints = joints + _median(places)
+        moved = middle(ends - joints, importance, _SHARP * reference.height)
+        placed, joints = placed + moved, joints + moved
 
     height = height_of(reference.points[0].astype(np.float64) / reference.height, visible)
     residual = None
     if common.any() and height > LEAST_SPREAD:
-        residual = float(np.sqrt(np.mean(np.abs(starts - ends) ** 2)) / reference.height / height)
-    aligned = np.where(present[:, None, None], np.stack([placed.real, placed.imag], axis=-1), 0)
+        residual = float(np.sqrt(np.mean(np.abs(joints - ends) ** 2)) / reference.height / height)
+    aligned = np.where(present[:, None, None], np.stack([np.real(placed), np.imag(placed)], axis=-1), 0)
     unfitted = (
         "size and roll are not fitted to the reference: the {} joints that both show are fewer than 3, lie at one "
         "place, or are turned by more than 45 degrees"
@@ -168,20 +171,23 @@ def middle(points: Complex[np.ndarray, " n"], weights: Float[np.ndarray, " n"], 
 
 def middles(
     points: Complex[np.ndarray, "f n"], weights: Float[np.ndarray, "f n"], sharp: float
-) -> Complex[np.ndarray, " n"]:
-    """Each joint's middle over frames of a person who travels.
+) -> tuple[Complex[np.ndarray, " n"], Complex[np.ndarray, " p"]]:
+    """Each joint's middle over frames of a person who travels, and where the person is in each frame.
 
     A joint in a frame is where the person is in that frame, plus where the joint is of the person: the two that leave
     the least sum of distances, by iteratively reweighted means. So joints may be seen in different frames, and a few
-    may be wild. The person is put where they are in the geometric median of the frames.
+    may be wild.
 
     Args:
         points: in pixels.
         weights: each joint has some in one frame at least.
         sharp: as in `middle`.
+
+    Returns:
+        the joints as the person has them, and the places of the frames that show any.
     """
     if not weights.any():
-        return np.zeros(points.shape[1], complex)
+        return np.zeros(points.shape[1], complex), np.zeros(0, complex)
     points, weights = points[weights.any(axis=1)], weights[weights.any(axis=1)]
     places = np.average(points, axis=1, weights=weights)  # [f]
     joints = np.average(points - places[:, None], axis=0, weights=weights)  # [n]
@@ -191,21 +197,26 @@ def middles(
         for _ in range(2):
             joints = np.average(points - places[:, None], axis=0, weights=shares)
             places = np.average(points - joints, axis=1, weights=shares)
-    return joints + middle(places, weights.sum(axis=1), sharp)
+    return joints, places
 
 
 def _unfitted(
-    starts: Complex[np.ndarray, " n"], ends: Complex[np.ndarray, " n"], driving: Keypoints, reference: Keypoints
+    joints: Complex[np.ndarray, " n"], ends: Complex[np.ndarray, " n"], driving: Keypoints, reference: Keypoints
 ) -> tuple[complex, complex]:
     a = reference.height / driving.height
-    if not len(starts):
+    if not len(joints):
         return a, complex(reference.width, reference.height) / 2 - a * complex(driving.width, driving.height) / 2
-    return a, complex(ends.mean() - a * starts.mean())
+    return a, complex(ends.mean() - a * joints.mean())
+
+
+def _median(places: Complex[np.ndarray, " n"]) -> complex:
+    """Across and down by itself: who walks to and fro and crouches at times stands upright in most frames."""
+    return complex(np.median(np.real(places)), np.median(np.imag(places))) if len(places) else 0j
 
 
 def _spread(points: Complex[np.ndarray, " n"]) -> float:
     """The longer side of the rectangle around them."""
-    return float(max(np.ptp(points.real), np.ptp(points.imag))) if len(points) else 0.0
+    return float(max(np.ptp(np.real(points)), np.ptp(np.imag(points)))) if len(points) else 0.0
 
 
 def _complex(points: Float[np.ndarray, "*n 2"]) -> Complex[np.ndarray, "*n"]:
