@@ -55,7 +55,7 @@ def person(
         around = random.uniform(-0.04, 0.04, (count, 2)) @ [1, 1j] * sizes[part]
         moving[:, hanging] = moving[:, root, None] + around
     moving -= moving[:, [10, 13]].mean(axis=1, keepdims=True)
-    return moving / np.ptp(rest.imag)
+    return moving / np.ptp(np.imag(rest))
 
 
 def motion(frames: int, kind: str) -> tuple[dict[tuple[int, int], np.ndarray], Complex[np.ndarray, " f"]]:
@@ -134,7 +134,7 @@ def keypoints(points: Complex[np.ndarray, "f 134"], size: tuple[int, int], fps: 
 
 
 def plane(points: Complex[np.ndarray, "f 134"]) -> Float[np.ndarray, "f 134 2"]:
-    return np.stack([points.real, points.imag], axis=-1)
+    return np.stack([np.real(points), np.imag(points)], axis=-1)
 
 
 def showing(keypoints: Keypoints, rows: list[int]) -> Keypoints:
@@ -153,3 +153,11 @@ def with_wild(found: Keypoints, share: float, seed: int = 1) -> Keypoints:
     wild = random.uniform(size=found.scores.shape) < share
     anywhere = random.uniform(-0.5, 1.5, found.points.shape) * [found.width, found.height]
     return replace(found, points=np.where(wild[..., None], anywhere, found.points).astype(np.float32))
+
+
+def turned_round(pair: Pair) -> Pair:
+    """The driving person shows their back: what was the right side's is the left's."""
+    rows = np.arange(134)
+    rows[:18] = [0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16]
+    driving = replace(pair.driving, points=pair.driving.points[:, rows])
+    return replace(pair, driving=driving, truth=pair.truth[:, rows])

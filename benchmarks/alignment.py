@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._device import processor, versions
-from benchmarks._moving_people import CHILD, HEAD_AND_SHOULDERS, Pair, moving_pair, showing, with_wild
+from benchmarks._moving_people import CHILD, HEAD_AND_SHOULDERS, Pair, moving_pair, showing, turned_round, with_wild
 from stableanimator_jax.data.keypoints import Keypoints
 from stableanimator_jax.perception import alignment as linear
 from stableanimator_jax.perception import similarity
@@ -62,6 +62,7 @@ def cases() -> dict[str, Callable[[int], Pair]]:
         "driver down to the hips": partly("driving", UPPER),
         "driver head and shoulders": partly("driving", HEAD_AND_SHOULDERS),
         "10 % of the joints wild": wild,
+        "driver seen from behind": lambda seed: turned_round(moving_pair(seed=seed, noise=0.005)),
         "child driven by an adult": case(sizes=CHILD),
         "child, arms only": case(sizes=CHILD, kind="arms"),
         "child, head and shoulders": lambda seed: _cut(moving_pair(seed=seed, noise=0.005, sizes=CHILD)),
@@ -110,7 +111,7 @@ def trunk(points: np.ndarray, weights: np.ndarray, targets: np.ndarray) -> tuple
 def chosen(points: np.ndarray, weights: np.ndarray, targets: np.ndarray) -> tuple[complex, complex]:
     """As `--align similarity`, less its checks."""
     joints, places = similarity.middles(points, weights, 1e-3 * WALL[1])
-    fit = similarity.robust_similarity(joints, targets, weights.sum(axis=0))
+    fit, _ = similarity.robust_similarity(joints, targets, weights.sum(axis=0))
     assert fit is not None
     return fit[0], fit[1] - _median(fit[0] * places)
 

@@ -8,12 +8,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 
 from stableanimator_jax.data.keypoints import Keypoints
 from stableanimator_jax.perception.alignment import JOINTS, LEAST_SCORE, LEAST_SPREAD, complaint, height_of
 from stableanimator_jax.perception.limbs import with_lengths_of
 
+# The same joints of who turns their back: left and right of the picture are exchanged.
+_FROM_BEHIND = [0, 1, 5, 2, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16]
 _LEAST_JOINTS = 3  # two fit any similarity exactly, so nothing tells a good one from a bad one
 _MOST_ROLL = math.radians(45)  # of a camera; what turns people further is a handstand or a left taken for a right
 _ITERATIONS = 10
@@ -47,7 +49,8 @@ def align(driving: Keypoints, reference: Keypoints, *, limbs: bool = False) -> S
 
     Each joint's middle over the frames, less the person's own travel, is laid on the reference's joint, by Umeyama's
     closed form (1991) with confidences as weights, in iteratively reweighted least squares with Tukey's biweight. The
-    person's median place over the frames, across and down, comes to where the reference stands.
+    person's median place over the frames, across and down, comes to where the reference stands. Left and right are
+    exchanged for the fit where that fits better: of people who turn their back.
 
     Where fewer than 3 joints are seen in both, or they lie at one place, or the fit would turn people by more than 45
     degrees, people keep their upright and the share of the image's height that they had, and the means of the joints
@@ -70,15 +73,11 @@ def align(driving: Keypoints, reference: Keypoints, *, limbs: bool = False) -> S
     points, target = _complex(driving.points), _complex(reference.points[0])
     present = np.any(driving.scores, axis=1)
     seen, visible = driving.scores >= LEAST_SCORE, reference.scores[0] >= LEAST_SCORE
-    weights = np.where(seen & visible, driving.scores, 0)[:, JOINTS].astype(np.float64)  # [f, 14]
+    matches = [_match(driving, reference, rows) for rows in (JOINTS, _FROM_BEHIND)]
+    match = min(matches, key=lambda match: match.loss)
+    rows, weights, joints, ends, fitted = match.rows, match.weights, match.joints, match.ends, match.fitted
     share = float(np.count_nonzero(weights) / max(1, present.sum() * len(JOINTS)))
-
-    common = weights.any(axis=0)
-    ends, importance = target[JOINTS][common], (weights.sum(axis=0) * reference.scores[0, JOINTS])[common]
-    joints, places = middles(points[:, JOINTS][:, common], weights[:, common], _SHARP * driving.height)
-    fitted = None
-    if min(_spread(joints) / driving.height, _spread(ends) / reference.height) >= LEAST_SPREAD:
-        fitted = robust_similarity(joints, ends, importance)
+    places = match.places
     if fitted:
         a, b = fitted[0], fitted[1] - _median(fitted[0] * places)
     else:
@@ -87,14 +86,14 @@ def align(driving: Keypoints, reference: Keypoints, *, limbs: bool = False) -> S
     joints = a * joints + _median(a * places) + b
     if limbs and fitted:
         placed = with_lengths_of(placed, seen, target, visible)
-        joints, places = middles(placed[:, JOINTS][:, common], weights[:, common], _SHARP * reference.height)
+        joints, places = middles(placed[:, rows], weights, _SHARP * reference.height)
         joints = joints + _median(places)
-        moved = middle(ends - joints, importance, _SHARP * reference.height)
+        moved = middle(ends - joints, match.importance, _SHARP * reference.height)
         placed, joints = placed + moved, joints + moved
 
     height = height_of(reference.points[0].astype(np.float64) / reference.height, visible)
     residual = None
-    if common.any() and height > LEAST_SPREAD:
+    if len(rows) and height > LEAST_SPREAD:
         residual = float(np.sqrt(np.mean(np.abs(joints - ends) ** 2)) / reference.height / height)
     aligned = np.where(present[:, None, None], np.stack([np.real(placed), np.imag(placed)], axis=-1), 0)
     unfitted = (
@@ -108,8 +107,43 @@ def align(driving: Keypoints, reference: Keypoints, *, limbs: bool = False) -> S
         offset=(float(np.real(b)), float(np.imag(b))),
         residual=residual,
         share=share,
-        poor=complaint(None if fitted else unfitted, int(common.sum()), residual, share),
+        poor=complaint(None if fitted else unfitted, len(rows), residual, share),
     )
+
+
+@dataclass(frozen=True)
+class _Match:
+    """The driver's joints against the reference's; n that both show."""
+
+    rows: Int[np.ndarray, " n"]
+    """Of the driver's keypoints."""
+    weights: Float[np.ndarray, "f n"]
+    """The driver's confidence, 0 where a joint is not seen."""
+    joints: Complex[np.ndarray, " n"]
+    places: Complex[np.ndarray, " p"]
+    """As `middles` finds them."""
+    ends: Complex[np.ndarray, " n"]
+    """Where the reference has the joints."""
+    importance: Float[np.ndarray, " n"]
+    """Both confidences together."""
+    fitted: tuple[complex, complex] | None
+    """Of `joints` to `ends`."""
+    loss: float
+
+
+def _match(driving: Keypoints, reference: Keypoints, rows: list[int]) -> _Match:
+    """The fit of the keypoints in `rows` to `JOINTS` of the reference."""
+    found, given = driving.scores[:, rows], reference.scores[0, JOINTS]
+    weights = np.where((found >= LEAST_SCORE) & (given >= LEAST_SCORE), found, 0).astype(np.float64)
+    common = weights.any(axis=0)
+    weights = weights[:, common]
+    ends, importance = _complex(reference.points[0, JOINTS])[common], weights.sum(axis=0) * given[common]
+    kept = np.array(rows)[common]
+    joints, places = middles(_complex(driving.points[:, kept]), weights, _SHARP * driving.height)
+    fitted, loss = None, math.inf
+    if min(_spread(joints) / driving.height, _spread(ends) / reference.height) >= LEAST_SPREAD:
+        fitted, loss = robust_similarity(joints, ends, importance)
+    return _Match(kept, weights, joints, places, ends, importance, fitted, loss)
 
 
 def weighted_similarity(
@@ -128,17 +162,18 @@ def weighted_similarity(
 
 def robust_similarity(
     points: Complex[np.ndarray, " n"], targets: Complex[np.ndarray, " n"], weights: Float[np.ndarray, " n"]
-) -> tuple[complex, complex] | None:
-    """(a, b) of a z + b by Tukey's biweight, whose end is the targets' mean distance from their middle.
+) -> tuple[tuple[complex, complex] | None, float]:
+    """(a, b) of a z + b, and its loss from 0 to 1, by Tukey's biweight, whose end is the targets' mean distance from their middle.
 
     Each two points give a similarity; the best of them begins, and 10 steps of iteratively reweighted least squares
     follow. So up to about half of the points may be anywhere, and what only stands in another pose keeps some say.
 
     Returns:
-        None where there are fewer than 3 points, or all that fits turns them by more than 45 degrees.
+        None and infinity where there are fewer than 3 points, or all that fits turns them by more than 45 degrees.
     """
     if len(points) < _LEAST_JOINTS:
-        return None
+        return None, math.inf
+    weights = weights / weights.sum()
     end = np.mean(np.abs(targets - middle(targets, weights, 1e-6 * _spread(targets))))
     first, second = np.triu_indices(len(points), 1)
     apart = np.abs(points[second] - points[first]) > 1e-6 * _spread(points)
@@ -147,18 +182,22 @@ def robust_similarity(
     b = targets[first] - a * points[first]
     upright = (np.abs(np.angle(a)) <= _MOST_ROLL) & (a != 0)
     if not upright.any():
-        return None
+        return None, math.inf
     a, b = a[upright], b[upright]
 
     def doubt(a: np.ndarray | complex, b: np.ndarray | complex) -> np.ndarray:
         return np.minimum(np.abs(a * points + b - targets) / end, 1)
 
-    loss = (1 - (1 - doubt(a[:, None], b[:, None]) ** 2) ** 3) @ weights
-    best = int(np.argmin(loss))
+    def loss(a: np.ndarray | complex, b: np.ndarray | complex) -> np.ndarray:
+        return (1 - (1 - doubt(a, b) ** 2) ** 3) @ weights
+
+    best = int(np.argmin(loss(a[:, None], b[:, None])))
     fit = complex(a[best]), complex(b[best])
     for _ in range(_ITERATIONS):
         fit = weighted_similarity(points, targets, weights * (1 - doubt(*fit) ** 2) ** 2)
-    return fit if abs(np.angle(fit[0])) <= _MOST_ROLL and fit[0] else None
+    if abs(np.angle(fit[0])) > _MOST_ROLL or not fit[0]:
+        return None, math.inf
+    return fit, float(loss(*fit))
 
 
 def middle(points: Complex[np.ndarray, " n"], weights: Float[np.ndarray, " n"], sharp: float) -> complex:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks._moving_people import CHILD, HEAD_AND_SHOULDERS, Pair, moving_pair, showing, with_wild
+from benchmarks._moving_people import CHILD, HEAD_AND_SHOULDERS, Pair, moving_pair, showing, turned_round, with_wild
 from stableanimator_jax.data.keypoints import Keypoints
 from stableanimator_jax.perception import alignment as linear
 from stableanimator_jax.perception import similarity
@@ -94,6 +94,15 @@ def test_wild_joints_move_little(limbs):
     result = align(pair.driving, replace(pair.reference, points=points))
     assert errors(pair, result.keypoints.points).mean() < 0.01
     assert "joints are off by" in result.poor
+
+
+@BOTH
+@pytest.mark.parametrize("rows", [list(range(134)), HEAD_AND_SHOULDERS], ids=["whole", "head and shoulders"])
+def test_who_turns_their_back(limbs, rows):
+    pair = turned_round(moving_pair(kind="glide", roll=10.0))
+    result = align(pair.driving, showing(pair.reference, rows), limbs=limbs)
+    assert errors(pair, result.keypoints.points)[:, :18].max() < 0.01
+    assert result.poor is None or "only" in result.poor
 
 
 def test_other_proportions():
