@@ -104,32 +104,26 @@ def align(driving: Keypoints, reference: Keypoints) -> Alignment:
         offset=(float(offset[0]), float(offset[1])),
         residual=residual,
         share=share,
-        poor=complaint(
-            None
-            if slope is not None
-            else "size is not fitted to the reference: the {} joints that both show lie at one height or upside down",
-            int(used.any(axis=0).sum()),
-            residual,
-            share,
-        ),
+        poor=_complaint(slope, int(used.any(axis=0).sum()), residual, share),
     )
 
 
-def complaint(unfitted: str | None, joints: int, residual: float | None, share: float) -> str | None:
-    """Why not to trust a fit, in one line, or None.
-
-    Args:
-        unfitted: what could not be fitted and why, with {} for the number of joints.
-        joints: how many both show.
-        residual, share: as in `Alignment`.
-    """
+def _complaint(slope: float | None, joints: int, residual: float | None, share: float) -> str | None:
     if joints == 0:
         return (
             "the poses are not aligned to the reference: no joint of head, trunk or legs is seen both there and in"
             " the driving video; people keep their place and their share of the image's height"
         )
-    if unfitted is not None:
-        return f"the poses' {unfitted.format(joints)}; people keep their share of the image's height"
+    if slope is None:
+        return (
+            f"the poses' size is not fitted to the reference: the {joints} joints that both show lie at one height or"
+            " upside down; people keep their share of the image's height"
+        )
+    return poor_fit(residual, share)
+
+
+def poor_fit(residual: float | None, share: float) -> str | None:
+    """What makes a fit one not to be trusted, in one line; None where it is good."""
     reasons = []
     if residual is not None and residual > _MOST_RESIDUAL:
         reasons.append(
@@ -152,6 +146,7 @@ def _slope(y: Float[np.ndarray, " n"], target: Float[np.ndarray, " n"]) -> float
 
 
 def height_of(points: Float[np.ndarray, "134 2"], visible: Bool[np.ndarray, "134"]) -> float:
+    """Of the body as far as it is visible."""
     y = points[BODY, 1][visible[BODY]]
     return float(np.ptp(y)) if len(y) else 0.0
 

@@ -11,13 +11,17 @@ import numpy as np
 from jaxtyping import Complex, Float, Int
 
 from stableanimator_jax.data.keypoints import Keypoints
-from stableanimator_jax.perception.alignment import JOINTS, LEAST_SCORE, LEAST_SPREAD, complaint, height_of
+from stableanimator_jax.perception import alignment as linear
+from stableanimator_jax.perception.alignment import JOINTS, LEAST_SCORE, LEAST_SPREAD, height_of, poor_fit
 from stableanimator_jax.perception.limbs import with_lengths_of
 
 # The same joints of who turns their back: left and right of the picture are exchanged.
 _FROM_BEHIND = [0, 1, 5, 2, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16]
 _LEAST_JOINTS = 3  # two fit any similarity exactly, so nothing tells a good one from a bad one
 _MOST_ROLL = math.radians(45)  # of a camera; what turns people further is a handstand or a left taken for a right
+# An adult against a child comes to 0.03, bones turned at random by 12 degrees to 0.13; a head and shoulders half as
+# wide as the reference's, half turned away, to 0.27, where heights say more.
+_MOST_LOSS = 0.2
 _ITERATIONS = 10
 _MIDDLE_ITERATIONS = 30
 _SHARP = 1e-3  # of the frame's height: middles are medians of what differs by more, means of what differs by less
@@ -52,9 +56,8 @@ def align(driving: Keypoints, reference: Keypoints, *, limbs: bool = False) -> S
     person's median place over the frames, across and down, comes to where the reference stands. Left and right are
     exchanged for the fit where that fits better: of people who turn their back.
 
-    Where fewer than 3 joints are seen in both, or they lie at one place, or the fit would turn people by more than 45
-    degrees, people keep their upright and the share of the image's height that they had, and the means of the joints
-    are laid on each other; with no such joint, the middle of the image is.
+    Where fewer than 3 joints are seen in both, or they lie at one place, or no similarity that turns people by less
+    than 45 degrees brings them near, people are not turned, and are aligned as by `alignment.align`.
 
     Args:
         driving: the person who is followed, in every frame.
@@ -63,7 +66,7 @@ def align(driving: Keypoints, reference: Keypoints, *, limbs: bool = False) -> S
 
     Returns:
         the aligned keypoints. `poor` says so where the residual is more than 5 % of the reference person's height,
-        fewer than half of the joints were used, or nothing could be fitted.
+        fewer than half of the joints were used, or no similarity could be fitted.
 
     Raises:
         ValueError: the reference has not exactly one frame.
@@ -76,15 +79,13 @@ def align(driving: Keypoints, reference: Keypoints, *, limbs: bool = False) -> S
     matches = [_match(driving, reference, rows) for rows in (JOINTS, _FROM_BEHIND)]
     match = min(matches, key=lambda match: match.loss)
     rows, weights, joints, ends, fitted = match.rows, match.weights, match.joints, match.ends, match.fitted
+    if fitted is None:
+        return _by_heights(driving, reference, len(rows))
     share = float(np.count_nonzero(weights) / max(1, present.sum() * len(JOINTS)))
-    places = match.places
-    if fitted:
-        a, b = fitted[0], fitted[1] - _median(fitted[0] * places)
-    else:
-        a, b = _unfitted(joints + _median(places), ends, driving, reference)
+    a, b = fitted[0], fitted[1] - _median(fitted[0] * match.places)
     placed = a * points + b
-    joints = a * joints + _median(a * places) + b
-    if limbs and fitted:
+    joints = fitted[0] * joints + fitted[1]
+    if limbs:
         placed = with_lengths_of(placed, seen, target, visible)
         joints, places = middles(placed[:, rows], weights, _SHARP * reference.height)
         joints = joints + _median(places)
@@ -93,13 +94,9 @@ def align(driving: Keypoints, reference: Keypoints, *, limbs: bool = False) -> S
 
     height = height_of(reference.points[0].astype(np.float64) / reference.height, visible)
     residual = None
-    if len(rows) and height > LEAST_SPREAD:
+    if height > LEAST_SPREAD:
         residual = float(np.sqrt(np.mean(np.abs(joints - ends) ** 2)) / reference.height / height)
     aligned = np.where(present[:, None, None], np.stack([np.real(placed), np.imag(placed)], axis=-1), 0)
-    unfitted = (
-        "size and roll are not fitted to the reference: the {} joints that both show are fewer than 3, lie at one "
-        "place, or are turned by more than 45 degrees"
-    )
     return SimilarityAlignment(
         Keypoints(aligned.astype(np.float32), driving.scores, reference.width, reference.height, driving.fps),
         scale=float(abs(a)),
@@ -107,7 +104,26 @@ def align(driving: Keypoints, reference: Keypoints, *, limbs: bool = False) -> S
         offset=(float(np.real(b)), float(np.imag(b))),
         residual=residual,
         share=share,
-        poor=complaint(None if fitted else unfitted, len(rows), residual, share),
+        poor=poor_fit(residual, share),
+    )
+
+
+def _by_heights(driving: Keypoints, reference: Keypoints, joints: int) -> SimilarityAlignment:
+    plain = linear.align(driving, reference)
+    poor = plain.poor
+    if joints:
+        poor = (
+            f"the poses' roll is not fitted to the reference: the {joints} joints that both show are fewer than 3, lie "
+            "at one place, or match by no turn of up to 45 degrees; people are aligned by their heights"
+        ) + (f", and {poor}" if poor else "")
+    return SimilarityAlignment(
+        plain.keypoints,
+        scale=plain.scale[1] * reference.height / driving.height,
+        roll=0.0,
+        offset=(plain.offset[0] * reference.width, plain.offset[1] * reference.height),
+        residual=plain.residual,
+        share=plain.share,
+        poor=poor,
     )
 
 
@@ -163,13 +179,15 @@ def weighted_similarity(
 def robust_similarity(
     points: Complex[np.ndarray, " n"], targets: Complex[np.ndarray, " n"], weights: Float[np.ndarray, " n"]
 ) -> tuple[tuple[complex, complex] | None, float]:
-    """(a, b) of a z + b, and its loss from 0 to 1, by Tukey's biweight, whose end is the targets' mean distance from their middle.
+    """(a, b) of a z + b, and its loss from 0 to 1, by Tukey's biweight.
 
-    Each two points give a similarity; the best of them begins, and 10 steps of iteratively reweighted least squares
-    follow. So up to about half of the points may be anywhere, and what only stands in another pose keeps some say.
+    The biweight's end, from which on a point has no say, is the targets' mean distance from their middle. Each two
+    points give a similarity; the best of them begins, and 10 steps of iteratively reweighted least squares follow. So
+    up to about half of the points may be anywhere, and what only stands in another pose keeps some say.
 
     Returns:
-        None and infinity where there are fewer than 3 points, or all that fits turns them by more than 45 degrees.
+        None and infinity where there are fewer than 3 points, or what turns them by less than 45 degrees has a loss of
+        more than 0.2: then too many are too far off.
     """
     if len(points) < _LEAST_JOINTS:
         return None, math.inf
@@ -195,9 +213,10 @@ def robust_similarity(
     fit = complex(a[best]), complex(b[best])
     for _ in range(_ITERATIONS):
         fit = weighted_similarity(points, targets, weights * (1 - doubt(*fit) ** 2) ** 2)
-    if abs(np.angle(fit[0])) > _MOST_ROLL or not fit[0]:
+    lost = float(loss(*fit))
+    if abs(np.angle(fit[0])) > _MOST_ROLL or not fit[0] or lost > _MOST_LOSS:
         return None, math.inf
-    return fit, float(loss(*fit))
+    return fit, lost
 
 
 def middle(points: Complex[np.ndarray, " n"], weights: Float[np.ndarray, " n"], sharp: float) -> complex:
@@ -237,15 +256,6 @@ def middles(
             joints = np.average(points - places[:, None], axis=0, weights=shares)
             places = np.average(points - joints, axis=1, weights=shares)
     return joints, places
-
-
-def _unfitted(
-    joints: Complex[np.ndarray, " n"], ends: Complex[np.ndarray, " n"], driving: Keypoints, reference: Keypoints
-) -> tuple[complex, complex]:
-    a = reference.height / driving.height
-    if not len(joints):
-        return a, complex(reference.width, reference.height) / 2 - a * complex(driving.width, driving.height) / 2
-    return a, complex(ends.mean() - a * joints.mean())
 
 
 def _median(places: Complex[np.ndarray, " n"]) -> complex:

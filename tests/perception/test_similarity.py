@@ -157,9 +157,11 @@ def test_closed_form_is_umeyamas():
 
 
 @BOTH
-@pytest.mark.parametrize("case", ["two joints", "one joint", "one place", "reference at one place", "upside down"])
+@pytest.mark.parametrize(
+    "case", ["two joints", "one joint", "one place", "reference at one place", "upside down", "profile"]
+)
 def test_nothing_to_fit(case, limbs):
-    """As for `linear`: the share of the height stays, nobody is turned, the joints' means are laid on each other."""
+    """Nobody is turned, and the published fit stands in."""
     pair = moving_pair(kind="arms", frames=12)
     driving, reference, rows = pair.driving, pair.reference, linear.JOINTS
     if case in ("two joints", "one joint"):
@@ -171,12 +173,21 @@ def test_nothing_to_fit(case, limbs):
         reference = replace(reference, points=0.001 * reference.points + 300)
     if case == "upside down":
         driving = replace(driving, points=np.array([1280, 720], np.float32) - driving.points)
+    if case == "profile":  # of head and shoulders, whose widths say nothing
+        rows = [row for row in HEAD_AND_SHOULDERS if row < 18]
+        neck = driving.points[:, 1:2]
+        driving = replace(driving, points=(neck + (driving.points - neck) * [0.3, 1]).astype(np.float32))
+        reference = showing(reference, rows)
     result = align(driving, reference, limbs=limbs)
-    assert (result.scale, result.roll) == (pytest.approx(512 / 720), 0)
-    assert f"size and roll are not fitted to the reference: the {len(rows)} joints that both show" in result.poor
+    plain = linear.align(driving, reference)
+    np.testing.assert_array_equal(result.keypoints.points, plain.keypoints.points)
+    assert f"roll is not fitted to the reference: the {len(rows)} joints that both show are fewer than 3" in result.poor
+    assert "aligned by their heights" in result.poor
+    assert plain.poor is None or result.poor.endswith(f"and {plain.poor}")
     assert "\n" not in result.poor
-    middle = np.median(result.keypoints.points[:, rows], axis=0).mean(axis=0)
-    np.testing.assert_allclose(middle, reference.points[0, rows].mean(axis=0), atol=0.02 * pair.height)
+    assert result.roll == 0
+    moved = driving.points * result.scale + result.offset
+    np.testing.assert_allclose(moved, plain.keypoints.points, atol=0.02)
 
 
 def test_no_common_joint():
