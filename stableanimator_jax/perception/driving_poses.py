@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -86,6 +87,8 @@ def poses_from_video(
     """
     if (width is None) != (height is None):
         raise InputError("give both width and height, or neither")
+    if align not in get_args(Align):
+        raise InputError(f"align must be {', '.join(get_args(Align))}, got {align}")
     video = Path(video)
     standing = None
     if reference is not None:

@@ -206,7 +206,7 @@ def robust_similarity(
     def doubt(a: np.ndarray | complex, b: np.ndarray | complex) -> np.ndarray:
         return np.minimum(np.abs(a * points + b - targets) / end, 1)
 
-    def loss(a: np.ndarray | complex, b: np.ndarray | complex) -> np.ndarray:
+    def loss(a: np.ndarray | complex, b: np.ndarray | complex) -> np.ndarray | np.floating:
         return (1 - (1 - doubt(a, b) ** 2) ** 3) @ weights
 
     best = int(np.argmin(loss(a[:, None], b[:, None])))
