@@ -137,7 +137,7 @@ def test_a_range_with_sound_not_aligned(place):
 
 
 def test_frames_with_nobody_are_said(place, capsys):
-    assert sample(driving="late.mov", output="frames") == 0
+    assert sample("--align", "limbs", driving="late.mov", output="frames") == 0
     err = capsys.readouterr().err
     assert "warning: the person is not found in the driving video at 0.00 to 0.12 s: those skeletons are empty" in err
     assert len(pixels(Path("frames"))) == FRAMES
