@@ -63,7 +63,7 @@ def matmul_rate(dtype: Any, seconds: float = 1.0) -> float:
 def machine() -> str:
     """Device and processor, for a benchmark's record."""
     devices = jax.local_devices()
-    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {_processor()}"
+    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {processor()}"
 
 
 def versions(*packages: str) -> str:
@@ -77,7 +77,8 @@ def versions(*packages: str) -> str:
     return ", ".join(found)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name and how many there are of it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -40,7 +40,7 @@ def run(directory: Path, reason: str, script: str, *arguments: str) -> subproces
     "command",
     [
         ("sample.py", "--insightface-root=d"),
-        ("sample.py", "--driving=a.mp4", "--dwpose=d", "--no-align", "--width=64", "--height=64"),
+        ("sample.py", "--driving=a.mp4", "--dwpose=d", "--align=off", "--width=64", "--height=64"),
         ("prepare_data.py", "videos", "videos", "--output=root", "--insightface-root=i", "--dwpose=d"),
         ("prepare_data.py", "faces", "videos", "--insightface-root=i"),
     ],

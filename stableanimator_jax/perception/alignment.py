@@ -5,6 +5,7 @@ reference, which stretches people where the two differ, and it fails where a fra
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,10 +13,14 @@ from jaxtyping import Bool, Float
 from stableanimator_jax.data.keypoints import Keypoints
 from stableanimator_jax.perception.skeleton import BODY
 
+Align = Literal["linear", "similarity", "limbs", "off"]
+"""How a driving person is brought to the reference's: `align` here, or `similarity.align`, without or with the limbs'
+lengths, or not at all. docs/alignment.md compares them."""
+
 # Of OpenPose's joints: nose, neck, shoulders, hips, knees, ankles, eyes, ears. Elbows and wrists move too freely.
-_JOINTS = [0, 1, 2, 5, *range(8, 18)]
-_LEAST_SCORE = 0.3  # as for drawing the body
-_LEAST_SPREAD = 0.01  # of the frame's height: what is flatter than this has no size that could be compared
+JOINTS = [0, 1, 2, 5, *range(8, 18)]
+LEAST_SCORE = 0.3  # as for drawing the body
+LEAST_SPREAD = 0.01  # of the frame's height: what is flatter than this has no size that could be compared
 
 # A standing person with one knee lifted in half of the frames comes to 0.05, and so does one who sits where the
 # reference stands.
@@ -70,10 +75,10 @@ def align(driving: Keypoints, reference: Keypoints) -> Alignment:
     points = driving.points / size  # [f, 134, 2]
     target = reference.points[0] / reference_size  # [134, 2]
     present = np.any(driving.scores, axis=1, keepdims=True)  # [f, 1]
-    visible = reference.scores[0] >= _LEAST_SCORE
+    visible = reference.scores[0] >= LEAST_SCORE
     used = np.zeros(driving.scores.shape, bool)
-    used[:, _JOINTS] = (driving.scores[:, _JOINTS] >= _LEAST_SCORE) & visible[_JOINTS]
-    share = float(used.sum() / max(1, present.sum() * len(_JOINTS)))
+    used[:, JOINTS] = (driving.scores[:, JOINTS] >= LEAST_SCORE) & visible[JOINTS]
+    share = float(used.sum() / max(1, present.sum() * len(JOINTS)))
 
     x, y = points[used].T  # [joints of all frames]
     x_target, y_target = np.broadcast_to(target, points.shape)[used].T
@@ -87,8 +92,8 @@ def align(driving: Keypoints, reference: Keypoints) -> Alignment:
     offset = target_middle - scale * middle
 
     residual = None
-    height = _height(target, visible)
-    if used.any() and height > _LEAST_SPREAD:
+    height = height_of(target, visible)
+    if used.any() and height > LEAST_SPREAD:
         error = a_y * y + offset[1] - y_target
         residual = float(np.sqrt(np.mean(error**2)) / height)
     aligned = np.where(present[:, :, None], (points * scale + offset) * reference_size, 0)
@@ -114,6 +119,11 @@ def _complaint(slope: float | None, joints: int, residual: float | None, share: 
             f"the poses' size is not fitted to the reference: the {joints} joints that both show lie at one height or"
             " upside down; people keep their share of the image's height"
         )
+    return poor_fit(residual, share)
+
+
+def poor_fit(residual: float | None, share: float) -> str | None:
+    """What makes a fit one not to be trusted, in one line; None where it is good."""
     reasons = []
     if residual is not None and residual > _MOST_RESIDUAL:
         reasons.append(
@@ -128,14 +138,15 @@ def _complaint(slope: float | None, joints: int, residual: float | None, share: 
 
 def _slope(y: Float[np.ndarray, " n"], target: Float[np.ndarray, " n"]) -> float | None:
     """Of the least-squares line; None where it has none that is above 0, or no use."""
-    if not len(y) or min(np.ptp(y), np.ptp(target)) < _LEAST_SPREAD:
+    if not len(y) or min(np.ptp(y), np.ptp(target)) < LEAST_SPREAD:
         return None
     centred = y - y.mean()
     slope = float(centred @ (target - target.mean()) / (centred @ centred))
     return slope if slope > 0 else None
 
 
-def _height(points: Float[np.ndarray, "134 2"], visible: Bool[np.ndarray, "134"]) -> float:
+def height_of(points: Float[np.ndarray, "134 2"], visible: Bool[np.ndarray, "134"]) -> float:
+    """Of the body as far as it is visible."""
     y = points[BODY, 1][visible[BODY]]
     return float(np.ptp(y)) if len(y) else 0.0
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -14,7 +15,9 @@ from stableanimator_jax.data.keypoints import Keypoints, missing_joints
 from stableanimator_jax.data.poses import Poses
 from stableanimator_jax.data.resampling import DrivingInfo, Frame, read_driving
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.perception.alignment import align
+from stableanimator_jax.perception import alignment as linear
+from stableanimator_jax.perception import similarity
+from stableanimator_jax.perception.alignment import Align
 from stableanimator_jax.perception.people import People, PoseEstimator
 from stableanimator_jax.perception.person_choice import (
     HOW_TO_CHOOSE,
@@ -59,6 +62,7 @@ def poses_from_video(
     max_frames: int | None = None,
     person: str | None = None,
     reference_person: str | None = None,
+    align: Align = "linear",
 ) -> Poses:
     """Poses out of a video of anybody, ready for `Animator.animate`.
 
@@ -68,31 +72,35 @@ def poses_from_video(
         video: a plain video.
         estimator: what finds people and their keypoints.
         reference: photo of the person to be animated, to whose place and size the poses are brought; None leaves them
-            where they are in the video.
+            where they are in the video, as `align="off"` does.
         width, height: of the output; by default of the reference's aspect, or else of the video's.
         fit: how reference or video are brought to the output's aspect, as `Animator.animate` is told.
         start, end, fps, max_frames: what to take of the video, as `data.resampling.read_driving`.
         person: whom to follow: "largest" (the default), "left", "right", "centre", a number counted from the left, or a
             point "X,Y", where the video first shows anybody and after each scene cut.
         reference_person: who in the photo it is, in the same words.
+        align: how the poses are brought to the person in the reference: "linear" as published, "similarity", "limbs"
+            (docs/alignment.md), or "off".
 
     Raises:
         InputError: a file that cannot be used, nobody in it, or not who is meant.
     """
     if (width is None) != (height is None):
         raise InputError("give both width and height, or neither")
+    if align not in get_args(Align):
+        raise InputError(f"align must be {', '.join(get_args(Align))}, got {align}")
     video = Path(video)
     standing = None
     if reference is not None:
         image = as_image(reference, what="reference image")
         choice = None if reference_person is None else parse_choice(reference_person, _REFERENCE_FLAG)
-        standing = find_reference_person(estimator, image, choice)
+        if align != "off":
+            standing = find_reference_person(estimator, image, choice)
+        if width is None or height is None:
+            width, height = automatic_size(image.shape[1], image.shape[0])
     if width is None or height is None:
-        if standing is not None:
-            width, height = automatic_size(standing.width, standing.height)
-        else:
-            with read_driving(video, start=start, end=end, fps=fps, max_frames=1) as (info, _):
-                width, height = automatic_size(info.width, info.height)
+        with read_driving(video, start=start, end=end, fps=fps, max_frames=1) as (info, _):
+            width, height = automatic_size(info.width, info.height)
     return extract_poses(
         video,
         estimator,
@@ -105,6 +113,7 @@ def poses_from_video(
         fps=fps,
         max_frames=max_frames,
         person=person,
+        align=align,
     ).poses
 
 
@@ -127,7 +136,7 @@ def find_reference_person(
             f"{type(estimator).__name__} finds nobody in the reference image, "
             + (
                 needed
-                or "to whom the poses could be aligned; take another photo, or --no-align to leave the poses where "
+                or "to whom the poses could be aligned; take another photo, or --align off to leave the poses where "
                 "they are in the driving video"
             )
         )
@@ -149,6 +158,7 @@ def extract_poses(
     fps: float | None = None,
     max_frames: int | None = None,
     person: str | None = None,
+    align: Align = "linear",
 ) -> DrivenPoses:
     """Find the poses of one person in a video, and draw them at the output's size.
 
@@ -163,6 +173,7 @@ def extract_poses(
         fit: how the video is brought to the output's aspect.
         start, end, fps, max_frames: what to take of it, as `read_driving`.
         person: whom to follow, as `parse_choice` takes it; None for the largest.
+        align: how they are aligned.
 
     Raises:
         InputError: the video cannot be used, or nobody is in it, or not who is meant.
@@ -177,7 +188,9 @@ def extract_poses(
     _warn_of_track(person, track, info)
 
     driving = Keypoints(track.points, track.scores, info.width, info.height, info.fps)
-    placed = driving if standing is None else _align_scenes(driving, standing, track.scenes, info)
+    placed = driving
+    if standing is not None and align != "off":
+        placed = _align_scenes(driving, standing, track.scenes, info, align)
     keypoints = fitted_keypoints(placed, width, height, fit)
     warn_of_cut_off(driving, keypoints)
     return DrivenPoses(driving, keypoints, Poses(drawn(keypoints), info.fps))
@@ -220,12 +233,17 @@ def _follow(person: str | None, info: DrivingInfo, people: list[People], cuts: l
     return follow(people, fps=info.fps, choose=lambda boxes: pick(choice, boxes, info.width), cuts=cuts)
 
 
-def _align_scenes(driving: Keypoints, standing: Keypoints, scenes: list[int], info: DrivingInfo) -> Keypoints:
+def _align_scenes(
+    driving: Keypoints, standing: Keypoints, scenes: list[int], info: DrivingInfo, how: Align
+) -> Keypoints:
     """Each scene by itself: after a cut the camera is another, and one fit for all would suit none."""
     aligned = []
     for first, end in pairwise([0, *scenes, len(driving.points)]):
         scene = replace(driving, points=driving.points[first:end], scores=driving.scores[first:end])
-        alignment = align(scene, standing)
+        if how == "linear":
+            alignment = linear.align(scene, standing)
+        else:
+            alignment = similarity.align(scene, standing, limbs=how == "limbs")
         if alignment.poor and scene.scores.any():
             _warn(alignment.poor + (f" (from {_second(info, first):.2f} s)" if scenes else ""))
         aligned.append(alignment.keypoints)

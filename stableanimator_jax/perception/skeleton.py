@@ -25,7 +25,7 @@ _DIM_LIMBS = (np.arange(256) * 0.6).astype(np.uint8)
 
 # OpenPose's 18 joints: nose, neck, right shoulder, elbow, wrist, left ones, right hip, knee, ankle, left ones,
 # right and left eye, right and left ear.
-_LIMBS = (
+LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
     (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
 )  # fmt: skip
@@ -61,7 +61,7 @@ def draw_skeletons(
     canvas = np.zeros((canvas_height, canvas_width, 3), np.uint8)
     points = keypoints * np.array([canvas_width, canvas_height], np.float64)
 
-    for limb, colour in zip(_LIMBS, _BODY_COLOURS, strict=False):  # 17 limbs, 18 joints
+    for limb, colour in zip(LIMBS, _BODY_COLOURS, strict=False):  # 17 limbs, 18 joints
         for xy, s in zip(points, scores, strict=True):
             _draw_limb(canvas, xy[list(limb)], s[list(limb)], colour)
     canvas = cv2.LUT(canvas, _DIM_LIMBS)  # so that joints stand out

@@ -60,6 +60,27 @@ def test_they_come_to_the_place_and_size_of_the_references_person(estimator, wal
     assert 110 / 200 - 0.05 < left < right < 190 / 200 + 0.05
 
 
+@pytest.mark.parametrize("align", ["linear", "similarity", "limbs", "off"])
+def test_ways_to_align(estimator, tmp_path, align, capsys):
+    """Each way brings who stands still to the photo's person; `off` only fits the picture."""
+    frames = [np.zeros((160, 240, 3), np.uint8) for _ in range(3)]
+    for frame in frames:
+        draw_person(frame, (20, 30, 100, 150))
+    encode(tmp_path / "still.mov", frames, codec="png", rate=RATE, pixels="rgb24")
+    photo = np.zeros((200, 200, 3), np.uint8)
+    draw_person(photo, (110, 30, 190, 150))
+    poses = poses_from_video(tmp_path / "still.mov", estimator, photo, align=align, fit="pad")
+    assert poses.frames.shape == (3, 512, 512, 3)
+    (top, bottom), (left, right) = rows_and_columns(poses.frames)
+    found = (left + right) / 2, (top + bottom) / 2
+    if align == "off":
+        assert found == pytest.approx((60 / 240, 0.5 + (90 - 80) / 240), abs=0.04)
+    else:
+        assert found == pytest.approx((150 / 200, 90 / 200), abs=0.04)
+        assert bottom - top == pytest.approx(0.9 * 120 / 200, abs=0.06)
+    assert "poorly" not in capsys.readouterr().err
+
+
 def test_the_size_suits_what_is_seen(estimator, walk):
     tall = np.zeros((320, 180, 3), np.uint8)
     draw_person(tall, (50, 90, 130, 230))
@@ -111,6 +132,7 @@ def test_another_estimator_can_take_dwposes_place(estimator, tmp_path):
         ({"video": "nowhere.mp4"}, "nowhere.mp4"),
         ({"width": 64}, "give both width and height"),
         ({"person": "tallest"}, "must be largest, left"),
+        pytest.param({"align": "limb"}, "align must be linear, .*, off, got limb", marks=pytest.mark.mistyped),
         ({"person": "2"}, "only one person is seen"),
         ({"reference": np.zeros((64, 64, 3), np.uint8)}, "nobody in the reference image"),
         pytest.param(

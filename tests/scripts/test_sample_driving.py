@@ -119,7 +119,7 @@ def pixels_of(directory: str) -> np.ndarray:
 
 
 def test_a_range_with_sound_not_aligned(place):
-    flags = ["--driving-start", 0.25, "--driving-max-frames", 3, "--no-align", "--sound", "--save-poses", "kept"]
+    flags = ["--driving-start", 0.25, "--driving-max-frames", 3, "--align", "off", "--sound", "--save-poses", "kept"]
     assert sample(*flags) == 0
     with av.open("out.mp4") as container:
         assert container.streams.video[0].frames == 3
@@ -137,7 +137,7 @@ def test_a_range_with_sound_not_aligned(place):
 
 
 def test_frames_with_nobody_are_said(place, capsys):
-    assert sample(driving="late.mov", output="frames") == 0
+    assert sample("--align", "limbs", driving="late.mov", output="frames") == 0
     err = capsys.readouterr().err
     assert "warning: the person is not found in the driving video at 0.00 to 0.12 s: those skeletons are empty" in err
     assert len(pixels(Path("frames"))) == FRAMES
@@ -297,7 +297,7 @@ BAD = {
     "nobody in the video": (lambda: ["--driving", "empty.mov"], r"finds nobody in the driving video .*empty.mov"),
     "nobody in the photo": (
         lambda: ["--reference", black("other.png")],
-        r"DWPose finds nobody in the reference image.*--no-align",
+        r"DWPose finds nobody in the reference image.*--align off",
     ),
     "no models": (lambda: ["--dwpose", "nothing"], r"--dwpose .*nothing is not a directory"),
     "one model": (

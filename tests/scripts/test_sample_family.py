@@ -110,7 +110,7 @@ def test_driven_from_a_video(place, capsys, kind, frames):
     ],
 )
 def test_how_fast_a_driven_output_plays(place, flags, count, fps):
-    given = ["--checkpoint", "mimicmotion", "--reference", "person.png", *QUICK, "--steps=1", "--no-align"]
+    given = ["--checkpoint", "mimicmotion", "--reference", "person.png", *QUICK, "--steps=1", "--align=off"]
     driving = ["--driving", "walk.mov", "--dwpose", "dwpose", "--driving-end", 6 / RATE]
     assert call(*given, *driving, *flags, "--output", "out.mp4") == 0
     with read_frames(Path("out.mp4")) as (info, frames):

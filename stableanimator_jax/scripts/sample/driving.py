@@ -79,6 +79,7 @@ def driven_poses(
         height,
         fit=config.fit,
         person=config.driving_person,
+        align=config.align,
         **_range(config),
     )
 

@@ -15,6 +15,7 @@ from stableanimator_jax.distributed import DistributedConfig
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import absolute_path
 from stableanimator_jax.limits import Between, check_limits
+from stableanimator_jax.perception.alignment import Align
 from stableanimator_jax.perception.person_choice import parse_choice
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
 from stableanimator_jax.shipped import EMBEDDED
@@ -64,8 +65,10 @@ class SampleConfig:
     driving_person: Annotated[str | None, tyro.conf.arg(metavar=_WHO)] = None
     """Whom to follow in the driving video, as in --reference-person: by where they are in the first frame that shows
     anybody, and again after each scene cut. Points are in pixels of the video."""
-    align: bool = True
-    """Bring the driving person to the place and the size of the person in the reference."""
+    align: Align = "linear"
+    """How the driving person is brought to the place and the size of the person in the reference: by heights, as
+    published; by a similarity, which also turns, and minds single wild joints less; by that and the lengths of the
+    reference's bones, for people of other proportions; or not at all (docs/alignment.md)."""
     sound: bool = False
     """Carry the driving video's sound over to the output, an .mp4."""
     save_poses: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -210,7 +213,7 @@ class SampleConfig:
     @property
     def aligns(self) -> bool:
         """Whether poses are brought to the reference's person, who must then be found."""
-        return self.driving is not None and self.align
+        return self.driving is not None and self.align != "off"
 
     @property
     def optimises_faces(self) -> bool:
