@@ -17,7 +17,7 @@ from tests.relatives import golden_checkpoint
 
 pytestmark = [
     pytest.mark.parity,
-    pytest.mark.long,
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # torch and NumPy, in diffusers
 ]
 FRAMES, STEPS, CHUNK = 5, 3, 2

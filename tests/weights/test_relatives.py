@@ -94,7 +94,7 @@ def test_mimicmotions_published_keys_are_those_of_both_models():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("name", ["svd_pipeline"])  # the others by what their samplers make of them
 def test_the_golden_weights_come_through_import(name: str, tmp_path: Path):
     checkpoint, kind = golden_checkpoint(name, tmp_path), GOLDEN[name]
     description = describe(checkpoint)
