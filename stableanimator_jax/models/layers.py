@@ -67,7 +67,7 @@ def linear(features_in: int, features_out: int, *, bias: bool = True, precision:
 
 
 def exact(kw: LayerKwargs) -> LayerKwargs:
-    """For layers of a handful of vectors, whose float32 costs nothing: `kw`, computing in it."""
+    """For layers whose float32 costs nothing, of a handful of vectors or channels: `kw`, computing in it."""
     return {**kw, "precision": replace(kw["precision"], compute=jnp.float32)}
 
 

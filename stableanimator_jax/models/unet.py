@@ -18,6 +18,7 @@ from stableanimator_jax.models.layers import (
     LayerKwargs,
     TimestepEmbedding,
     Upsample,
+    exact,
     kept,
     residual,
     sinusoidal_embedding,
@@ -54,7 +55,7 @@ class UNet(nnx.Module):
                 **kw,
             )
 
-        self.conv_in = Conv(config.in_channels, channels[0], 3, **kw)
+        self.conv_in = Conv(config.in_channels, channels[0], 3, **exact(kw))
         self.time_embedding = TimestepEmbedding(channels[0], time_features, **kw)
         self.add_embedding = TimestepEmbedding(config.projection_class_embeddings_input_dim, time_features, **kw)
 
@@ -91,7 +92,7 @@ class UNet(nnx.Module):
         self.up_blocks = nnx.List(up_blocks)
 
         self.conv_norm_out = GroupNorm(channels[0], eps=1e-5, **kw)
-        self.conv_out = Conv(channels[0], config.out_channels, 3, **kw)
+        self.conv_out = Conv(channels[0], config.out_channels, 3, **exact(kw))
 
     def __call__(
         self,
