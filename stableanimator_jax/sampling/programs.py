@@ -161,17 +161,21 @@ class _Programs:
     ) -> jax.stages.Compiled:
         self.on_compile(function.__name__)
         path = self._path(function, key)
-        with contextlib.nullcontext() if path is None else _compiling_anew():
-            program = function.lower(*args, **static).compile()
+        lowered = function.lower(*args, **static)
+        if path is None:
+            return lowered.compile()
+        with _compiling_anew():
+            # The option is XLA's default: with any, JAX does not give what this process may have of its own cache.
+            anew = {"xla_embed_ir_in_executable": False} if jax.default_backend() == "cpu" else None
+            program = lowered.compile(compiler_options=anew)
         with contextlib.suppress(Exception):  # not every program can be kept; the disk may be full
-            if path is not None:
-                executable, _, out_tree = serialize_executable.serialize(program)
-                numbers = [device.id for device in program.runtime_executable().local_devices()]
-                kept = pickle.dumps((executable, out_tree, numbers))
-                with replacing(path) as part:
-                    part.touch(mode=0o600)
-                    part.write_bytes(_checksum(path, kept) + b"\n" + kept)
-                _remove_unused(path.parent)
+            executable, _, out_tree = serialize_executable.serialize(program)
+            numbers = [device.id for device in program.runtime_executable().local_devices()]
+            kept = pickle.dumps((executable, out_tree, numbers))
+            with replacing(path) as part:
+                part.touch(mode=0o600)
+                part.write_bytes(_checksum(path, kept) + b"\n" + kept)
+            _remove_unused(path.parent)
         return program
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.models.functional import Model
@@ -18,6 +19,11 @@ from stableanimator_jax.sampling.programs import kept, quick_starts
 from tests.virtual_devices import run_on_virtual_devices
 
 traced = []
+OWN_CACHE = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
 
 
 @kept
@@ -52,6 +58,28 @@ def test_a_second_start_neither_traces_nor_compiles(tmp_path):
     np.testing.assert_array_equal(first, again)
     assert total == same == 15
     np.testing.assert_array_equal(first, 3 * X)
+
+
+def test_what_jaxs_own_cache_gave_is_compiled_anew_to_be_kept(tmp_path):
+    """On a CPU it lacks what it takes to be kept once more; and within a process JAX gives it again unasked."""
+    before = {name: jax.config.values[name] for name in OWN_CACHE}
+    try:
+        for name, value in zip(OWN_CACHE, (str(tmp_path / "jax"), 0, -1), strict=True):
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        for _ in range(2):  # the second is out of the cache
+            jax.clear_caches()
+            scaled(X, BY)
+        assert files(tmp_path / "jax")
+        with quick_starts(str(tmp_path / "ours")):
+            scaled(X, BY)
+        result, _, compiled = start(tmp_path / "ours")
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+    assert not compiled
+    np.testing.assert_array_equal(result, 3 * X)
 
 
 def test_without_a_folder_open_it_is_jaxs_own_function():
