@@ -3,9 +3,8 @@
 import importlib.metadata
 import math
 import platform
-import time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -39,25 +38,6 @@ def random_model(blueprint: Blueprint[M], seed: int = 0) -> Model[M]:
         return params
 
     return Model(jax.tree.unflatten(structure, jax.jit(draw)(jax.random.key(seed))), blueprint)
-
-
-def matmul_rate(dtype: Any, seconds: float = 1.0) -> float:
-    """Floating-point operations a second of square matrix products of random numbers, the best of several runs."""
-    size = 8192 if jax.default_backend() != "cpu" else 1024
-    a, b = jax.random.normal(jax.random.key(0), (2, size, size), jnp.float32).astype(dtype)
-    product = jax.jit(jnp.matmul)
-    product(a, b).block_until_ready()
-
-    def run(times: int) -> float:
-        start = time.perf_counter()
-        out = product(a, b)
-        for _ in range(times - 1):
-            out = product(a, b)
-        out.block_until_ready()  # the device runs them in order
-        return (time.perf_counter() - start) / times
-
-    times = max(1, math.ceil(seconds / 5 / run(2)))
-    return 2 * size**3 / min(run(times) for _ in range(5))
 
 
 def machine() -> str:

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from benchmarks._case import HJB_ITERATIONS, Case, Row, plan, timed
-from benchmarks._device import matmul_rate, random_model
+from benchmarks._device import random_model
 from stableanimator_jax.data.face_track import Face, FaceTrack
 from stableanimator_jax.models.arcface import ArcFace
 from stableanimator_jax.models.catalogue import blueprint
-from stableanimator_jax.models.flops import matmul_flops
+from stableanimator_jax.models.flops import matmul_flops, matmul_rate
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.sampling.face_crop import crops_of

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks._case import Case, Row, plan, timed
-from benchmarks._device import matmul_rate, random_model
+from benchmarks._device import random_model
 from stableanimator_jax.models.catalogue import blueprint, sampling_models
-from stableanimator_jax.models.flops import matmul_flops
+from stableanimator_jax.models.flops import matmul_flops, matmul_rate
 from stableanimator_jax.runtime import compute_dtype
 from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.decode import decode_chunk
-from stableanimator_jax.sampling.denoiser import Rows, predict
+from stableanimator_jax.sampling.denoiser import predict
+from stableanimator_jax.sampling.forecast import array, step_arguments
 from stableanimator_jax.sampling.pipeline import Animator
 
 
@@ -61,39 +62,17 @@ def make_video(animator: Animator, case: Case, sampling: SamplingConfig) -> Vide
 
 def predict_arguments(animator: Animator, case: Case) -> tuple[Any, ...]:
     """What the one call of the UNet in a guided step takes, its rows abstract."""
-    height, width = case.latent_size
-    branches = 2
-
-    def rows(*shape: int, dtype: Any = jnp.float32) -> Any:
-        return jax.ShapeDtypeStruct((branches, *shape), dtype)
-
-    condition = jax.eval_shape(
-        lambda: animator.encode(
-            np.zeros((case.height, case.width, 3), np.uint8),
-            np.zeros(animator.config.face_encoder.id_embedding_dim, np.float32),
-            jnp.zeros((case.height, case.width, 3)),
-            settings(case, 1),
-        )
-    )
-    features = (case.frames, height, width, animator.config.pose_net.out_channels)
-    return (
-        animator.unet,
-        Rows(
-            latents=rows(case.frames, height, width, animator.config.vae.latent_channels),
-            conditioning=jax.tree.map(lambda x: rows(*x.shape[1:]), condition)._replace(
-                pose_features=rows(*features, dtype=animator.unet.blueprint.precision.compute)
-            ),
-        ),
-        jax.ShapeDtypeStruct((), jnp.float32),
-    )
+    dtype = compute_dtype(animator.unet.blueprint.precision.compute)
+    _, rows, sigma = step_arguments(animator.config, case.frames, case.width, case.height, dtype, array)
+    return animator.unet, rows, sigma
 
 
 def measure(case: Case) -> Iterator[Row]:
     """A guided step, decoding, and the whole, warm; then what their programs plan to take of memory."""
     animator, dtype = random_animator(case)
     rate = matmul_rate(dtype)
-    step_arguments = predict_arguments(animator, case)
-    step_flop = matmul_flops(predict, *step_arguments)
+    of_step = predict_arguments(animator, case)
+    step_flop = matmul_flops(predict, *of_step)
     latents = (min(case.chunk, case.frames), *case.latent_size, case.config.vae.latent_channels)
     decode_arguments = (animator.decoder, jax.ShapeDtypeStruct(latents, jnp.float32))
     decode_flop = matmul_flops(decode_chunk, *decode_arguments) * case.frames / latents[0]
@@ -115,5 +94,5 @@ def measure(case: Case) -> Iterator[Row]:
         rate=matmul_rate(decoder_dtype),
         dtype=decoder_dtype,
     )
-    yield plan("guided step's program", predict.lower(*step_arguments).compile())
+    yield plan("guided step's program", predict.lower(*of_step).compile())
     yield plan(f"decoding's program, {latents[0]} frames", decode_chunk.lower(*decode_arguments).compile())

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from benchmarks._case import Case, Row, plan, timed
-from benchmarks._device import matmul_rate, random_model
+from benchmarks._device import random_model
 from stableanimator_jax.config import StoredDtype
 from stableanimator_jax.data.clips import Clips, Moments
+from stableanimator_jax.models.flops import matmul_rate
 from stableanimator_jax.parallel import batch_sharding, fsdp_shardings, make_mesh
 from stableanimator_jax.runtime import training_dtype
 from stableanimator_jax.training.config import ObjectiveConfig, OptimizerConfig, TrainableConfig

@@ -5,10 +5,12 @@ once, so measured speeds would be off by whatever those hold.
 """
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 from jax.extend.core.primitives import remat_p
 from jax.interpreters import partial_eval
@@ -54,6 +56,25 @@ def peak_flops(device: jax.Device) -> float | None:  # pyright: ignore[reportInv
     """
     peak = _PEAKS.get(device.device_kind)
     return None if peak is None else peak * 1e12
+
+
+def matmul_rate(dtype: Any, seconds: float = 1.0) -> float:
+    """Floating-point operations a second of square matrix products of random numbers, the best of several runs."""
+    size = 8192 if jax.default_backend() != "cpu" else 1024
+    a, b = jax.random.normal(jax.random.key(0), (2, size, size), jnp.float32).astype(dtype)
+    product = jax.jit(jnp.matmul)
+    product(a, b).block_until_ready()
+
+    def run(times: int) -> float:
+        start = time.perf_counter()
+        out = product(a, b)
+        for _ in range(times - 1):
+            out = product(a, b)
+        out.block_until_ready()  # the device runs them in order
+        return (time.perf_counter() - start) / times
+
+    times = max(1, math.ceil(seconds / 5 / run(2)))
+    return 2 * size**3 / min(run(times) for _ in range(5))
 
 
 def matmul_flops(function: Callable[..., Any], *args: Any) -> int:

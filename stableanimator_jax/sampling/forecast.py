@@ -1,7 +1,6 @@
 """What a video will take, before it is computed: arithmetic counted from the programs, time and memory foretold."""
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -85,19 +84,6 @@ def forecast(
         weight_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves([m.params for m in models])),
         step_bytes=_STEP_BYTES * numbers * config.unet.block_out_channels[0] * jnp.dtype(dtype).itemsize,
     )
-
-
-def matmul_rate(dtype: Dtype, seconds: float = 0.3) -> float:
-    """Floating-point operations a second of square matrix products on the default device, measured."""
-    size = 4096 if jax.default_backend() != "cpu" else 1024
-    a = jnp.ones((size, size), dtype)
-    product = jax.jit(jnp.matmul)
-    product(a, a).block_until_ready()
-    count, start = 0, time.perf_counter()
-    while (taken := time.perf_counter() - start) < seconds:
-        product(a, a).block_until_ready()
-        count += 1
-    return 2 * size**3 * count / taken
 
 
 def array(*shape: int, dtype: Any = jnp.float32) -> Any:

@@ -6,6 +6,7 @@ with to the hook first, and goes on with what the hook makes of it.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -73,7 +74,7 @@ def euler(
         del step
         return _euler_step(clean, latents, sigma, sigma_next)
 
-    return _of_one_evaluation(take, denoiser, latents, sigmas, hook, on_step, unfinished)
+    return _by_clean_samples(take, denoiser, latents, sigmas, hook=hook, on_step=on_step, unfinished=unfinished)
 
 
 def dpmpp_2m(
@@ -121,22 +122,11 @@ def lcm(noise: Renoise) -> Sampler:
         noise: of every step but the last, which goes to 0.
     """
 
-    def take(
-        denoiser: Denoiser,
-        latents: Float[Array, "f h w c"],
-        sigmas: Float32[np.ndarray, "levels"],
-        *,
-        hook: Hook | None = None,
-        on_step: OnStep | None = None,
-        unfinished: Unfinished | None = None,
-    ) -> Float[Array, "f h w c"]:
-        def renoised(step: int, clean: Array, latents: Array, sigma: np.float32, sigma_next: np.float32) -> Array:
-            del latents, sigma
-            return clean if sigma_next == 0 else clean + noise(step, clean) * sigma_next
+    def renoised(step: int, clean: Array, latents: Array, sigma: np.float32, sigma_next: np.float32) -> Array:
+        del latents, sigma
+        return clean if sigma_next == 0 else clean + noise(step, clean) * sigma_next
 
-        return _of_one_evaluation(renoised, denoiser, latents, sigmas, hook, on_step, unfinished)
-
-    return take
+    return partial(_by_clean_samples, renoised)
 
 
 def sampler_of(name: Solver, key: Array) -> Sampler:
@@ -160,16 +150,17 @@ _Step = Callable[[int, Array, Array, np.float32, np.float32], Array]
 """Called with a step's number, its clean sample, its latents and its two noise levels; gives the next latents."""
 
 
-def _of_one_evaluation(
+def _by_clean_samples(
     take: _Step,
     denoiser: Denoiser,
     latents: Array,
     sigmas: np.ndarray,
-    hook: Hook | None,
-    on_step: OnStep | None,
-    unfinished: Unfinished | None,
+    *,
+    hook: Hook | None = None,
+    on_step: OnStep | None = None,
+    unfinished: Unfinished | None = None,
 ) -> Array:
-    """A sampler that needs of every step nothing but its own clean sample."""
+    """A `Sampler` whose steps need nothing but their own clean sample, of one evaluation."""
     taken, latents = (0, latents) if unfinished is None else (unfinished.steps, unfinished.latents)
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas[taken:]), start=taken):
         clean = denoiser(latents, sigma)

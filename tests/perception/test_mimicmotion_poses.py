@@ -57,6 +57,12 @@ def draw(points: np.ndarray, scores: np.ndarray, height: int, width: int) -> np.
     return draw_skeletons(points, scores, height, width)
 
 
+@pytest.mark.parametrize(("height", "width"), [(2, 40_000), (40_000, 2), (1, 1)])
+def test_a_photo_of_any_aspect_is_resized_without_being_made_huge(height, width):
+    image = np.full((height, width, 3), 90, np.uint8)
+    np.testing.assert_array_equal(cover(image, 128, 192, "crop"), np.full((192, 128, 3), 90))
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize(("height", "width"), [(300, 200), (200, 300), (97, 341), (128, 64), (640, 1000)])
 def test_the_reference_is_resized_as_torchvision_does_without_antialiasing(height, width):

@@ -73,6 +73,15 @@ def test_nothing_of_others_is_replaced(place, capsys, name):
     assert (place / name).read_text() == "mine"
 
 
+def test_where_poses_cannot_be_kept_is_said_before_they_are_found(place, capsys):
+    (place / "kept").mkdir()
+    (place / "kept/mine.txt").write_text("mine")
+    given = ["--checkpoint", "mini", "--reference", "photo.png", *QUICK, "--driving", "no.mp4", "--dwpose", "dwpose"]
+    assert call(*given, "--check", "--save-poses", "kept", "--output", "out.mp4") == 2
+    assert "kept" in capsys.readouterr().err
+    assert tree(place / "kept") == {"mine.txt"}
+
+
 def test_what_goes_with_it(place, capsys):
     assert check("--warm-up", "--compilation-cache") == 2
     assert "--check computes nothing: leave out --warm-up" in capsys.readouterr().err

@@ -103,15 +103,16 @@ class _Heard(io.TextIOBase):
 
 def _facts(config: SampleConfig, inputs: Inputs) -> list[tuple[str, str]]:
     """What is said, by name."""
+    from stableanimator_jax.models.flops import matmul_rate
     from stableanimator_jax.runtime import choose_device, choose_devices, compute_dtype  # imports JAX
-    from stableanimator_jax.sampling.forecast import forecast, matmul_rate
+    from stableanimator_jax.sampling.forecast import forecast
     from stableanimator_jax.sampling.pipeline import plan_for
 
     device, dtype = choose_device(config.device), compute_dtype(config.dtype)
     (width, height), sampling = inputs.size, config.sampling
     plan = plan_for(inputs.models, len(choose_devices(config.devices)), inputs.denoised, sampling, config.frame_devices)
     ahead = forecast(inputs.models, inputs.denoised, width, height, sampling, config.hjb, dtype)
-    minutes = ahead.seconds(matmul_rate(dtype)) / plan.speedup / 60
+    minutes = ahead.seconds(matmul_rate(dtype, seconds=0.3)) / plan.speedup / 60
     guidance = f"guidance {sampling.guidance_min:g} to {sampling.guidance_max:g}"
     share = f"{ahead.optimise_flop / ahead.flop:.0%} for the face optimisation"
     memory = f"{ahead.weight_bytes / 1e9:,.2g} GB of weights, about {ahead.step_bytes / 1e9:,.2g} GB for a step"

@@ -40,7 +40,7 @@ from stableanimator_jax.scripts.sample.faces import (
     read_faces,
     reference_choice,
 )
-from stableanimator_jax.scripts.sample.outputs import check_outputs, output_fps
+from stableanimator_jax.scripts.sample.outputs import check_kept_poses, check_outputs, output_fps
 from stableanimator_jax.scripts.sample.record import InputFile, Record
 from stableanimator_jax.scripts.sample.settings import REFERENCE_PERSON_NEEDS, SampleConfig, kind_of
 from stableanimator_jax.shipped import EMBEDDED, EXAMPLE, is_shipped
@@ -103,8 +103,13 @@ def read_inputs(config: SampleConfig) -> Inputs:
         InputError: an output cannot be written, an input cannot be used, or the output's size does not suit the models.
     """
     reference_path = _reference(config)
-    if not (config.warm_up or config.check):
+    if config.check:
+        check_kept_poses(config)
+    elif not config.warm_up:
         check_outputs(config)
+    unused = config.face_masks or (None if config.embeds_reference else config.face_boxes)
+    if unused and not config.optimises_faces:
+        print(f"warning: {unused} is not used: --hjb.iterations is 0", file=sys.stderr)
     models = _checked_models(config)
     kind = member(models)
     config = with_published_pace(config, kind)

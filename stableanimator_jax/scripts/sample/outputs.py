@@ -1,6 +1,7 @@
 """What a run writes, checked before anything is computed."""
 
 import sys
+from pathlib import Path
 
 from stableanimator_jax.data.video import (
     HIGHEST_FPS,
@@ -25,19 +26,9 @@ def check_outputs(config: SampleConfig) -> None:
     Raises:
         InputError: something cannot.
     """
-    given = (
-        config.reference, config.reference_pose, config.poses, config.driving, config.face_embedding, config.face_boxes,
-        config.face_masks,
-    )  # fmt: skip
-    inputs = [path for path in given if path is not None]
+    inputs = _inputs(config)
     check_writable(config.output, inputs)
-    if config.save_poses is not None:
-        if output_suffix(config.save_poses):
-            raise InputError(f"--save-poses {config.save_poses} must be a directory, so without a suffix")
-        check_writable(config.save_poses, inputs)
-        places = real_path(config.save_poses), real_path(config.output)
-        if places[0] == places[1] or places[1] in places[0].parents or places[0] in places[1].parents:
-            raise InputError(f"--save-poses {config.save_poses} and --output {config.output} must lie side by side")
+    check_kept_poses(config)
     read = {real_path(path) for path in inputs}
     for path in (config.contact_sheet_path, config.record_path, config.hjb_plot_path):  # an old plot is removed
         try:
@@ -49,6 +40,26 @@ def check_outputs(config: SampleConfig) -> None:
     if real_path(config.output).is_relative_to(real_path(checkpoint_path(config.checkpoint))):
         raise InputError(f"cannot write {config.output}: it is inside the checkpoint; name another output")
     _check_replaced(config)
+
+
+def check_kept_poses(config: SampleConfig) -> None:
+    """Find out whether `--save-poses` can be written. Raises `InputError`."""
+    if config.save_poses is None:
+        return
+    if output_suffix(config.save_poses):
+        raise InputError(f"--save-poses {config.save_poses} must be a directory, so without a suffix")
+    check_writable(config.save_poses, _inputs(config))
+    places = real_path(config.save_poses), real_path(config.output)
+    if places[0] == places[1] or places[1] in places[0].parents or places[0] in places[1].parents:
+        raise InputError(f"--save-poses {config.save_poses} and --output {config.output} must lie side by side")
+
+
+def _inputs(config: SampleConfig) -> list[Path]:
+    given = (
+        config.reference, config.reference_pose, config.poses, config.driving, config.face_embedding, config.face_boxes,
+        config.face_masks,
+    )  # fmt: skip
+    return [path for path in given if path is not None]
 
 
 def _check_replaced(config: SampleConfig) -> None:

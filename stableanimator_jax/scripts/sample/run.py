@@ -139,9 +139,6 @@ def _prepare(config: SampleConfig, pool: ThreadPoolExecutor) -> _Run:
     """Read and check the inputs, and load the models."""
     started, watch = datetime.now(UTC), Stopwatch()
     config = config.absolute()
-    boxes = None if config.embeds_reference else config.face_boxes
-    if not config.optimises_faces and (unused := boxes or config.face_masks):
-        print(f"warning: {unused} is not used: --hjb.iterations is 0", file=sys.stderr)
     inputs = _read_together(config)
     hashes = pool.submit(hash_inputs, config)  # a checkpoint has gigabytes; the rest goes on meanwhile
     own = config.checkpoint == EMBEDDED
