@@ -27,6 +27,12 @@ def _programs_of_one_file() -> Iterator[None]:
     jax.clear_caches()
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests against torch are skipped where it is not installed; --no-skips fails then."""
+    if item.get_closest_marker("parity"):
+        pytest.importorskip("torch", reason="parity tests need torch: pip install -e '.[parity]'")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="fail if any test was skipped, or none ran")
 
