@@ -5,9 +5,10 @@ import graphlib
 import grimp
 import pytest
 
+BESIDE = {"training", "preparation", "evaluation"}
 STOREYS = (
     {"scripts"},
-    {"training", "preparation"},
+    BESIDE,
     {"sampling"},
     {"perception"},
     {"weights", "data"},
@@ -35,9 +36,9 @@ def storey(module: str) -> int:
 def test_nothing_imports_from_above(imports):
     upward = [f"{a} imports {b}" for a, found in imports.items() for b in found if storey(b) < storey(a)]
     assert not upward
-    # Training and preparation stand beside each other: neither needs the other.
-    rooms = [(a.split(".")[1], b.split(".")[1]) for a, found in imports.items() for b in found if a != PACKAGE]
-    assert not {("training", "preparation"), ("preparation", "training")} & set(rooms)
+    # Training, preparation and evaluation stand beside each other: none needs another.
+    rooms = {(a.split(".")[1], b.split(".")[1]) for a, found in imports.items() for b in found if a != PACKAGE}
+    assert not [room for room in rooms if room[0] != room[1] and set(room) <= BESIDE]
 
 
 def test_nothing_imports_in_a_circle(imports):
