@@ -1,4 +1,4 @@
-"""The small model that ships in this package, on drawn people: what `python sample.py` does without arguments.
+"""The small model that ships in this package, on drawn people: what sampling does without arguments.
 
     python sample.py configs/drawn_people.py
 

@@ -10,7 +10,7 @@ from etils import epy
 
 __version__ = "0.1.0"
 
-# Imported when asked for, so that `sample.py --help` does not wait for JAX.
+# Imported when asked for, so that `--help` does not wait for JAX.
 with epy.lazy_api_imports(globals()):
     from stableanimator_jax.config import StableAnimatorConfig
     from stableanimator_jax.data.face_track import Face, FaceTrack

@@ -1,12 +1,15 @@
-"""What ships in this package beside its code: a small checkpoint, called `embedded`, and an example."""
+"""What ships in this package beside its code: a small checkpoint, called `embedded`, an example, and config files."""
 
 import importlib.resources
 from pathlib import Path
 
 EMBEDDED = "embedded"
-_ASSETS = Path(str(importlib.resources.files("stableanimator_jax") / "assets"))
+_PACKAGE = Path(str(importlib.resources.files("stableanimator_jax")))
+_ASSETS = _PACKAGE / "assets"
 EXAMPLE = _ASSETS / "example"
 EMBEDDED_WEIGHTS = _ASSETS / "weights"
+# In the repository they lie at the top, where people look for them; setup.py puts them into the wheel.
+CONFIGS = next((p for p in [_PACKAGE / "configs"] if p.is_dir()), _PACKAGE.parent / "configs")
 
 
 def is_shipped(path: Path) -> bool:

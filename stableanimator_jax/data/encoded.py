@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import from_dict, read_json
 from stableanimator_jax.data.clip_source import PixelClip
 from stableanimator_jax.data.clips import PIXELS_PER_LATENT, Clips, Moments
@@ -28,7 +29,7 @@ from stableanimator_jax.provenance import sha256_of
 ENCODED_FILE = "encoded.json"
 _FORMAT = "stableanimator-jax encoded clips"
 _VERSION = 1  # a change in what is stored or how it is computed must raise it
-_AGAIN = "run prepare_data.py encode (again)"
+_AGAIN = f"run {called('prepare')} encode (again)"
 
 PixelClips = PreparedClips | PublishedLayout
 
@@ -227,7 +228,7 @@ def read_encoding(folder: Path) -> Encoding:
         raise InputError(f"there are no encoded clips in {folder}: {_AGAIN}, or train on pixels")
     data = read_json(folder / ENCODED_FILE)
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
-        raise InputError(f"{folder / ENCODED_FILE} is not what prepare_data.py encode writes")
+        raise InputError(f"{folder / ENCODED_FILE} is not what {called('prepare')} encode writes")
     if data.get("version") != _VERSION:
         raise InputError(
             f"the encoded clips in {folder} have format version {data.get('version')!r}, this program reads "

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.clip_format import ClipRecord, bucket_size, decode_images, from_example
 from stableanimator_jax.data.clip_source import PixelClip
@@ -166,8 +167,8 @@ def read_dataset_file(directory: Path) -> dict[str, Any]:
     """What `prepare_data.py` wrote about a dataset. Raises `InputError` where there is none."""
     path = directory / DATASET_FILE
     if not path.is_file():
-        raise InputError(f"{directory} holds no prepared dataset: there is no {DATASET_FILE}; see prepare_data.py")
+        raise InputError(f"{directory} holds no prepared dataset: there is no {DATASET_FILE}; see {called('prepare')}")
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("buckets"), dict):
-        raise InputError(f"{path} is not what prepare_data.py writes")
+        raise InputError(f"{path} is not what {called('prepare')} writes")
     return data

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.data.clip_sampling import shortest_length
 from stableanimator_jax.data.clip_source import PixelClip
@@ -148,7 +149,7 @@ class PublishedLayout:
             return dict(zip(self._names, threads.map(_content, self._folders), strict=True))
 
 
-_HOW_TO_MAKE = "`prepare_data.py faces` makes it"
+_HOW_TO_MAKE = f"`{called('prepare')} faces` makes it"
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class EncodeConfig:
     """One run of `prepare_data.py encode`."""
 
     data: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="DATASET|LIST.txt")] = None
-    """A dataset that `prepare_data.py videos` made, all of it; or a list of folders in the published layout."""
+    """A dataset that `videos` made, all of it; or a list of folders in the published layout."""
     checkpoint: Annotated[str | None, tyro.conf.arg(metavar="DIR|embedded")] = None
     """The checkpoint whose VAE and CLIP image encoder training is to use; embedded is the small one in this package."""
     size: Annotated[str | None, tyro.conf.arg(metavar="WIDTHxHEIGHT")] = None

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float16, Float32, Int32, UInt8
 from tqdm import tqdm
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.data.clip_format import bucket_size
 from stableanimator_jax.data.clip_source import PixelClip
 from stableanimator_jax.data.encoded import (
@@ -103,7 +104,7 @@ def encode(config: EncodeConfig) -> EncodeResult:
             little memory or disk.
     """
     if config.data is None:
-        raise InputError("give the data: prepare_data.py encode DATASET --checkpoint DIR")
+        raise InputError(f"give the data: {called('prepare')} encode DATASET --checkpoint DIR")
     if config.checkpoint is None:
         raise InputError("give --checkpoint DIR, whose VAE and CLIP image encoder training is to use")
     sources = _sources(config, config.data.expanduser())

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.data.images import load_image
@@ -46,7 +47,7 @@ def mask_folders(config: FacesConfig) -> list[MaskedFolder]:
         InputError: no input, no frames in it, or models that are missing or wrong.
     """
     if config.input is None:
-        raise InputError("give the folder: prepare_data.py faces FOLDER --insightface-root DIR")
+        raise InputError(f"give the folder: {called('prepare')} faces FOLDER --insightface-root DIR")
     if config.insightface_root is None:
         raise InputError("give --insightface-root DIR, the folder with InsightFace's models")
     folders = list(_folders(config.input.expanduser()))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.prepared import DATASET_FILE
 from stableanimator_jax.errors import InputError, as_input_error
@@ -54,7 +55,7 @@ def run(config: VideosConfig) -> RunResult:
             something else, or no clip that is fit.
     """
     if config.input is None:
-        raise InputError("give the folder of videos: prepare_data.py videos FOLDER --output ROOT")
+        raise InputError(f"give the folder of videos: {called('prepare')} videos FOLDER --output ROOT")
     if config.output is None:
         raise InputError("give --output ROOT, the dataset's folder to make")
     if config.beam.runner is not None:
@@ -177,7 +178,7 @@ def _finished(root: Path, settings: dict[str, Any], sources: Sequence[Source]) -
     """What there is, if it is what this run would make. Raises `InputError` if not."""
     data = read_json(root / DATASET_FILE)
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
-        raise InputError(f"{root / DATASET_FILE} is not what prepare_data.py writes; name a new folder")
+        raise InputError(f"{root / DATASET_FILE} is not what {called('prepare')} writes; name a new folder")
     elsewhere = "name another output, with --work DIR to share what is prepared already"
     if data["settings"] != _plain(settings):
         raise InputError(f"{root} holds a dataset made with other settings; {elsewhere}")

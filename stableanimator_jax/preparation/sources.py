@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import EMBEDDING_DIM
 from stableanimator_jax.data.face_track import Face, FaceTrack, face_in_mask
 from stableanimator_jax.data.images import BLACK, load_image
@@ -195,6 +196,6 @@ def load_embeddings(path: Path, frames: int) -> Float32[np.ndarray, "f 512"]:
     if array.shape != (frames, EMBEDDING_DIM) or array.dtype.kind != "f" or not np.isfinite(array).all():
         raise InputError(
             f"embeddings {path} must be [{frames}, {EMBEDDING_DIM}] finite numbers, not {array.dtype}"
-            f" {list(array.shape)}; make them anew with prepare_data.py faces --overwrite"
+            f" {list(array.shape)}; make them anew with {called('prepare')} faces --overwrite"
         )
     return array.astype(np.float32)

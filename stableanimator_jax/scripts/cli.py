@@ -10,17 +10,19 @@ import re
 import runpy
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
 from tqdm import tqdm
 
+from stableanimator_jax.commands import as_called
 from stableanimator_jax.config import checked
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import require_local
 from stableanimator_jax.interrupts import interruptible
+from stableanimator_jax.scripts.shipped_configs import config_path, first_line, shipped_configs
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ def run_script(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None
     """Run a script's `main(argv)` and return its exit status.
 
     Bad input (`InputError`), or too much of it (`MemoryError`), becomes one line on stderr and status 2, an interrupt
-    (Ctrl-C, SIGTERM) one line and status 130, a reader of our output that went away (`sample.py | head`) status 141.
+    (Ctrl-C, SIGTERM) one line and status 130, a reader of our output that went away (`… | head`) status 141.
     Anything else is a bug in this program and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -105,21 +107,27 @@ def run_command(
         InputError: there is no such command (the nearest one is named), or what the command raises.
     """
     if not argv or argv[0] in ("-h", "--help"):
-        print(description.strip())
+        print(as_called(description).strip())
         return
     if argv[0] not in commands:
-        near = difflib.get_close_matches(argv[0], commands, n=1)
-        meant = f"; did you mean {near[0]}?" if near else f": give one of {', '.join(commands)}"
-        raise InputError(f"unknown command {argv[0]!r}{meant} (see {prog} --help)")
+        raise unknown_command(argv[0], commands, prog=prog)
     commands[argv[0]](argv[1:])
 
 
+def unknown_command(name: str, commands: Iterable[str], *, prog: str) -> InputError:
+    """The error that says so, and names the nearest one."""
+    near = difflib.get_close_matches(name, commands, n=1)
+    meant = f"; did you mean {near[0]}?" if near else f": give one of {', '.join(commands)}"
+    return InputError(f"unknown command {name!r}{meant} (see {prog} --help)")
+
+
 def parse(argv: Sequence[str], default: T, *, prog: str, description: str) -> T:
-    """A configuration from the command line: `[CONFIG.py] [--flag value ...]`.
+    """A configuration from the command line: `[CONFIG] [--flag value ...]`.
 
     Args:
-        argv: the arguments after the script's name. A first one that ends in `.py` is a config file, whose
-            `get_config()` gives the values that the flags override; without one they override `default`.
+        argv: the arguments after the script's name. A first one that is no flag is a config file (as `config_file`
+            finds it), whose `get_config()` gives the values that the flags override; without one they override
+            `default`.
         default: a dataclass; its type decides the flags, its docstrings `--help`.
 
     Raises:
@@ -132,14 +140,21 @@ def parse(argv: Sequence[str], default: T, *, prog: str, description: str) -> T:
 
 
 def config_file(argv: Sequence[str], default: T) -> tuple[T, Sequence[str]]:
-    """Split a leading `CONFIG.py` off `argv` and load it: (its configuration or else `default`, the flags left).
+    """Split a leading config off `argv` and load it: (its configuration or else `default`, the flags left).
+
+    It is a file `CONFIG.py`, or the name of one that comes with the package; `--list-configs` prints those that give
+    `default`'s type.
 
     Raises:
         InputError: the file is missing, fails, or gives something other than `default`'s type.
+        _HelpPrinted: they were listed.
     """
-    if not argv or not argv[0].endswith(".py"):
+    if "--list-configs" in argv:
+        _list_configs(type(default))
+        raise _HelpPrinted
+    if not argv or argv[0].startswith("-"):
         return default, argv
-    path = Path(argv[0])
+    path = config_path(argv[0])
     get_config = _load(path).get("get_config")
     if not callable(get_config):
         raise InputError(f"config file {path} has no get_config() function")
@@ -160,6 +175,12 @@ def config_file(argv: Sequence[str], default: T) -> tuple[T, Sequence[str]]:
         raise InputError(f"config file {path}: {e}") from e
 
 
+def _list_configs(kind: type) -> None:
+    for name, path in shipped_configs().items():
+        if isinstance(_load(path)["get_config"](), kind):
+            print(f"{name:<26}{as_called(first_line(path))}")
+
+
 def parse_flags(argv: Sequence[str], default: T, *, prog: str, description: str) -> T:
     """Override fields of the dataclass `default` by `--flag value`; as `parse`, without a config file."""
     # tyro draws its complaints into a box on stderr and exits: caught here and made one line like every other.
@@ -171,7 +192,7 @@ def parse_flags(argv: Sequence[str], default: T, *, prog: str, description: str)
                 default=default,
                 args=list(argv),
                 prog=prog,
-                description=description,
+                description=as_called(description),
                 config=(tyro.conf.DisallowNone,),  # `--reference None` is a file's name
             )
     except SystemExit as e:

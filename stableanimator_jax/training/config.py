@@ -26,10 +26,10 @@ Trainable = Literal["attentions", "all", "adapters", "lora"]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What to train on: a dataset that `prepare_data.py` made, or folders in the published layout."""
+    """What to train on: a prepared dataset, or folders in the published layout."""
 
     dataset: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """What `prepare_data.py videos` made. All its buckets are trained on."""
+    """A dataset that `prepare videos` made. All its buckets are trained on."""
     lists: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.txt ...")] = ()
     """Instead of a dataset: text files that name folders in the published layout, one file a bucket."""
     sizes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="WIDTHxHEIGHT ...")] = ()
@@ -37,7 +37,7 @@ class DataConfig:
     fit: FitMode = "crop"
     """With --data.lists: how frames are brought to that size's aspect."""
     encoded: bool = False
-    """Train on latents and embeddings that `prepare_data.py encode` left beside the data: VAE and CLIP do not run."""
+    """Train on latents and embeddings that `prepare encode` left beside the data: VAE and CLIP do not run."""
     changed: bool = False
     """With --resume: go on although clips, their order, --data.batch-size, --data.seed or --data.proportions are not
     what they were. What is other is told."""

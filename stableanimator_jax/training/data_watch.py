@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.loader import Loader, content_hash
 from stableanimator_jax.errors import InputError
@@ -100,7 +101,7 @@ class DataWatch:
             try:
                 self._before = [[e["split"], e["bucket"], e["clip"], e["why"]] for e in read_json(self._file)]
             except (TypeError, KeyError) as e:
-                raise InputError(f"{self._file} is not what train.py leaves: remove it") from e
+                raise InputError(f"{self._file} is not what {called('train')} leaves: remove it") from e
 
     def __len__(self) -> int:
         """How many clips are left out."""

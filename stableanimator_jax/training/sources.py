@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.clip_format import bucket_size
 from stableanimator_jax.data.clip_source import ClipSource
@@ -23,7 +24,8 @@ def training_clips(config: TrainConfig) -> list[PixelClips]:
     """
     if config.data.dataset is None and not config.data.lists:
         raise InputError(
-            "give what to train on: --data.dataset DIR, which prepare_data.py makes of videos, or --data.lists FILE.txt"
+            f"give what to train on: --data.dataset DIR, which {called('prepare')} makes of videos, "
+            "or --data.lists FILE.txt"
         )
     return _clips(config, "train", config.data.lists)
 

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, PyTree, UInt32
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import StableAnimatorConfig, StoredDtype
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.family import member
@@ -130,7 +131,7 @@ def load(
             leaves = _place(by_name(_initial(made_from, config.seed)), wanted)
         else:
             raise InputError(
-                f"checkpoint {source.path} has no {model}, from which training must begin; convert_weights.py makes "
+                f"checkpoint {source.path} has no {model}, from which training must begin; {called('convert')} makes "
                 "one from Stable Video Diffusion or StableAnimator"
             )
         frozen[model] = {name: leaves[name] for name in abstract_frozen[model]}

@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import StableAnimatorConfig, read_json
 from stableanimator_jax.errors import InputError, as_input_error, first_line
 from stableanimator_jax.family import FAMILY
@@ -171,10 +172,10 @@ def _describe(place: Path) -> Description:
         found = [model for model in MODELS if (place / model).exists()]
         if found:
             raise InputError(f"checkpoint {place} is incomplete: it has {', '.join(found)} but no config.json")
-        raise InputError(f"{place} is not a checkpoint: it has no config.json; convert_weights.py makes one")
+        raise InputError(f"{place} is not a checkpoint: it has no config.json; {called('convert')} makes one")
     data = read_json(file)
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
-        raise InputError(f"{place} is not a checkpoint of this project: convert_weights.py makes one from PyTorch's")
+        raise InputError(f"{place} is not a checkpoint of this project: {called('convert')} makes one from PyTorch's")
     if data.get("version") != _VERSION:
         raise InputError(f"{file} has format version {data.get('version')!r}, this program reads {_VERSION}: update it")
     if not all(isinstance(data.get(field), dict) for field in ("config", "source", "files")):

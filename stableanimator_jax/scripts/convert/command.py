@@ -1,12 +1,12 @@
 """Bring PyTorch's weights in, take ours out, or look into a checkpoint.
 
-    python convert_weights.py import --svd DIR --stableanimator DIR --arcface FILE --output CHECKPOINT
-    python convert_weights.py import --svd hf://stabilityai/stable-video-diffusion-img2vid-xt --output CHECKPOINT
-    python convert_weights.py import --svd DIR --mimicmotion MimicMotion_1-1.pth --output CHECKPOINT
-    python convert_weights.py export --checkpoint CHECKPOINT --output DIR
-    python convert_weights.py inspect CHECKPOINT
+    stableanimator convert import --svd DIR --stableanimator DIR --arcface FILE --output CHECKPOINT
+    stableanimator convert import --svd hf://stabilityai/stable-video-diffusion-img2vid-xt --output CHECKPOINT
+    stableanimator convert import --svd DIR --mimicmotion MimicMotion_1-1.pth --output CHECKPOINT
+    stableanimator convert export --checkpoint CHECKPOINT --output DIR
+    stableanimator convert inspect CHECKPOINT
 
-`convert_weights.py COMMAND --help` explains a command's flags, docs/weights.md where the files come from.
+`stableanimator convert COMMAND --help` explains a command's flags, docs/weights.md where the files come from.
 Exit status: 0 done, 2 something in the input is wrong (one line on stderr says what), 130 interrupted.
 """
 
@@ -17,6 +17,7 @@ from typing import Annotated, Literal, NoReturn, TypeVar
 
 import tyro
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import StoredDtype
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.scripts.cli import leave, parse_flags, run_command, run_script
@@ -87,14 +88,14 @@ def main(argv: Sequence[str]) -> None:
     run_command(
         argv,
         {"import": _import, "export": _export, "inspect": _inspect},
-        prog="convert_weights.py",
+        prog=called("convert"),
         description=__doc__ or "",
     )
 
 
 def _import(flags: Sequence[str]) -> None:
     config = parse_flags(
-        flags, ImportConfig(), prog="convert_weights.py import", description=ImportConfig.__doc__ or ""
+        flags, ImportConfig(), prog=f"{called('convert')} import", description=ImportConfig.__doc__ or ""
     )
     output = _required(config.output, "--output CHECKPOINT, the directory to make")
     _on_the_cpu()
@@ -118,12 +119,13 @@ def _import(flags: Sequence[str]) -> None:
     print(f"wrote {output}: {', '.join(models)}")
     wanted = member(describe(output).config).models
     if missing := [model for model in wanted if model not in models]:
-        print(f"note: sample.py and train.py also need {', '.join(missing)}: import all parts into one checkpoint")
+        users = f"{called('sample')} and {called('train')}"
+        print(f"note: {users} also need {', '.join(missing)}: import all parts into one checkpoint")
 
 
 def _export(flags: Sequence[str]) -> None:
     config = parse_flags(
-        flags, ExportConfig(), prog="convert_weights.py export", description=ExportConfig.__doc__ or ""
+        flags, ExportConfig(), prog=f"{called('convert')} export", description=ExportConfig.__doc__ or ""
     )
     checkpoint = _required(config.checkpoint, "--checkpoint CHECKPOINT, a directory or the word embedded")
     output = _required(config.output, "--output DIR, the directory to make")
@@ -136,7 +138,7 @@ def _export(flags: Sequence[str]) -> None:
 
 def _inspect(flags: Sequence[str]) -> None:
     config = parse_flags(
-        flags, InspectConfig(), prog="convert_weights.py inspect", description=InspectConfig.__doc__ or ""
+        flags, InspectConfig(), prog=f"{called('convert')} inspect", description=InspectConfig.__doc__ or ""
     )
     checkpoint = _required(config.checkpoint, "the checkpoint to inspect, a directory or the word embedded")
     _on_the_cpu()
@@ -158,6 +160,6 @@ def _on_the_cpu() -> None:
     choose_device("cpu")  # an accelerator has nothing to do here, and may be busy
 
 
-def script() -> NoReturn:
-    """The program `convert_weights.py`, or `stableanimator-convert`."""
-    leave(run_script(main))
+def script(argv: Sequence[str] | None = None) -> NoReturn:
+    """The program `convert_weights.py`, or `stableanimator convert`."""
+    leave(run_script(main, argv))

@@ -1,15 +1,15 @@
 """Make training data: a dataset out of videos, masks and embeddings for folders of frames, latents computed ahead.
 
-    python prepare_data.py videos FOLDER --output ROOT --insightface-root DIR --dwpose DIR
-    python prepare_data.py faces FOLDER --insightface-root DIR
-    python prepare_data.py encode ROOT --checkpoint DIR
-    python prepare_data.py encode LIST.txt --size 512x512 --checkpoint DIR
+    stableanimator prepare videos FOLDER --output ROOT --insightface-root DIR --dwpose DIR
+    stableanimator prepare faces FOLDER --insightface-root DIR
+    stableanimator prepare encode ROOT --checkpoint DIR
+    stableanimator prepare encode LIST.txt --size 512x512 --checkpoint DIR
 
 `videos` takes videos or folders NAME/images/frame_0.png, … and makes ROOT for training, with ROOT/report.md to look
 at. It can be stopped at any time and started again. `faces` writes NAME/faces/frame_0.png, … and
 NAME/embeddings.npy, with which such folders can be trained on as they are. `encode` keeps what the checkpoint's VAE and
 CLIP make of every frame, in ROOT/encoded or LIST.encoded, so that training need not run them in every step.
-`prepare_data.py COMMAND --help` explains a command's flags.
+`stableanimator prepare COMMAND --help` explains a command's flags.
 Exit status: 0 done, 2 something in the input is wrong (one line on stderr says what), 130 interrupted.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.preparation.config import EncodeConfig, FacesConfig, VideosConfig
 from stableanimator_jax.scripts.cli import leave, parse_flags, run_command, run_script
@@ -26,13 +27,13 @@ from stableanimator_jax.scripts.cli import leave, parse_flags, run_command, run_
 def main(argv: Sequence[str]) -> None:
     """Run one command. Raises `InputError`."""
     run_command(
-        argv, {"videos": _videos, "faces": _faces, "encode": _encode}, prog="prepare_data.py", description=__doc__ or ""
+        argv, {"videos": _videos, "faces": _faces, "encode": _encode}, prog=called("prepare"), description=__doc__ or ""
     )
 
 
 def _videos(flags: Sequence[str]) -> None:
     config = parse_flags(
-        flags, VideosConfig(), prog="prepare_data.py videos", description="Videos to a dataset for training."
+        flags, VideosConfig(), prog=f"{called('prepare')} videos", description="Videos to a dataset for training."
     )
     from stableanimator_jax.preparation.run import run  # OpenCV and others: slow, and not for --help
 
@@ -50,7 +51,7 @@ def _videos(flags: Sequence[str]) -> None:
 
 def _faces(flags: Sequence[str]) -> None:
     config = parse_flags(
-        flags, FacesConfig(), prog="prepare_data.py faces", description="Face masks and embeddings for folders."
+        flags, FacesConfig(), prog=f"{called('prepare')} faces", description="Face masks and embeddings for folders."
     )
     from stableanimator_jax.preparation.mask_tool import mask_folders
 
@@ -65,9 +66,8 @@ def _faces(flags: Sequence[str]) -> None:
 
 
 def _encode(flags: Sequence[str]) -> None:
-    config = parse_flags(
-        flags, EncodeConfig(), prog="prepare_data.py encode", description="Latents and embeddings ahead of training."
-    )
+    what = "Latents and embeddings ahead of training."
+    config = parse_flags(flags, EncodeConfig(), prog=f"{called('prepare')} encode", description=what)
     from stableanimator_jax.preparation.encoding import encode
 
     with _said_to_go_on():
@@ -95,6 +95,6 @@ def _said_to_go_on() -> Iterator[None]:
         raise
 
 
-def script() -> NoReturn:
-    """The program `prepare_data.py`, or `stableanimator-prepare`."""
-    leave(run_script(main))
+def script(argv: Sequence[str] | None = None) -> NoReturn:
+    """The program `prepare_data.py`, or `stableanimator prepare`."""
+    leave(run_script(main, argv))

@@ -1,13 +1,14 @@
 """Animate the person of a reference image along a sequence of poses.
 
-    python sample.py                                        the example, a drawn person: two minutes on a laptop
-    python sample.py CONFIG.py [--flag value ...]           start from a config file (see configs/)
-    python sample.py --reference me.jpg --poses dance/ --checkpoint DIR --output me.mp4
-    python sample.py --reference me.jpg --poses dance/ --checkpoint DIR --output me.mp4 --preset fast
-    python sample.py --from-json me.mp4.json --output again.mp4
+    stableanimator sample                                        the example, a drawn person: two minutes on a laptop
+    stableanimator sample CONFIG [--flag value ...]              start from a config; --list-configs names them
+    stableanimator sample --reference me.jpg --poses dance/ --checkpoint DIR --output me.mp4
+    stableanimator sample --reference me.jpg --poses dance/ --checkpoint DIR --output me.mp4 --preset fast
+    stableanimator sample --from-json me.mp4.json --output again.mp4
 
-Without --checkpoint, a config file or --from-json the settings are those of configs/drawn_people.py, made for the
-weights in this package; with --checkpoint DIR they begin as those weights are published (docs/family.md).
+CONFIG is a Python file, or the name of one that comes with the package. Without it, --checkpoint or --from-json the
+settings are those of drawn_people, made for the weights in this package; with --checkpoint DIR they begin as those
+weights are published (docs/family.md).
 
 Exit status: 0 done, 2 something in the input is wrong (one line on stderr says what), 130 interrupted.
 """
@@ -20,6 +21,7 @@ from typing import Annotated, NoReturn, cast
 
 import tyro
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.config import PresetName
 from stableanimator_jax.scripts.cli import config_file, flag_value, leave, parse_flags, run_script
@@ -58,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     if (preset := flag_value(flags, "--preset")) is not None:
         sampling = config.sampling.with_preset(cast(PresetName, preset))
         config = dataclasses.replace(config, sampling=sampling)
-    config = parse_flags(flags, Arguments(config=config), prog="sample.py", description=__doc__ or "").config
+    config = parse_flags(flags, Arguments(config=config), prog=called("sample"), description=__doc__ or "").config
 
     from stableanimator_jax.scripts.sample.inputs import verify_inputs  # OpenCV and others: slow, and not for --help
     from stableanimator_jax.scripts.sample.run import run
@@ -71,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
     run(config)
 
 
-def script() -> NoReturn:
-    """The program `sample.py`, or `stableanimator-sample`."""
-    status = run_script(main)
+def script(argv: Sequence[str] | None = None) -> NoReturn:
+    """The program `sample.py`, or `stableanimator sample`."""
+    status = run_script(main, argv)
     leave(status, at_once=status != 0)

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.data.video import (
     HIGHEST_FPS,
     LOWEST_FPS,
@@ -75,7 +76,7 @@ def _check_replaced(config: SampleConfig) -> None:
     for path in there:
         if path not in left or left[path] not in (None, sha256_of([path])):
             raise InputError(
-                f"will not replace {path}, which no run of sample.py left there, or which was changed since: "
+                f"will not replace {path}, which no run of {called('sample')} left there, or which was changed since: "
                 "name another --output, or move it away"
             )
     if not config.may_replace:

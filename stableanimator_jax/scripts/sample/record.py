@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import read_json
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.provenance import versions
@@ -55,12 +56,12 @@ def read_record(path: Path) -> Record:
     """
     data = read_json(path)
     if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
-        raise InputError(f"{path} is not the record of a sampling run (sample.py writes it as OUTPUT.json)")
+        raise InputError(f"{path} is not the record of a sampling run ({called('sample')} writes it as OUTPUT.json)")
     try:
         inputs = {name: InputFile(**entry) for name, entry in data.pop("inputs").items()}
         record = Record(inputs=inputs, **data)
     except (TypeError, AttributeError, KeyError) as e:
-        raise InputError(f"{path} is damaged: it is not the record that sample.py wrote ({e})") from e
+        raise InputError(f"{path} is damaged: it is not the record that {called('sample')} wrote ({e})") from e
     for name in ("configuration", "versions", "result"):
         if not isinstance(getattr(record, name), dict):
             raise InputError(f"{path} is damaged: its {name} is not an object")

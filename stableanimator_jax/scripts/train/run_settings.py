@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from stableanimator_jax.commands import called
 from stableanimator_jax.config import read_json
 from stableanimator_jax.errors import InputError, as_input_error
 from stableanimator_jax.files import replacing
@@ -47,7 +48,9 @@ def require_own_folder(output: Path) -> None:
     except (InputError, TypeError):
         ours = False
     if there and not ours:
-        raise InputError(f"will not replace {there[0]}, which no run of train.py left there: name another --output")
+        raise InputError(
+            f"will not replace {there[0]}, which no run of {called('train')} left there: name another --output"
+        )
 
 
 def check_settings(config: TrainConfig, frozen: str) -> None:
@@ -60,7 +63,7 @@ def check_settings(config: TrainConfig, frozen: str) -> None:
         raise InputError(f"{path} is missing, the settings that the run was begun with: it must be there to go on")
     before = read_json(path)
     if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
-        raise InputError(f"{path} is not what train.py leaves; it must be there to go on")
+        raise InputError(f"{path} is not what {called('train')} leaves; it must be there to go on")
     changed = changes(before["settings"], config.to_dict())
     for name, (old, new) in changed.items():
         if name.startswith(_FIXED) or (name == "optimizer.ema_decay" and not (old and new)):
