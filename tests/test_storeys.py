@@ -26,9 +26,9 @@ def imports() -> dict[str, set[str]]:
 
 
 def storey(module: str) -> int:
-    """Counted from the top; the package's own `__init__`, which hands everything out, is above all."""
+    """Counted from the top; the package's own `__init__`, which hands everything out, and `__main__` are above all."""
     parts = module.split(".")
-    if len(parts) == 1:
+    if len(parts) == 1 or parts[1] == "__main__":
         return -1
     return next((i for i, rooms in enumerate(STOREYS) if parts[1] in rooms), len(STOREYS))
 

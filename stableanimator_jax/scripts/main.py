@@ -2,10 +2,9 @@
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, version
 from typing import NoReturn
 
-import stableanimator_jax
 from stableanimator_jax.commands import COMMANDS, program
 from stableanimator_jax.scripts.cli import leave, run_script, unknown_command
 
@@ -26,6 +25,6 @@ def _without_command(argv: Sequence[str]) -> None:
         print("\n".join(f"    {name:<12}{command.what}" for name, command in COMMANDS.items()))
         print(f"\n`{prog} COMMAND --help` explains a command. `{prog} sample`, alone, animates an example.")
     elif argv[0] == "--version":
-        print(f"stableanimator_jax {stableanimator_jax.__version__}")
+        print(f"stableanimator_jax {version('stableanimator-jax')}")
     else:
         raise unknown_command(argv[0], COMMANDS, prog=prog)

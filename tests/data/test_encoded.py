@@ -139,7 +139,7 @@ REFUSED = {
     "a changed frame": (lambda root: make_folder(root / "1", 11, size=(48, 32)), "1 of 3 clips are not encoded"),
     "another list": (lambda root: (root / "wide.txt").write_text("0\n1\n3\n"), "1 of 3 clips are not encoded"),
     "not JSON": (lambda root: text(root, "{"), "is not a JSON file"),
-    "another file": (lambda root: text(root, "{}"), "is not what prepare_data.py encode writes"),
+    "another file": (lambda root: text(root, "{}"), "is not what stableanimator prepare encode writes"),
     "a damaged one": (
         lambda root: text(root, '{"format": "stableanimator-jax encoded clips", "version": 1, "encoding": {}}'),
         "is damaged: .* remove that folder",

@@ -179,7 +179,7 @@ def no_poses(folder: Path) -> None:
         (shift_poses, r"images begin with frame_0\.png, but poses with frame_1\.png"),
         (gap, r"images .*: missing frame_2\.png"),
         (extra_mask, r"frame_6\.png belongs to no image: those are frame_0\.png to frame_5\.png"),
-        (no_embeddings, r"embeddings\.npy is missing; `prepare_data\.py faces` makes it"),
+        (no_embeddings, r"embeddings\.npy is missing; `stableanimator prepare faces` makes it"),
         (few_embeddings, r"of shape \(5, 512\), but for 6 images it must be \(6, 512\)"),
         (whole_embeddings, r"are not numbers with a fraction"),
         (broken_embeddings, r"embeddings\.npy are not a plain \.npy file"),

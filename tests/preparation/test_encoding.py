@@ -222,7 +222,7 @@ def test_encoded_clips_of_another_checkpoint_are_refused(encoded, other_checkpoi
 
 
 BAD = {
-    "no data": ([], "give the data: prepare_data.py encode DATASET --checkpoint DIR"),
+    "no data": ([], "give the data: stableanimator prepare encode DATASET --checkpoint DIR"),
     "no checkpoint": (["data"], "give --checkpoint DIR"),
     "data missing": (["nowhere", *WITH], "data nowhere does not exist"),
     "a name too long": (["x" * 300, *WITH], "cannot read data xxx"),

@@ -4,9 +4,7 @@ import io
 import os
 import pickle
 import runpy
-import tomllib
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Literal
 
@@ -76,7 +74,7 @@ def test_config_file_may_give_text_for_a_path(tmp_path):
         (["--part.learning-rat", "3"], "unrecognized options: .*; did you mean --part.learning-rate"),
         (["--kind", "medium"], r"invalid choice 'medium' for argument '--kind'. Expected one of \('small', 'large'\)"),
         (["--part.learning-rate", "fast"], "error parsing --part.learning-rate: could not convert string to float"),
-        (["stray"], "unrecognized options: stray"),
+        (["--kind", "small", "stray"], "unrecognized options: stray"),
         (["--part.learning-rate", "0"], "^learning-rate must be positive\nand small$"),
     ],
 )
@@ -151,6 +149,42 @@ def test_configs(path):
     assert config.width % multiple == config.height % multiple == 0
 
 
+def test_configs_are_found_by_name(tmp_path, monkeypatch):
+    """Wherever the user is."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("stableanimator_512", "svd"):
+        file = ROOT / "configs" / f"{name}.py"
+        assert config_file([name], SampleConfig()) == config_file([str(file)], SampleConfig())
+    assert config_file(["train_512", "--steps", "3"], TrainConfig())[1] == ["--steps", "3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "stableanimator_521",
+            "config stableanimator_521; did you mean stableanimator_512 or stableanimator_576x1024?",
+        ),
+        ("configs/stableanimator_512", r"config configs/stableanimator_512; did you mean stableanimator_512"),
+        ("me.jpg", r"config me\.jpg; give a CONFIG\.py, or a name of --list-configs"),
+        ("__init__", "there is no config __init__; "),
+        ("train_512", "train_512.py is for another script"),
+    ],
+)
+def test_wrong_names_of_configs(name, message):
+    with pytest.raises(InputError, match=message):
+        config_file([name], SampleConfig())
+
+
+@pytest.mark.parametrize(("kind", "count"), [(SampleConfig, 8), (TrainConfig, 4)])
+def test_configs_are_listed(capsys, kind, count):
+    """Those of the command that is asked, each with what it is."""
+    assert run_script(lambda argv: print(config_file(argv, kind())), ["--list-configs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == count
+    assert all((ROOT / "configs" / f"{line.split()[0]}.py").exists() and line.endswith(".") for line in lines)
+
+
 def test_a_name_that_is_no_utf8_is_printable_in_every_error():
     """Files, protocols and processes that take UTF-8 alone get what they can take."""
     name = os.fsdecode(b"\xd6\xd0.mkv")
@@ -159,15 +193,3 @@ def test_a_name_that_is_no_utf8_is_printable_in_every_error():
     assert printable("\ud800") == r"\ud800"
     assert printable("å 中") == "å 中"
     assert printable("å".encode().decode("ascii", "surrogateescape")) == "å"  # as a C locale has it
-
-
-def test_an_installed_package_has_the_same_programs():
-    commands = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    for name, script in (
-        ("sample", "sample"),
-        ("train", "train"),
-        ("convert", "convert_weights"),
-        ("prepare", "prepare_data"),
-    ):
-        program = EntryPoint(name, commands[f"stableanimator-{name}"], "console_scripts").load()
-        assert program is runpy.run_path(str(ROOT / f"{script}.py"))["script"]

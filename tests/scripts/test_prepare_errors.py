@@ -90,7 +90,7 @@ BAD = {
     ),
     "output another's dataset.json": (
         lambda: ["--output", str(Path(made("mine/dataset.json")).parent)],
-        r"mine/dataset.json is not what prepare_data.py writes",
+        r"mine/dataset.json is not what stableanimator prepare writes",
     ),
     "output name too long": (lambda: ["--output", "a" * 300], r"cannot write a+: File name too long"),
     "work folder a file": (lambda: ["--work", made("work")], r"cannot write work folder"),

@@ -136,7 +136,12 @@ def test_what_is_there_is_replaced_only_where_asked_and_ours(inputs, tmp_path, c
     assert record_of(tmp_path / "a.gif")["configuration"]["overwrite"] is False
 
     (tmp_path / "a.gif").write_bytes(b"edited by hand")
-    refused(r"will not replace .*a.gif, which no run of sample.py left there", "--output", "a.gif", "--overwrite")
+    refused(
+        r"will not replace .*a.gif, which no run of stableanimator sample left there",
+        "--output",
+        "a.gif",
+        "--overwrite",
+    )
     (tmp_path / "outputs/animation.mp4.contact_sheet.png").write_bytes(b"mine")
     refused(r"will not replace .*contact_sheet.png")
     (tmp_path / "b.mp4.json").write_text("{}")

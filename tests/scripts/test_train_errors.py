@@ -132,7 +132,7 @@ def test_folders_of_another_size_or_without_embeddings(capsys):
     assert "72x72" in capsys.readouterr().err
     Path("a/embeddings.npy").unlink()
     assert run_script(main, [*lists, "--data.sizes", "64x64"]) == 2
-    assert re.search(r"embeddings\.npy is missing; `prepare_data\.py faces` makes it", capsys.readouterr().err)
+    assert re.search(r"embeddings\.npy is missing; `stableanimator prepare faces` makes it", capsys.readouterr().err)
 
 
 def test_half_a_checkpoint_to_begin_from(capsys):

@@ -14,15 +14,21 @@ def test_a_run_begins_only_where_nothing_of_others_is_lost(tmp_path: Path):
     require_own_folder(tmp_path / "new")
     require_own_folder(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("{}\n")
-    with pytest.raises(InputError, match=r"will not replace .*metrics.jsonl, which no run of train.py left there"):
+    with pytest.raises(
+        InputError, match=r"will not replace .*metrics.jsonl, which no run of stableanimator train left there"
+    ):
         require_own_folder(tmp_path)
     for other in ({"format": "stableanimator-jax", "config": {}}, [], "{"):
         (tmp_path / "config.json").write_text(other if isinstance(other, str) else json.dumps(other))
-        with pytest.raises(InputError, match=r"will not replace .*config.json, which no run of train.py left there"):
+        with pytest.raises(
+            InputError, match=r"will not replace .*config.json, which no run of stableanimator train left there"
+        ):
             require_own_folder(tmp_path)
     (tmp_path / "config.json").unlink()
     (tmp_path / "metrics.jsonl").rename(tmp_path / "data.json")
-    with pytest.raises(InputError, match=r"will not replace .*data.json, which no run of train.py left there"):
+    with pytest.raises(
+        InputError, match=r"will not replace .*data.json, which no run of stableanimator train left there"
+    ):
         require_own_folder(tmp_path)
 
 
