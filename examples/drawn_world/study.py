@@ -150,7 +150,7 @@ def run_study(conditions: Sequence[Condition], config: StudyConfig) -> Study:
     pairs = draw_study(config)
     truth, truth_features, references = measure_truth(judges, pairs)
     measured = {}
-    animator_of = _OneAnimator()
+    animator_of = OneAnimator()
     for condition in conditions:
         videos, seconds = make_videos(condition, animator_of, pairs, config)
         measured[condition.name] = measure(judges, pairs, references, videos, seconds, condition.title)
@@ -170,7 +170,7 @@ def draw_study(config: MeasureConfig) -> list[DrawnPair]:
     return [draw_pair(pair, frames=config.frames, stride=config.stride, size=config.size) for pair in numbers]
 
 
-class _OneAnimator:
+class OneAnimator:
     """Gives a checkpoint's animator, and keeps it in memory until another one is asked for."""
 
     def __init__(self):
