@@ -24,7 +24,8 @@ with epy.lazy_api_imports(globals()):
     from stableanimator_jax.perception.faces import FaceAnalyser
     from stableanimator_jax.perception.keypoint_poses import poses_from_keypoints
     from stableanimator_jax.perception.people import People, PoseEstimator
-    from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
+    from stableanimator_jax.perception.skeleton import SkeletonStyle
+    from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig, Strength
     from stableanimator_jax.sampling.face_control import FaceOptimisation
     from stableanimator_jax.sampling.pipeline import Animator
     from stableanimator_jax.sampling.programs import quick_starts
@@ -43,7 +44,9 @@ __all__ = [
     "PoseEstimator",
     "Poses",
     "SamplingConfig",
+    "SkeletonStyle",
     "StableAnimatorConfig",
+    "Strength",
     "fit_aspect",
     "load_image",
     "load_poses",

@@ -70,6 +70,11 @@ def check_limits(config: Any, part: str = "") -> None:
                 raise InputError(f"{flag} must be {limit}, got {number}")
 
 
+def limit_of(cls: type, name: str) -> Between | AtLeast | Above:
+    """That of one field of a dataclass."""
+    return _limits(cls)[name]
+
+
 @functools.cache
 def _limits(cls: type) -> dict[str, Between | AtLeast | Above]:
     hints = typing.get_type_hints(cls, include_extras=True)

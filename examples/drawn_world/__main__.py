@@ -2,8 +2,8 @@
 
     python -m examples.drawn_world COMMAND
 
-with arcface, vae, image-encoder, dataset, base, fit, curves, ship, glasses, evaluate, limits, compare, alignment, drift
-or ablate.
+with arcface, vae, image-encoder, dataset, base, fit, curves, ship, glasses, evaluate, limits, compare, alignment,
+control, drift or ablate.
 
 `python -m examples.drawn_world COMMAND --help` explains a command's flags.
 """
@@ -53,6 +53,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "limits": _command("limits", "limits", "LimitsConfig", "limits", "What a video could reach at best."),
     "compare": _command("compare", "compare", "CompareConfig", "compare", "Evaluations beside each other."),
     "alignment": _command("alignment", "misaligned", "AlignmentConfig", "alignment", "Misaligned drivers."),
+    "control": _command("control", "control", "ControlConfig", "control", "What each strength and style does."),
     "drift": _command("drift", "drift", "DriftConfig", "drift", "One long video, hundred frames by hundred frames."),
     "curves": _command("curves", "curves", "CurvesConfig", "plot_curves", "The loss curves as a picture."),
     "ship": _command("ship", "ship", "ShipConfig", "ship", "Trained weights into the package."),

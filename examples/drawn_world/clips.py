@@ -12,7 +12,7 @@ from stableanimator_jax.data.face_track import FaceTrack
 from stableanimator_jax.data.images import fit
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.face_points import track_from_keypoints
-from stableanimator_jax.perception.skeleton import draw_skeletons
+from stableanimator_jax.perception.skeleton import DWPOSE_STYLE, SkeletonStyle, draw_skeletons
 
 TRAIN_SEEDS, VALIDATION_SEEDS, TEST_SEEDS = 0, 1_000_000, 2_000_000
 """Where the seeds of the people (with their motions and walls) of each split begin."""
@@ -70,17 +70,20 @@ def draw_moment(person: int, random: np.random.Generator, frames: int, size: int
     return draw_frames(person, motion, wall, range(first, first + frames), size)
 
 
-def skeletons(clip: DrawnClip, side: int = SKELETON_SIDE) -> UInt8[np.ndarray, "f side side 3"]:
-    """The clip's keypoints drawn in DWPose's style."""
+def skeletons(
+    clip: DrawnClip, side: int = SKELETON_SIDE, style: SkeletonStyle = DWPOSE_STYLE
+) -> UInt8[np.ndarray, "f side side 3"]:
+    """The clip's keypoints drawn."""
     size = clip.frames.shape[1]
     pairs = zip(clip.points, clip.scores, strict=True)
-    return np.stack([draw_skeletons(p[None] / size, s[None], side, side) for p, s in pairs])
+    return np.stack([draw_skeletons(p[None] / size, s[None], side, side, style) for p, s in pairs])
 
 
-def small_skeletons(clip: DrawnClip) -> UInt8[np.ndarray, "f size size 3"]:
+def small_skeletons(clip: DrawnClip, style: SkeletonStyle = DWPOSE_STYLE) -> UInt8[np.ndarray, "f size size 3"]:
     """Skeletons of the frames' size, made small exactly as `load_poses` does it."""
     size = clip.frames.shape[1]
-    return np.stack([fit(image, size, size, "crop", filter="bicubic", fill=(0, 0, 0)) for image in skeletons(clip)])
+    large = skeletons(clip, style=style)
+    return np.stack([fit(image, size, size, "crop", filter="bicubic", fill=(0, 0, 0)) for image in large])
 
 
 def lossless_enough_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:

@@ -10,6 +10,7 @@ from examples.drawn_world.canvas import Canvas, background, shade
 from examples.drawn_world.clips import TEST_SEEDS, draw_frames, small_skeletons
 from examples.drawn_world.people import Colour, Person
 from stableanimator_jax.data.face_track import FaceTrack
+from stableanimator_jax.perception.skeleton import DWPOSE_STYLE, SkeletonStyle
 
 UNSEEN_SEEDS = 2_000_000_000
 """Where the seeds of motions and walls begin that no training can have drawn: all of its own are smaller."""
@@ -62,7 +63,7 @@ def _pair(number: int) -> Pair:
     )
 
 
-def draw_pair(pair: Pair, *, frames: int, stride: int, size: int) -> DrawnPair:
+def draw_pair(pair: Pair, *, frames: int, stride: int, size: int, style: SkeletonStyle = DWPOSE_STYLE) -> DrawnPair:
     """Draw a pair.
 
     Args:
@@ -70,6 +71,7 @@ def draw_pair(pair: Pair, *, frames: int, stride: int, size: int) -> DrawnPair:
         frames: of the driving motion.
         stride: from one of them to the next.
         size: of the pictures in pixels.
+        style: of the skeletons.
     """
     moment = range(pair.reference_frame, pair.reference_frame + 1)
     reference = draw_frames(pair.person, pair.reference_motion, pair.wall, moment, size)
@@ -78,7 +80,7 @@ def draw_pair(pair: Pair, *, frames: int, stride: int, size: int) -> DrawnPair:
         pair=pair,
         reference=reference.frames[0],
         reference_box=reference.faces.boxes[0],
-        poses=small_skeletons(driven),
+        poses=small_skeletons(driven, style),
         truth=driven.frames,
         faces=driven.faces,
         wall=Canvas(size, background(pair.wall)).picture(),

@@ -10,7 +10,7 @@ class Control(NamedTuple):
 
     features: Float[Array, "b f h w e"]
     """The control net's output as it is, at its own size."""
-    scale: Float[Array, "b"]
+    scale: Float[Array, "b"] | Float[Array, "b f"]
     """What they are multiplied by once they have the hidden state's statistics: the control net's `strength`. At 0
     nothing is added, where features of zero would still add the hidden state's mean."""
 
@@ -30,3 +30,5 @@ class Conditioning(NamedTuple):
     """PoseNet's, added after the first convolution; None adds nothing."""
     control: Control | None = None
     """A control net's, added behind the first level; None adds nothing."""
+    face_strength: Float[Array, "b"] | None = None
+    """What the face tokens' part in the ID adapters is multiplied by; None as it is, 0 leaves it out."""

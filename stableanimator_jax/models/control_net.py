@@ -104,7 +104,8 @@ def with_control(hidden: Video, control: Control, eps: float = 1e-5) -> Video:
     wanted, features = hidden.astype(jnp.float32), control.features.astype(jnp.float32)
     gain = wanted.std(ddof=1, **whole_frame) / (features.std(ddof=1, **whole_frame) + eps)
     matched = (features - features.mean(**whole_frame)) * gain + wanted.mean(**whole_frame)
-    scale = control.scale.astype(jnp.float32).reshape(-1, 1, 1, 1, 1)
+    scale = control.scale.astype(jnp.float32)
+    scale = scale.reshape(*scale.shape, *(1,) * (hidden.ndim - scale.ndim))  # of each video, or of each frame
     return residual(hidden, adaptive_average_pool(matched, (hidden.shape[2], hidden.shape[3])) * scale)
 
 

@@ -36,15 +36,19 @@ class IdCrossAttention(nnx.Module):
         x: Float[Array, "b f t c"],
         image_embedding: Float[Array, "b d"],
         face_tokens: Float[Array, "b n d"] | None,
+        face_strength: Float[Array, "b"] | None = None,
     ) -> Float[Array, "b f #t c"]:
-        """The layer's output, of one position where it is the same at all of them (no face tokens)."""
+        """The layer's output, of one position where it is the same at all of them (no face tokens).
+
+        What the face tokens add to the image token's part is multiplied by `face_strength`, where it is given.
+        """
         z_image = self.to_v(image_embedding)[:, None, None]  # [b, 1, 1, c]
         if face_tokens is None or self.id_injection == "none":
             return self.to_out(jnp.broadcast_to(z_image, (*x.shape[:2], 1, x.shape[-1])))
         z_face = self._attend_to_faces(x, face_tokens)
         if self.id_injection == "addition":
-            return self.to_out(z_image + z_face)
-        return self.to_out(align_distribution(z_image, z_face))
+            return self.to_out(z_image + _times(z_face, face_strength))
+        return self.to_out(align_distribution(z_image, z_face, face_strength))
 
     def _attend_to_faces(self, x: Float[Array, "b f t c"], face_tokens: Float[Array, "b n d"]):
         def split(y: jax.Array) -> jax.Array:
@@ -56,13 +60,16 @@ class IdCrossAttention(nnx.Module):
 
 
 def align_distribution(
-    z_image: Float[Array, "b 1 1 c"], z_face: Float[Array, "b f t c"], eps: float = 1e-5
+    z_image: Float[Array, "b 1 1 c"],
+    z_face: Float[Array, "b f t c"],
+    strength: Float[Array, "b"] | None = None,
+    eps: float = 1e-5,
 ) -> Float[Array, "b f t c"]:
     """Give the face features of each frame the mean and spread of its image features, and add them (paper eq. 3).
 
     `z = z_image + (z_face - mean(z_face)) / (std(z_face) + eps) * std(z_image) + mean(z_image)`, with mean and
     (sample) standard deviation over the tokens and channels of one frame, in float32. `z_image` stands for all
-    t tokens of every frame: they are equal.
+    t tokens of every frame: they are equal. A `strength` multiplies all that is added to the first `z_image`.
     """
     t, c = z_face.shape[-2:]
     dtype = z_face.dtype
@@ -72,7 +79,11 @@ def align_distribution(
     std_image = _sqrt(t * jnp.square(z_image - mean_image).sum((2, 3), keepdims=True) / (t * c - 1))
     std_face = _sqrt(jnp.square(z_face - mean_face).sum((2, 3), keepdims=True) / (t * c - 1))
     aligned = (z_face - mean_face) * (std_image / (std_face + eps)) + mean_image
-    return (z_image + aligned).astype(dtype)
+    return (z_image + _times(aligned, strength)).astype(dtype)
+
+
+def _times(z: Float[Array, "b f t c"], strength: Float[Array, "b"] | None) -> Float[Array, "b f t c"]:
+    return z if strength is None else z * strength.astype(z.dtype)[:, None, None, None]
 
 
 def _sqrt(x: jax.Array) -> jax.Array:

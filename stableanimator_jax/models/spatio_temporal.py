@@ -48,6 +48,8 @@ class Tokens(NamedTuple):
     """The one image token. Zero: unconditional."""
     faces: Float[Array, "b n d"] | None
     """None leaves the ID adapters out."""
+    face_strength: Float[Array, "b"] | None = None
+    """What their part is multiplied by; None as it is."""
 
 
 class TemporalConv(nnx.Module):
@@ -217,7 +219,7 @@ class SpatialTransformerBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b f t c"], tokens: Tokens) -> Float[Array, "b f t c"]:
         x = residual(x, self.attn1(self.norm1(x)))
-        x = residual(x, self.attn2(self.norm2(x), tokens.image, tokens.faces))
+        x = residual(x, self.attn2(self.norm2(x), tokens.image, tokens.faces, tokens.face_strength))
         return residual(x, self.ff(self.norm3(x)))
 
 

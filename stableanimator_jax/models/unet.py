@@ -161,7 +161,9 @@ class UNet(nnx.Module):
 
         faces = conditioning.face_tokens
         tokens = Tokens(
-            conditioning.image_embedding.astype(self.dtype), None if faces is None else faces.astype(self.dtype)
+            conditioning.image_embedding.astype(self.dtype),
+            None if faces is None else faces.astype(self.dtype),
+            conditioning.face_strength,
         )
         above = branch + 2  # skip connections
         left = self.config.skip_connections

@@ -28,7 +28,7 @@ from stableanimator_jax.perception.person_choice import (
     pick,
 )
 from stableanimator_jax.perception.scenes import CutDetector, thumbnail
-from stableanimator_jax.perception.skeleton import draw_skeletons
+from stableanimator_jax.perception.skeleton import DWPOSE_STYLE, SkeletonStyle, draw_skeletons
 from stableanimator_jax.perception.tracking import Track, follow
 from stableanimator_jax.progress import ProgressBars
 
@@ -63,6 +63,7 @@ def poses_from_video(
     person: str | None = None,
     reference_person: str | None = None,
     align: Align = "linear",
+    style: SkeletonStyle = DWPOSE_STYLE,
 ) -> Poses:
     """Poses out of a video of anybody, ready for `Animator.animate`.
 
@@ -81,6 +82,7 @@ def poses_from_video(
         reference_person: who in the photo it is, in the same words.
         align: how the poses are brought to the person in the reference: "linear" as published, "similarity", "limbs"
             (docs/alignment.md), or "off".
+        style: what skeletons show of the face and the hands.
 
     Raises:
         InputError: a file that cannot be used, nobody in it, or not who is meant.
@@ -114,6 +116,7 @@ def poses_from_video(
         max_frames=max_frames,
         person=person,
         align=align,
+        style=style,
     ).poses
 
 
@@ -159,6 +162,7 @@ def extract_poses(
     max_frames: int | None = None,
     person: str | None = None,
     align: Align = "linear",
+    style: SkeletonStyle = DWPOSE_STYLE,
 ) -> DrivenPoses:
     """Find the poses of one person in a video, and draw them at the output's size.
 
@@ -174,6 +178,7 @@ def extract_poses(
         start, end, fps, max_frames: what to take of it, as `read_driving`.
         person: whom to follow, as `parse_choice` takes it; None for the largest.
         align: how they are aligned.
+        style: how they are drawn.
 
     Raises:
         InputError: the video cannot be used, or nobody is in it, or not who is meant.
@@ -193,7 +198,7 @@ def extract_poses(
         placed = _align_scenes(driving, standing, track.scenes, info, align)
     keypoints = fitted_keypoints(placed, width, height, fit)
     warn_of_cut_off(driving, keypoints)
-    return DrivenPoses(driving, keypoints, Poses(drawn(keypoints), info.fps))
+    return DrivenPoses(driving, keypoints, Poses(drawn(keypoints, style), info.fps))
 
 
 def _people(estimator: PoseEstimator, info: DrivingInfo, frames: Iterator[Frame]) -> tuple[list[People], list[int]]:
@@ -305,17 +310,17 @@ def fitted_keypoints(keypoints: Keypoints, width: int, height: int, mode: FitMod
     return Keypoints(points, keypoints.scores, width, height, keypoints.fps)
 
 
-def drawn(keypoints: Keypoints) -> UInt8[np.ndarray, "f h w 3"]:
+def drawn(keypoints: Keypoints, style: SkeletonStyle = DWPOSE_STYLE) -> UInt8[np.ndarray, "f h w 3"]:
     """All skeletons, one by one into one array: a list would need the memory twice."""
     picture = np.dtype((np.uint8, (keypoints.height, keypoints.width, 3)))
-    return np.fromiter(skeletons(keypoints), picture, len(keypoints.points))
+    return np.fromiter(skeletons(keypoints, style), picture, len(keypoints.points))
 
 
-def skeletons(keypoints: Keypoints) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+def skeletons(keypoints: Keypoints, style: SkeletonStyle = DWPOSE_STYLE) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """One by one, at the keypoints' size."""
     shares = keypoints.points / np.array([keypoints.width, keypoints.height])
     for points, scores in zip(shares, keypoints.scores, strict=True):
-        yield draw_skeletons(points[None], scores[None], keypoints.height, keypoints.width)
+        yield draw_skeletons(points[None], scores[None], keypoints.height, keypoints.width, style)
 
 
 def _warn(text: str) -> None:

@@ -12,13 +12,19 @@ from stableanimator_jax.data.poses import Poses
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.driving_poses import drawn, fitted_keypoints, warn_of_cut_off
 from stableanimator_jax.perception.people import People
+from stableanimator_jax.perception.skeleton import DWPOSE_STYLE, SkeletonStyle
 from stableanimator_jax.perception.tracking import follow
 
 _USUAL_FPS = 25.0  # of files that have several people and no speed
 
 
 def poses_from_keypoints(
-    keypoints: Keypoints | Path | str, width: int | None = None, height: int | None = None, fit: FitMode = "crop"
+    keypoints: Keypoints | Path | str,
+    width: int | None = None,
+    height: int | None = None,
+    fit: FitMode = "crop",
+    *,
+    style: SkeletonStyle = DWPOSE_STYLE,
 ) -> Poses:
     """Skeletons drawn from keypoints as DWPose draws them, ready for `Animator.animate`.
 
@@ -28,12 +34,13 @@ def poses_from_keypoints(
         width, height: of the output; by default of the picture that the keypoints are in. A file that does not say how
             large that is needs them, and is then in a picture of the output's size.
         fit: how the picture is brought to the output's aspect: "crop" to it, or "pad" to it.
+        style: what skeletons show of the face and the hands.
 
     Raises:
         InputError: the file cannot be read, is of no such kind, has nobody in it, or needs a size.
     """
     placed = output_keypoints(keypoints, width, height, fit)
-    return Poses(drawn(placed), placed.fps)
+    return Poses(drawn(placed, style), placed.fps)
 
 
 def output_keypoints(

@@ -6,10 +6,13 @@ lines of a small image are thin and faint, and drawing at the final size would l
 
 import colorsys
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from stableanimator_jax.errors import InputError
 from stableanimator_jax.opencv import cv2
 
 BODY = slice(0, 18)
@@ -21,6 +24,7 @@ _BODY_THRESHOLD = 0.3
 _LIMB_HALF_WIDTH = 4
 _JOINT_RADIUS = 4
 _FACE_RADIUS = 3
+_FACE_BRIGHTNESS = {"full": 1.0, "faint": 0.3, "off": 0.0}
 _DIM_LIMBS = (np.arange(256) * 0.6).astype(np.uint8)
 
 # OpenPose's 18 joints: nose, neck, right shoulder, elbow, wrist, left ones, right hip, knee, ankle, left ones,
@@ -40,11 +44,31 @@ _BODY_COLOURS = (
 _HAND_COLOURS = tuple(colorsys.hsv_to_rgb(i / 20, 1.0, 1.0) for i in range(20))
 
 
+@dataclass(frozen=True)
+class SkeletonStyle:
+    """What of a person a skeleton shows (docs/control.md)."""
+
+    face_keypoints: Literal["full", "faint", "off"] = "full"
+    """The face's 68 points, where skeletons are drawn here, out of a driving video or keypoints: as DWPose draws them;
+    faint, of 0.3 of the brightness, by which they tell less of whose face drives; or left out."""
+    hands: Literal["on", "off"] = "on"
+    """The hands' 42 points and the lines between them, where skeletons are drawn here: off leaves them out."""
+
+    def __post_init__(self):
+        for name, choices in (("face_keypoints", tuple(_FACE_BRIGHTNESS)), ("hands", ("on", "off"))):
+            if (value := getattr(self, name)) not in choices:
+                raise InputError(f"{name.replace('_', '-')} must be one of {', '.join(choices)}, got {value!r}")
+
+
+DWPOSE_STYLE = SkeletonStyle()
+
+
 def draw_skeletons(
     keypoints: Float[np.ndarray, "people 134 2"],
     scores: Float[np.ndarray, "people 134"],
     height: int,
     width: int,
+    style: SkeletonStyle = DWPOSE_STYLE,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Draw people in DWPose's style (RGB on black).
 
@@ -55,6 +79,7 @@ def draw_skeletons(
             their limbs; of the face and the hands everything is drawn that lies right of and below pixel 0.
         height: of the image in pixels.
         width: of the image in pixels.
+        style: what is left out, or drawn otherwise than DWPose does.
     """
     ratio = _CANVAS_SIDE / min(height, width)
     canvas_height, canvas_width = int(height * ratio), int(width * ratio)
@@ -70,12 +95,13 @@ def draw_skeletons(
             if s >= _BODY_THRESHOLD:
                 cv2.circle(canvas, _pixel(xy), _JOINT_RADIUS, [int(c * s) for c in colour], thickness=-1)
     for xy, s in zip(points, scores, strict=True):
-        for hand in HANDS:
+        for hand in HANDS if style.hands == "on" else ():
             _draw_hand(canvas, xy[hand], s[hand])
+    brightness = 255 * _FACE_BRIGHTNESS[style.face_keypoints]
     for xy, s in zip(points, scores, strict=True):
-        for point, score in zip(xy[FACE], s[FACE], strict=True):
+        for point, score in zip(xy[FACE], s[FACE], strict=True) if brightness else ():
             if min(_pixel(point)) > 0:
-                cv2.circle(canvas, _pixel(point), _FACE_RADIUS, [int(255 * score)] * 3, thickness=-1)
+                cv2.circle(canvas, _pixel(point), _FACE_RADIUS, [int(brightness * score)] * 3, thickness=-1)
     return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 

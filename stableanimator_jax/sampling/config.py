@@ -44,6 +44,33 @@ what the others cost."""
 
 
 @dataclass(frozen=True)
+class Strength:
+    """How strongly a condition acts, and from which to which share of the denoising steps (docs/control.md).
+
+    `SamplingConfig`, which knows what it is called, checks it.
+    """
+
+    strength: Annotated[float, Between(0, 3)] = 1.0
+    """What it is multiplied by: 1 as published, 0 without it."""
+    start: Annotated[float, Between(0, 1)] = 0.0
+    """From this share of the steps on: 0.2 leaves it out of the first fifth."""
+    end: Annotated[float, Between(0, 1)] = 1.0
+    """Up to this share of the steps: 0.8 leaves it out of the last fifth."""
+
+    def __str__(self) -> str:
+        return f"{self.strength:g}, from {self.start:.0%} to {self.end:.0%} of the steps"
+
+    def at_steps(self, steps: int) -> Float32[np.ndarray, "steps"]:
+        """What it is multiplied by at each of so many steps."""
+        step = np.arange(steps)
+        acts = (step >= round(self.start * steps)) & (step < round(self.end * steps))
+        return np.where(acts, self.strength, 0).astype(np.float32)
+
+
+PUBLISHED_STRENGTH = Strength()
+
+
+@dataclass(frozen=True)
 class SamplingConfig:
     """Settings of the denoising loop and the decoder. Defaults are those that StableAnimator is published with."""
 
@@ -83,11 +110,24 @@ class SamplingConfig:
     """Frames a second that the model is told (it is conditioned on fps - 1)."""
     motion_bucket: Annotated[int, Between(0, 1023)] = 127
     """SVD's motion bucket id: it was trained with 1 (still) to 255."""
+    pose: Strength = PUBLISHED_STRENGTH
+    """How strongly poses act."""
+    face: Strength = PUBLISHED_STRENGTH
+    """How strongly face tokens act in the ID adapters."""
+    image: Strength = PUBLISHED_STRENGTH
+    """How strongly the reference acts as CLIP sees it, in the UNet's cross-attention alone."""
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     """Same seed, same inputs, same device: same video."""
 
     def __post_init__(self):
         check_limits(self)
+        for name, strength in self.strengths.items():
+            check_limits(strength, name)
+            if round(strength.start * self.steps) >= round(strength.end * self.steps):
+                raise InputError(
+                    f"{name}.start {strength.start:g} to {name}.end {strength.end:g} holds none of the {self.steps} "
+                    f"steps: for none at all give {name}.strength 0"
+                )
         if self.overlap > self.window - 1:
             raise InputError(
                 f"overlap must be smaller than the window ({self.window} frames, the first of them always "
@@ -132,6 +172,11 @@ class SamplingConfig:
     def added_time_ids(self) -> tuple[float, float, float]:
         """SVD's micro-conditioning: fps - 1, motion bucket, noise augmentation."""
         return (self.fps - 1, self.motion_bucket, self.noise_augmentation)
+
+    @property
+    def strengths(self) -> dict[str, Strength]:
+        """By the names of the fields."""
+        return {"pose": self.pose, "face": self.face, "image": self.image}
 
     @property
     def guided(self) -> bool:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Float32, UInt8
 
 from stableanimator_jax import diffusion
 from stableanimator_jax.errors import InputError
@@ -24,6 +24,7 @@ from stableanimator_jax.sampling.config import SamplingConfig
 from stableanimator_jax.sampling.deep_cache import DeepCache
 from stableanimator_jax.sampling.denoiser import Place, Rows, WindowDenoiser, driven_by, predict, undriven
 from stableanimator_jax.sampling.samplers import Hook, OnStep, Sampler, Unfinished, sampler_of
+from stableanimator_jax.sampling.strengths import Strengths
 from stableanimator_jax.sampling.windows import tile
 
 Progress = Callable[[int, int], None]
@@ -42,6 +43,7 @@ def denoise(
     noise: Float[Array, "n h w2 c"],
     sampling: SamplingConfig,
     *,
+    pose_strength: Float32[np.ndarray, "f"] | None = None,
     tiling: Tiling = "filled",
     sampler: Sampler | None = None,
     hook: Hook | None = None,
@@ -61,6 +63,7 @@ def denoise(
         noise: unit Gaussian noise, of as many frames as the `Windows` have draws: one window's or the whole video's.
             Without poses it is the video's length.
         sampling: settings.
+        pose_strength: of each pose, beside `sampling.pose`; None for 1.
         tiling: how windows lie; see `windows.tile`.
         sampler: how the steps are taken, where not as `sampling.sampler` says.
         hook: changes each step's predicted clean sample, such as `sampling.face_control.FaceControl`.
@@ -103,6 +106,8 @@ def denoise(
                 + remedy.get(compute, "check the checkpoint's weights and the face embedding")
             )
         steps_done = step + 1
+        if cache is not None and driving.changes_after(step):
+            cache.forget()
         call_done(0)
         if on_step:
             on_step(step, latents[:frames])
@@ -129,10 +134,12 @@ def denoise(
         sigmas = sampling.sigmas
         latents = jnp.asarray(noise)[plan.noise] * diffusion.init_noise_sigma(sigmas)
         latents, condition = jax.device_put((latents, condition), replicated(mesh))
+        posed = undriven if driver is None or poses is None else driven_by(driver, poses, plan)
+        driving = Strengths(posed, condition, plan, sampling, pose_strength)
         denoiser = WindowDenoiser(
             whole if cache is None else cache,
             condition,
-            undriven if driver is None or poses is None else driven_by(driver, poses, plan),
+            driving,
             plan,
             scales=scales,
             guides=sampling.guides,

@@ -37,6 +37,7 @@ from stableanimator_jax.sampling.denoise import Progress, denoise
 from stableanimator_jax.sampling.devices import DevicePlan, plan_devices
 from stableanimator_jax.sampling.face_control import FaceControl, FaceOptimisation, StepReport, embed_face
 from stableanimator_jax.sampling.samplers import OnStep, Sampler, Unfinished, sampler_of
+from stableanimator_jax.sampling.strengths import check_strengths, frame_strengths
 from stableanimator_jax.sampling.video_inputs import video_inputs
 from stableanimator_jax.sampling.windows import tile
 from stableanimator_jax.shipped import EMBEDDED
@@ -150,6 +151,7 @@ class Animator:
         fit: FitMode = "crop",
         id_embedding: Float[np.ndarray, "512"] | None = None,
         sampling: SamplingConfig | None = None,
+        pose_strength: Float[np.ndarray, "f"] | Sequence[float] | None = None,
         key: Array | None = None,
         noise: Float[Array, "w h w2 c"] | None = None,
         sampler: Sampler | None = None,
@@ -171,6 +173,7 @@ class Animator:
             fit=fit,
             id_embedding=id_embedding,
             sampling=sampling,
+            pose_strength=pose_strength,
             key=key,
             noise=noise,
             sampler=sampler,
@@ -195,6 +198,7 @@ class Animator:
         fit: FitMode = "crop",
         id_embedding: Float[np.ndarray, "512"] | None = None,
         sampling: SamplingConfig | None = None,
+        pose_strength: Float[np.ndarray, "f"] | Sequence[float] | None = None,
         key: Array | None = None,
         noise: Float[Array, "w h w2 c"] | None = None,
         sampler: Sampler | None = None,
@@ -226,6 +230,8 @@ class Animator:
             id_embedding: the person's raw ArcFace embedding; None leaves the face to the reference alone, and so do
                 weights without an ID adapter, as SVD's own.
             sampling: settings; by default as the model is published.
+            pose_strength: what each pose's features are multiplied by, beside `sampling.pose`: one number a pose, from
+                0 to 3. The reference's own pose has the first one's.
             key: one of `jax.random`'s, instead of that of `sampling.seed`.
             noise: unit Gaussian noise to start one window of frames from, `[window, height / 8, width / 8, 4]` for the
                 published models, instead of the key's. Of ControlNeXt, SVD and AnimateLCM all frames.
@@ -257,6 +263,11 @@ class Animator:
             mode=fit,
         )
         check_branch(self.config.unet, sampling.cache_branch)
+        check_strengths(self.config, sampling, of_frames=pose_strength is not None)
+        of_poses = None
+        if pose_strength is not None:
+            own = int(reference_pose is not None)
+            of_poses = np.pad(frame_strengths(pose_strength, given.frames - own), (own, 0), mode="edge")
         embedding = self._embedding(id_embedding)
         plan = self.plan(given.frames, sampling)
         animator, mesh = self._on(plan)
@@ -286,6 +297,7 @@ class Animator:
                 given.poses,
                 start,
                 sampling,
+                pose_strength=of_poses,
                 tiling=kind.tiling,
                 sampler=sampler or sampler_of(sampling.sampler, jax.random.fold_in(noise_key, 1)),
                 hook=hook,

@@ -3,17 +3,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stableanimator_jax.perception.skeleton import draw_skeletons
+from stableanimator_jax.errors import InputError
+from stableanimator_jax.perception.skeleton import FACE, HANDS, SkeletonStyle, draw_skeletons
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def draw(points: dict[int, tuple[float, float]], score: float, side: int = 512):
+def draw(points: dict[int, tuple[float, float]], score: float, side: int = 512, **style: str):
     """One person of whom only `points` are there; the rest lies off the canvas without a score."""
     keypoints, scores = np.full((1, 134, 2), -1.0), np.zeros((1, 134))
     for row, xy in points.items():
         keypoints[0, row], scores[0, row] = xy, score
-    return draw_skeletons(keypoints, scores, side, side)
+    return draw_skeletons(keypoints, scores, side, side, SkeletonStyle(**style))
 
 
 @pytest.mark.parametrize("name", ["skeleton_512x512", "skeleton_1024x576"])
@@ -68,3 +69,36 @@ def test_people_are_all_drawn():
     assert one.any()
     assert other.any()
     assert both.astype(int).sum() > 1.2 * max(one.astype(int).sum(), other.astype(int).sum())
+
+
+def test_what_of_the_face_and_the_hands_is_drawn():
+    body = {0: (0.5, 0.2), 1: (0.5, 0.4), 2: (0.3, 0.4), 5: (0.7, 0.4)}
+    face = dict.fromkeys(range(*FACE.indices(134)), (0.8, 0.1))
+    hands = {row: (0.2, 0.5 + row / 400) for hand in HANDS for row in range(*hand.indices(134))}
+    everybody, side = body | face | hands, 2160
+    whole = draw(everybody, 0.8, side)
+    np.testing.assert_array_equal(draw(everybody, 0.8, side, face_keypoints="full", hands="on"), whole)
+    np.testing.assert_array_equal(draw(everybody, 0.8, side, face_keypoints="off"), draw(body | hands, 0.8, side))
+    np.testing.assert_array_equal(draw(everybody, 0.8, side, hands="off"), draw(body | face, 0.8, side))
+    neither = draw(everybody, 0.8, side, face_keypoints="off", hands="off")
+    np.testing.assert_array_equal(neither, draw(body, 0.8, side))
+
+    # Faint is of 0.3 of the brightness, and nothing else changes.
+    faint = draw(everybody, 0.8, side, face_keypoints="faint")
+    on_the_face = (216, 1728)
+    assert whole[on_the_face].tolist() == [204] * 3
+    assert faint[on_the_face].tolist() == [61] * 3
+    changed = (faint != whole).any(axis=-1)
+    np.testing.assert_array_equal(changed, (draw(face, 0.8, side) > 0).any(axis=-1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"face_keypoints": "dim"}, "face-keypoints must be one of full, faint, off, got 'dim'"),
+        ({"hands": False}, "hands must be one of on, off, got False"),
+    ],
+)
+def test_styles_that_there_are_not(wrong, words):
+    with pytest.raises(InputError, match=words):
+        SkeletonStyle(**wrong)

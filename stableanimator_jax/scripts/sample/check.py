@@ -21,6 +21,7 @@ from stableanimator_jax.family import member
 from stableanimator_jax.files import replacing
 from stableanimator_jax.perception.preview import overlay
 from stableanimator_jax.progress import Stopwatch
+from stableanimator_jax.sampling.config import PUBLISHED_STRENGTH
 from stableanimator_jax.scripts.sample.contact_sheet import chosen_frames
 from stableanimator_jax.scripts.sample.driving import write_driven_preview
 from stableanimator_jax.scripts.sample.inputs import Inputs, read_inputs
@@ -124,6 +125,7 @@ def _facts(config: SampleConfig, inputs: Inputs) -> list[tuple[str, str]]:
         ("faces to optimise", "none: --hjb.iterations is 0" if inputs.face is None else inputs.face.source),
         ("output", f"{inputs.frames} frames of {width}x{height}, {inputs.fps:g} a second"),
         ("steps", f"{sampling.steps} ({sampling.sampler}), {guidance}"),
+        *((f"{name} strength", str(s)) for name, s in sampling.strengths.items() if s != PUBLISHED_STRENGTH),
         ("device", f"{device}, computing in {dtype}" + (f"; {plan}" if plan.devices > 1 else "")),
         ("arithmetic", f"{ahead.flop / 1e12:,.3g} TFLOP, {share}"),
         ("predicted time", f"about {_minutes(minutes)}, beside loading and compiling"),

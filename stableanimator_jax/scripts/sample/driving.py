@@ -80,6 +80,7 @@ def driven_poses(
         fit=config.fit,
         person=config.driving_person,
         align=config.align,
+        style=config.skeletons,
         **_range(config),
     )
 
@@ -120,7 +121,9 @@ def write_driven_preview(
 ) -> None:
     """Skeletons over the driving frames and over the reference, which has the output's size."""
     with _open(config) as (info, frames):
-        write_preview(path, frames, skeletons(driven.found), reference, iter(driven.poses.frames), info.fps)
+        write_preview(
+            path, frames, skeletons(driven.found, config.skeletons), reference, iter(driven.poses.frames), info.fps
+        )
 
 
 def save_poses(

@@ -21,6 +21,7 @@ from stableanimator_jax.perception.boxes import centres
 from stableanimator_jax.perception.driving_poses import DrivenPoses, drawn, find_reference_person, fitted_keypoints
 from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
 from stableanimator_jax.perception.keypoint_poses import output_keypoints
+from stableanimator_jax.perception.skeleton import DWPOSE_STYLE
 from stableanimator_jax.provenance import sha256_of
 from stableanimator_jax.sampling.video_inputs import check_size, fitted_reference
 from stableanimator_jax.scripts.sample.driving import (
@@ -118,6 +119,7 @@ def read_inputs(config: SampleConfig) -> Inputs:
     reference = load_image(reference_path, what="reference image")
     if poses_path is not None:
         pose_files(poses_path)
+    _check_style(config, kind, poses_path)
     if config.insightface_root is not None and not is_directory(config.insightface_root):
         raise InputError(f"--insightface-root {config.insightface_root} is not a directory")
     embedding = None if config.face_embedding is None else load_face_embedding(config.face_embedding)
@@ -138,7 +140,7 @@ def read_inputs(config: SampleConfig) -> Inputs:
     elif config.reference_person is not None and analyser is None:
         raise InputError(REFERENCE_PERSON_NEEDS)
     if standing is not None and kind.reference_pose_first:
-        own_pose = drawn(fitted_keypoints(standing, width, height, config.fit))[0]
+        own_pose = drawn(fitted_keypoints(standing, width, height, config.fit), config.skeletons)[0]
     portrait, found = find_reference_face(config, reference, (width, height), analyser, boxes, standing)
     if not models.unet.takes_faces:
         if embedding is not None or analyser is not None or config.embeds_reference:
@@ -162,7 +164,7 @@ def read_inputs(config: SampleConfig) -> Inputs:
     elif poses_path is not None and holds_keypoints(poses_path):
         place = output_keypoints(poses_path, width, height, config.fit)
         fps = output_fps(config, place.fps or kind.output_fps, width, height)
-        poses = drawn(place)
+        poses = drawn(place, config.skeletons)
     elif poses_path is not None:
         loaded = load_poses(poses_path, width, height, config.fit)
         if loaded.fps_note:
@@ -254,6 +256,19 @@ def _poses(config: SampleConfig, kind: Member) -> Path | None:
     return config.poses or EXAMPLE / "poses"
 
 
+def _check_style(config: SampleConfig, kind: Member, poses: Path | None) -> None:
+    """Raise `InputError` where skeletons are to be drawn otherwise, but none are drawn."""
+    if config.skeletons == DWPOSE_STYLE or config.driving is not None:
+        return
+    if kind.driver is None:
+        raise InputError(f"{kind.title} takes no poses: leave out --face-keypoints and --hands")
+    if poses is not None and not holds_keypoints(poses):
+        raise InputError(
+            f"poses {poses} are pictures already: leave out --face-keypoints and --hands, or give what skeletons are "
+            "drawn from, --driving or a file of keypoints"
+        )
+
+
 def _given_reference_pose(
     config: SampleConfig, kind: Member, poses: Path | None, width: int, height: int
 ) -> UInt8[np.ndarray, "H W 3"] | None:
@@ -286,6 +301,7 @@ def _reference_pose(config: SampleConfig, poses: Path | None) -> Path | None:
 def _checked_models(config: SampleConfig) -> StableAnimatorConfig:
     """What the checkpoint holds. Raises `InputError` unless it is all that the run needs."""
     from stableanimator_jax.sampling.deep_cache import check_branch  # imports JAX
+    from stableanimator_jax.sampling.strengths import check_strengths
     from stableanimator_jax.weights.checkpoint import describe, require_models
     from stableanimator_jax.weights.opening import open_checkpoint
 
@@ -298,6 +314,7 @@ def _checked_models(config: SampleConfig) -> StableAnimatorConfig:
             "--arcface glintr100_torch.pth (of StableAnimator's files) or glintr100.onnx (of antelopev2)"
         )
     check_branch(source.config.unet, config.sampling.cache_branch)
+    check_strengths(source.config, config.sampling)
     return source.config
 
 

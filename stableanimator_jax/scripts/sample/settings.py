@@ -17,6 +17,7 @@ from stableanimator_jax.files import absolute_path
 from stableanimator_jax.limits import Between, check_limits
 from stableanimator_jax.perception.alignment import Align
 from stableanimator_jax.perception.person_choice import parse_choice
+from stableanimator_jax.perception.skeleton import SkeletonStyle
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
 from stableanimator_jax.shipped import EMBEDDED
 from stableanimator_jax.weights.run_folder import checkpoint_path
@@ -69,6 +70,7 @@ class SampleConfig:
     """How the driving person is brought to the place and the size of the person in the reference: by heights, as
     published; by a similarity, which also turns, and minds single wild joints less; by that and the lengths of the
     reference's bones, for people of other proportions; or not at all (docs/alignment.md)."""
+    skeletons: Annotated[SkeletonStyle, tyro.conf.arg(name="")] = field(default_factory=SkeletonStyle)
     sound: bool = False
     """Carry the driving video's sound over to the output, an .mp4."""
     save_poses: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
