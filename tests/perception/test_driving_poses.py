@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableanimator_jax import DWPose, InputError, People, PoseEstimator, poses_from_video
+from stableanimator_jax import DWPose, InputError, People, PoseEstimator, SkeletonStyle, poses_from_video
 from stableanimator_jax.data.images import automatic_size
 from stableanimator_jax.data.keypoints import POINTS
 from tests.data.clips import encode
@@ -145,3 +145,13 @@ def test_another_estimator_can_take_dwposes_place(estimator, tmp_path):
 def test_what_cannot_be_used_is_refused(estimator, walk, arguments, message):
     with pytest.raises(InputError, match=message):
         poses_from_video(**{"video": walk, "estimator": estimator, "max_frames": 1} | arguments)
+
+
+def test_what_skeletons_show(estimator, walk):
+    """The stand-ins' keypoints are brightest in the face, which is white."""
+    size = {"width": 480, "height": 360, "max_frames": 1}
+    brightest = {
+        shown: poses_from_video(walk, estimator, **size, style=SkeletonStyle(shown, "off")).frames.min(axis=-1).max()
+        for shown in ("full", "faint", "off")
+    }
+    assert brightest["full"] > 2 * brightest["faint"] > 2 * brightest["off"] == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stableanimator_jax import InputError, Keypoints, poses_from_keypoints
+from stableanimator_jax import InputError, Keypoints, SkeletonStyle, poses_from_keypoints
 from stableanimator_jax.data.keypoints import save_keypoints
 from stableanimator_jax.perception.keypoint_poses import output_keypoints
 from tests.data.keypoint_files import (
@@ -122,3 +122,11 @@ def test_what_cannot_be_used_is_refused():
             poses_from_keypoints(keypoints)
     with pytest.raises(InputError, match="give both width and height, or neither"):
         poses_from_keypoints(DANCE, 64)
+
+
+def test_without_face_and_hands_it_is_the_body_alone():
+    body = replace(DANCE, points=DANCE.points.copy(), scores=DANCE.scores.copy())
+    body.points[:, 24:] = body.scores[:, 24:] = 0
+    drawn = poses_from_keypoints(DANCE, style=SkeletonStyle(face_keypoints="off", hands="off")).frames
+    np.testing.assert_array_equal(drawn, poses_from_keypoints(body).frames)
+    assert (drawn != poses_from_keypoints(DANCE).frames).any()

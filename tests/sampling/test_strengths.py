@@ -65,6 +65,7 @@ def test_published_strengths_leave_the_fields_and_the_programs_alone(models, tol
     assert fields["pose_features"] is driving(0, np.float32(700))["pose_features"]
 
 
+@pytest.mark.long
 def test_multiplied_by_one_frames_are_the_published_ones_bit_for_bit(models):
     published = denoise(*models, *inputs(9), SAMPLING)
     ones = denoise(*models, *inputs(9), SAMPLING, pose_strength=np.ones(9, np.float32))

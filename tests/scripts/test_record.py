@@ -7,8 +7,9 @@ import pytest
 
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing
+from stableanimator_jax.perception.skeleton import SkeletonStyle
 from stableanimator_jax.provenance import sha256_of, versions
-from stableanimator_jax.sampling.config import SamplingConfig
+from stableanimator_jax.sampling.config import SamplingConfig, Strength
 from stableanimator_jax.scripts.sample.record import (
     InputFile,
     Record,
@@ -40,6 +41,10 @@ def test_there_and_back(tmp_path):
         SampleConfig(),
         SampleConfig(width=64, height=128, output_fps=12.5, fit="pad", sampling=SamplingConfig(seed=7, steps=3)),
         SampleConfig(sampling=SamplingConfig().with_preset("fast")),
+        SampleConfig(
+            sampling=SamplingConfig(pose=Strength(0.8, 0, 0.5), face=Strength(1.5), image=Strength(start=0.2)),
+            skeletons=SkeletonStyle("faint", "off"),
+        ),
     ],
 )
 def test_configuration_there_and_back(config):
@@ -47,6 +52,12 @@ def test_configuration_there_and_back(config):
     assert SampleConfig.from_dict(json.loads(json.dumps(absolute.to_dict()))) == absolute
     assert absolute.output.is_absolute()
     assert absolute.checkpoint == "embedded"
+
+
+def test_a_record_from_before_there_were_strengths_and_styles():
+    old = SampleConfig(sampling=SamplingConfig(seed=7)).to_dict()
+    del old["skeletons"], old["sampling"]["pose"], old["sampling"]["face"], old["sampling"]["image"]
+    assert SampleConfig.from_dict(old) == SampleConfig(sampling=SamplingConfig(seed=7))
 
 
 def test_version_changes():

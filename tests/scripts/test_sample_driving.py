@@ -14,6 +14,7 @@ from PIL import Image
 from stableanimator_jax.data.keypoints import Keypoints, load_keypoints
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.perception.driving_poses import drawn
+from stableanimator_jax.perception.skeleton import SkeletonStyle
 from tests.data.clips import encode
 from tests.perception.standin_models import CELL
 from tests.perception.standin_models import write_models as write_face_models
@@ -238,6 +239,13 @@ def test_who_is_meant_in_a_group_photo(place, capsys):
     record = json.loads(Path("out.mp4.json").read_text())
     assert record["configuration"]["reference_person"] == "100,400"
     assert "the face around 112,272 in " in record["result"]["identity"]
+
+
+def test_skeletons_are_drawn_as_asked_for(place):
+    assert sample("--check", "--save-poses", "kept", "--face-keypoints", "faint", "--hands", "off") == 0
+    keypoints = load_keypoints(Path("kept/keypoints.json"))
+    np.testing.assert_array_equal(pixels_of("kept"), drawn(keypoints, SkeletonStyle("faint", "off")))
+    assert (pixels_of("kept") != drawn(keypoints)).any()
 
 
 def test_skeletons_are_held_once():

@@ -153,6 +153,9 @@ def test_faces_of_svd_are_looked_for_in_its_own_frames(place, capsys):
     [
         (["--checkpoint", "svd", "--poses", "poses"], "takes no poses: it moves the picture by itself; leave out"),
         (["--checkpoint", "animatelcm", "--driving", "walk.mov", "--dwpose", "dwpose"], "takes no poses"),
+        (["--checkpoint", "svd", "--hands", "off"], "takes no poses: leave out --face-keypoints and --hands"),
+        (["--checkpoint", "svd", "--pose.strength", "0.5"], "takes no poses: leave out pose.strength"),
+        (["--checkpoint", "mimicmotion", "--poses", "poses", "--face.end", "0.5"], "have no ID adapter: leave out"),
         (["--checkpoint", "animatelcm", "--steps", "41"], "sampler lcm takes at most 40 steps"),
         (["--checkpoint", "animatelcm", "--preset", "fast"], "preset fast is not for AnimateLCM's few steps"),
         (["--checkpoint", "mimicmotion"], "give the movement"),

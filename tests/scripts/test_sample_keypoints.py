@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableanimator_jax import Animator, SamplingConfig, poses_from_keypoints
+from stableanimator_jax import Animator, SamplingConfig, SkeletonStyle, poses_from_keypoints
+from stableanimator_jax.data.images import resize
 from stableanimator_jax.data.keypoints import Keypoints, save_keypoints
 from stableanimator_jax.data.video import read_frames
+from stableanimator_jax.perception.preview import overlay
+from stableanimator_jax.scripts.sample.inputs import read_inputs
+from stableanimator_jax.scripts.sample.settings import SampleConfig
 from tests.data.keypoint_files import controlnet_frames, dance, openpose_folder, written
 from tests.scripts.sample_script import QUICK, call, photo, pixels
 from tests.training.mini_model import save_mini_model
@@ -91,6 +95,56 @@ def test_the_faces_are_where_the_keypoints_say(place, capsys):
     record = json.loads(Path("out.json").read_text())
     assert record["hjb"][0]["faces"] == 1
     assert record["inputs"].keys() == {"reference", "poses", "checkpoint", "face_boxes"}
+
+
+def test_strengths_and_skeletons_of_a_check_and_a_run_are_those_asked_for(place, capsys):
+    """`--check` draws what a run would be given, and says what acts how."""
+    flags = ["--pose.strength", "0.8", "--pose.end", "0.5", "--face-keypoints", "off", "--hands", "off"]
+    assert sample("dance.json", "out.mp4", *flags, "--check") == 0
+    said = capsys.readouterr().out
+    assert "pose strength: 0.8, from 0% to 50% of the steps" in said
+    assert "face strength" not in said
+    config = SampleConfig(
+        checkpoint="mini", reference=Path("photo.png"), poses=Path("dance.json"), skeletons=SkeletonStyle("off", "off")
+    )
+    expected = poses_from_keypoints(DANCE, style=SkeletonStyle("off", "off")).frames
+    inputs = read_inputs(config)
+    np.testing.assert_array_equal(inputs.poses, expected)
+    reference = resize(inputs.reference, 64, 64, "lanczos")
+    with read_frames(Path("out.mp4.check.mp4")) as (_, frames):
+        shown = next(frames).astype(float)
+    overlaid = overlay(reference, expected[0]).astype(float)
+    full = overlay(reference, poses_from_keypoints(DANCE).frames[0]).astype(float)
+    assert np.abs(shown - overlaid).mean() < np.abs(shown - full).mean()
+
+
+@pytest.mark.long
+def test_a_record_repeats_strengths_and_skeletons(place):
+    flags = ["--pose.strength", "0.5", "--face.strength", "2", "--image.end", "0.5", "--face-keypoints", "off"]
+    assert sample("dance.json", "first", *flags) == 0
+    assert sample("dance.json", "published") == 0
+    assert call("--from-json", "first.json", "--output", "again") == 0
+    np.testing.assert_array_equal(pixels(Path("again")), pixels(Path("first")))
+    assert (pixels(Path("published")) != pixels(Path("first"))).any()
+    back = ["--pose.strength", "1", "--face.strength", "1", "--image.end", "1", "--face-keypoints", "full"]
+    assert call("--from-json", "first.json", "--output", "third", *back) == 0
+    np.testing.assert_array_equal(pixels(Path("third")), pixels(Path("published")))
+
+
+@pytest.mark.parametrize(
+    ("poses", "flags", "words"),
+    [
+        ("skeletons", ["--hands", "off"], "poses .*skeletons are pictures already: leave out --face-keypoints and"),
+        ("skeletons", ["--face-keypoints", "faint"], "are pictures already: leave out --face-keypoints and --hands"),
+        ("dance.json", ["--face-keypoints", "none"], "--face-keypoints"),
+        ("dance.json", ["--pose.strength", "3.5"], "pose.strength must be from 0 to 3, got 3.5"),
+        ("dance.json", ["--image.start", "1"], "image.start 1 to image.end 1 holds none of the 2 steps"),
+    ],
+)
+def test_controls_that_do_not_apply(place, capsys, poses, flags, words):
+    assert sample(poses, "out.mp4", *flags) == 2
+    err = capsys.readouterr().err
+    assert re.search(rf"^error: .*{words}.*\n\Z", err), err
 
 
 @pytest.mark.parametrize(
