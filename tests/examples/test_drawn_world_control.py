@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from examples.drawn_world import control
+from examples.drawn_world import control, study
 from examples.drawn_world.study import Measured
 from stableanimator_jax.sampling.config import PUBLISHED_STRENGTH, Strength
 
@@ -32,6 +32,7 @@ def test_each_row_is_made_as_it_says(tmp_path, monkeypatch, capsys):
         scores = dict.fromkeys(("csim", "skin_iou", "person_iou", "psnr"), videos.mean((1, 2, 3, 4)) / 40)
         return Measured(scores, np.zeros(0, np.float32), videos, seconds)
 
+    monkeypatch.setattr(study, "fingerprint", lambda checkpoint, model: model)
     monkeypatch.setattr(control, "OneAnimator", lambda: painter)
     monkeypatch.setattr(control, "load_judges", lambda *_: None)
     monkeypatch.setattr(control, "measure_truth", lambda *_: ({}, None, {}))
