@@ -79,22 +79,55 @@ def kernel_distance(
     """
     if videos_x is None or videos_y is None:
         videos_x, videos_y = np.arange(len(x)), len(x) + np.arange(len(y))
-    sides = ((x, videos_x), (y, videos_y))
-    means = [_mean_kernel(*a, *b) for a, b in ((sides[0], sides[0]), (sides[1], sides[1]), sides)]
-    return means[0] + means[1] - 2 * means[2]
+    return KernelSums.of(x, y, videos_x, videos_y, groups=1).distance()
 
 
-def _mean_kernel(a: np.ndarray, videos_a: np.ndarray, b: np.ndarray, videos_b: np.ndarray) -> float:
-    total, count = 0.0, 0
-    b = b.astype(np.float64)
+@dataclass(frozen=True, eq=False)
+class KernelSums:
+    """Kernels between groups of clips, each pair of clips of two videos once, out of which any groups can be left."""
+
+    totals: Float64[np.ndarray, "3 g g"]
+    """Within the clips of one kind, within those of the other, and between them."""
+    counts: Float64[np.ndarray, "3 g g"]
+
+    @classmethod
+    def of(
+        cls,
+        x: Float[np.ndarray, "n d"],
+        y: Float[np.ndarray, "m d"],
+        videos_x: Int[np.ndarray, "n"],
+        videos_y: Int[np.ndarray, "m"],
+        groups: int,
+    ) -> Self:
+        """A video's group is the remainder of its number by `groups`."""
+        sides = ((x.astype(np.float64), videos_x), (y.astype(np.float64), videos_y))
+        pairs = ((sides[0], sides[0]), (sides[1], sides[1]), sides)
+        totals, counts = zip(*(_kernels(*a, *b, groups) for a, b in pairs), strict=True)
+        return cls(np.stack(totals), np.stack(counts))
+
+    def distance(self, without: int | None = None) -> float:
+        """Of all clips, or without those of one group. Raises `InputError` where fewer than two videos are left."""
+        kept = np.arange(self.totals.shape[-1]) != (-1 if without is None else without)
+        totals, counts = (sums[:, kept][:, :, kept].sum(axis=(1, 2)) for sums in (self.totals, self.counts))
+        if not counts.all():
+            raise InputError("a kernel distance needs clips of two videos at least")
+        return float(totals / counts @ np.array([1, 1, -2]))
+
+
+def _kernels(
+    a: np.ndarray, videos_a: np.ndarray, b: np.ndarray, videos_b: np.ndarray, groups: int
+) -> tuple[Float64[np.ndarray, "g g"], Float64[np.ndarray, "g g"]]:
+    totals, counts = np.zeros((2, groups, groups))
+    belongs_a, belongs_b = (
+        np.equal.outer(v % groups, np.arange(groups)).astype(np.float64) for v in (videos_a, videos_b)
+    )
     for start in range(0, len(a), 512):  # the whole matrix of many clips would be large
-        part = a[start : start + 512].astype(np.float64)
-        other = videos_a[start : start + 512, None] != videos_b[None]
-        total += float((((part @ b.T) / b.shape[1] + 1) ** 3)[other].sum())
-        count += int(other.sum())
-    if not count:
-        raise InputError("a kernel distance needs clips of two videos at least")
-    return total / count
+        part = slice(start, start + 512)
+        other = (videos_a[part, None] != videos_b).astype(np.float64)
+        inner = a[part] @ b.T / b.shape[1] + 1
+        totals += belongs_a[part].T @ (inner * inner * inner * other) @ belongs_b
+        counts += belongs_a[part].T @ other @ belongs_b
+    return totals, counts
 
 
 def extrapolated(sizes: Sequence[float], distances: Sequence[float]) -> float:

@@ -65,7 +65,9 @@ def mean_interval(
         known = errors > 1e-9 * error
         deviations = np.where(known, (means - mean) / np.where(known, errors, 1), np.copysign(np.inf, means - mean))
         low, high = np.quantile(deviations, tails, method="inverted_cdf")
-    return Interval(float(mean - high * error), float(mean - low * error)) if error else Interval(mean, mean)
+    if not error:
+        return Interval(float(mean), float(mean))
+    return Interval(float(mean - high * error), float(mean - low * error))
 
 
 def _mean_and_error(

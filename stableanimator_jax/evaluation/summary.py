@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.evaluation.frechet import extrapolated, frechet, kernel_distance
+from stableanimator_jax.evaluation.frechet import KernelSums, extrapolated, frechet, kernel_distance
 from stableanimator_jax.evaluation.measures import METRICS, Measured
 from stableanimator_jax.evaluation.protocol import Protocol, describe
 from stableanimator_jax.evaluation.statistics import Interval, fvd_verdict, jackknife, mean_interval
@@ -205,18 +205,12 @@ def _at_infinity(generated: Side, truth: Side, groups: Sequence[int], ddof: int)
 
 def _kernel(generated: Side, truth: Side, groups: Sequence[int], effective: float) -> Estimate:
     a, b = generated.sample, truth.sample
-
-    def distance(rows_a: np.ndarray, rows_b: np.ndarray) -> float:
-        return kernel_distance(
-            a.features[rows_a], b.features[rows_b], videos_x=a.videos[rows_a], videos_y=b.videos[rows_b]
-        )
-
-    value = distance(a.videos >= 0, b.videos >= 0)
-    knife = halves = None
+    sums = KernelSums.of(a.features, b.features, a.videos, b.videos, GROUPS)
+    value, knife, halves = sums.distance(), None, None
     if len(groups) > 3:
+        knife = jackknife(value, [sums.distance(without=group) for group in groups])
         odd = np.isin(b.videos % GROUPS, groups[1::2])
         halves = kernel_distance(b.features[odd], b.features[~odd], videos_x=b.videos[odd], videos_y=b.videos[~odd])
-        knife = jackknife(value, [distance(a.videos % GROUPS != g, b.videos % GROUPS != g) for g in groups])
     return Estimate(
         value,
         knife and knife.interval,
