@@ -24,28 +24,28 @@ from stableanimator_jax.weights.rules import (
 T = TypeVar("T")
 
 
-def _layer(source: str, target: str, transform: Transform, leaf: str, bias: bool) -> list[Rule]:
+def layer(source: str, target: str, transform: Transform, leaf: str, bias: bool) -> list[Rule]:
     rules = [Rule(f"{source}.weight", f"{target}.{leaf}", transform)]
     return [*rules, Rule(f"{source}.bias", f"{target}.bias")] if bias else rules
 
 
 def _linear(source: str, target: str | None = None, *, bias: bool = True) -> list[Rule]:
-    return _layer(source, target or source, LINEAR, "kernel", bias)
+    return layer(source, target or source, LINEAR, "kernel", bias)
 
 
 def _conv(source: str, target: str | None = None, *, bias: bool = True) -> list[Rule]:
-    return _layer(source, target or source, CONV2D, "kernel", bias)
+    return layer(source, target or source, CONV2D, "kernel", bias)
 
 
 def _temporal_conv(source: str) -> list[Rule]:
-    return _layer(source, source, TEMPORAL_CONV, "kernel", True)
+    return layer(source, source, TEMPORAL_CONV, "kernel", True)
 
 
 def _norm(source: str, target: str | None = None) -> list[Rule]:
-    return _layer(source, target or source, IDENTITY, "scale", True)
+    return layer(source, target or source, IDENTITY, "scale", True)
 
 
-def _batch_norm(source: str, target: str | None = None) -> list[Rule | Ignore]:
+def batch_norm(source: str, target: str | None = None) -> list[Rule | Ignore]:
     return [
         *_norm(source, target),
         Rule(f"{source}.running_mean", f"{target or source}.mean"),
@@ -185,15 +185,15 @@ ARCFACE = Table(
     "arcface",
     (
         *_conv("conv1", bias=False),
-        *_batch_norm("{layer:bn1|bn2}"),
+        *batch_norm("{layer:bn1|bn2}"),
         Rule("prelu.weight", "prelu.slope"),
         *_conv("{stage:layer1|layer2|layer3|layer4}.{i}.{layer:conv1|conv2}", bias=False),
-        *_batch_norm("{stage:layer1|layer2|layer3|layer4}.{i}.{layer:bn1|bn2|bn3}"),
+        *batch_norm("{stage:layer1|layer2|layer3|layer4}.{i}.{layer:bn1|bn2|bn3}"),
         Rule("{block}.prelu.weight", "{block}.prelu.slope"),
         *_conv("{block}.downsample.0", "{block}.downsample.conv", bias=False),
-        *_batch_norm("{block}.downsample.1", "{block}.downsample.bn"),
-        *_layer("fc", "fc", FLATTENED_LINEAR, "kernel", True),
-        *_batch_norm("features"),
+        *batch_norm("{block}.downsample.1", "{block}.downsample.bn"),
+        *layer("fc", "fc", FLATTENED_LINEAR, "kernel", True),
+        *batch_norm("features"),
     ),
 )
 
