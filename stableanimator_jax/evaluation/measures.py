@@ -11,6 +11,7 @@ from stableanimator_jax.data.keypoints import Keypoints
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.evaluation import clips, pixels
 from stableanimator_jax.evaluation.identity import Recogniser, cosines, drift, mean_face, unit
+from stableanimator_jax.evaluation.networks.network import features as network_features
 from stableanimator_jax.evaluation.poses import pose_error
 from stableanimator_jax.evaluation.protocol import Protocol
 from stableanimator_jax.perception.people import PoseEstimator
@@ -185,7 +186,7 @@ def _lpips(distance: Callable[..., np.ndarray], a: np.ndarray, b: np.ndarray, pr
     def ranged(frames: np.ndarray) -> np.ndarray:
         return frames.astype(np.float32) / np.float32(255) * (high - low) + low
 
-    return in_batches(lambda a, b: distance(ranged(a), ranged(b)), batch, a, b).astype(np.float64)
+    return network_features(lambda a, b: distance(ranged(a), ranged(b)), a, b, batch=batch).astype(np.float64)
 
 
 def _collect_features(
@@ -206,18 +207,7 @@ def _collect_features(
             found.notes.append(f"shorter than {protocol.window} frames: no {METRICS[name].title}")
         else:
             for side, frames in (("generated", generated), ("truth", truth)):
-                found.features[f"{name}/{side}"] = in_batches(network, tools.batch, inputs(frames))
-
-
-def in_batches(function: Callable[..., np.ndarray], batch: int, *arrays: np.ndarray) -> np.ndarray:
-    """Apply a function to so many rows at a time; the last rows are filled up with repetitions, which are cut off."""
-    found = []
-    for start in range(0, len(arrays[0]), batch):
-        parts = [array[start : start + batch] for array in arrays]
-        rows = len(parts[0])
-        full = [np.concatenate([part, np.repeat(part[-1:], batch - rows, axis=0)]) for part in parts]
-        found.append(np.asarray(function(*full))[:rows])
-    return np.concatenate(found)
+                found.features[f"{name}/{side}"] = network_features(network, inputs(frames), batch=tools.batch)
 
 
 def _measure_identity(found: Measured, pair: VideoPair, protocol: Protocol, tools: Tools) -> None:
