@@ -1,7 +1,7 @@
 """Video files opened by PyAV, and their pictures with the time at which each is shown."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +12,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.sidedata.sidedata import SideData, Type
+from av.sidedata.sidedata import Type
 from av.stream import Disposition, Stream
 from jaxtyping import UInt8
 from PIL import Image
@@ -227,8 +227,7 @@ def to_image(video: OpenVideo, frame: av.VideoFrame) -> Frame:
 
 def _as_displayed(image: Frame, frame: av.VideoFrame) -> UInt8[np.ndarray, "shown_h shown_w 3"]:
     # PyAV's `frame.rotation` leaves out whether the matrix mirrors. It takes (x, y) to (a x + c y, b x + d y).
-    found = cast(Iterable[SideData], frame.side_data)  # PyAV's own types are of another time
-    matrix = next((data for data in found if data.type is Type.DISPLAYMATRIX), None)
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return image
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
