@@ -21,7 +21,7 @@ class BuildWithConfigs(build_py):
 
 def without_files_of_the_repository(text: str) -> str:
     """The README without its pictures, and with the text alone of links that lead to other files."""
-    text = re.sub(r"^(<img .*>|!\[.*\]\(.*\))\n+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^ *(<img .*>|!\[.*\]\(.*\))\n+", "", text, flags=re.MULTILINE)
     return re.sub(r"\[([^\]]+)\]\((?!\w+:)[^)]+\)", r"\1", text)
 
 
