@@ -8,7 +8,8 @@ import pytest
 
 from stableanimator_jax.data.keypoints import POINTS, Keypoints
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.evaluation.measures import METRICS, Measured, Tools, VideoPair, in_batches, measure
+from stableanimator_jax.evaluation.measures import METRICS, Measured, Tools, VideoPair, measure
+from stableanimator_jax.evaluation.networks.network import features
 from stableanimator_jax.evaluation.protocol import PROTOCOLS
 from stableanimator_jax.perception.people import People
 from tests.evaluation.drawn_videos import DIM, networks, noisy, video
@@ -184,7 +185,7 @@ def test_batches_are_always_full():
         return 2 * a + b
 
     x = np.arange(7.0)
-    np.testing.assert_array_equal(in_batches(double, 3, x, x + 1), 3 * x + 1)
+    np.testing.assert_array_equal(features(double, x, x + 1, batch=3), 3 * x + 1)
     assert sizes == [3, 3, 3]
 
 
