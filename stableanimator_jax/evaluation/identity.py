@@ -16,6 +16,7 @@ from stableanimator_jax.provenance import sha256_of
 FACE_SIZE = 112
 GLINT360K_R100 = "4ab1d6435d639628a6f3e5008dd4f929edf4c4124b1a7169e1048f9fef534cdf"
 """SHA-256 of antelopev2's glintr100.onnx, by which StableAnimator is conditioned and which its optimisation climbs."""
+_SAME = 0.99
 
 Embedding = Float32[np.ndarray, "d"]
 
@@ -45,7 +46,7 @@ class AlignedRecogniser:
         network: Callable[[Float32[np.ndarray, "n 112 112 3"]], Float[np.ndarray, "n d"]],
     ):
         """`network` takes RGB faces in [-1, 1], and gives raw embeddings."""
-        self._detector, self._network = detector, network
+        self._detector, self.network = detector, network
 
     def embeddings(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Embedding | None]:
         """As in `Recogniser`."""
@@ -57,7 +58,7 @@ class AlignedRecogniser:
         ]
         if not crops:
             return [None] * len(images)
-        embedded = iter(np.asarray(self._network(np.stack(crops)), np.float32))
+        embedded = iter(np.asarray(self.network(np.stack(crops)), np.float32))
         return [None if face is None or face.landmarks is None else next(embedded) for face in found]
 
 
@@ -165,6 +166,19 @@ def circular(recogniser: Collection[str], conditioning: Collection[str] = ()) ->
     return (
         "CSIM is circular: the recogniser that measures is the one that conditions, or that the face optimisation "
         "climbs; measure with another, such as AdaFace's or buffalo_l's w600k_r50.onnx"
+    )
+
+
+def same_network(
+    a: Callable[[Float32[np.ndarray, "n 112 112 3"]], Float[np.ndarray, "n d"]],
+    b: Callable[[Float32[np.ndarray, "n 112 112 3"]], Float[np.ndarray, "n e"]],
+) -> bool:
+    """Whether two networks of aligned faces are one, however they are stored: they embed four pictures alike."""
+    coarse = np.random.default_rng(0).uniform(-1, 1, (4, 7, 7, 3)).astype(np.float32)
+    pictures = coarse.repeat(FACE_SIZE // 7, axis=1).repeat(FACE_SIZE // 7, axis=2)
+    pairs = [np.asarray(network(pictures), np.float64) for network in (a, b)]
+    return pairs[0].shape == pairs[1].shape and all(
+        float(unit(x) @ unit(y)) > _SAME for x, y in zip(*pairs, strict=True)
     )
 
 

@@ -17,6 +17,7 @@ from stableanimator_jax.evaluation.identity import (
     drift,
     mean_face,
     onnx_recogniser,
+    same_network,
 )
 
 
@@ -108,3 +109,13 @@ def test_the_judge_must_be_another():
     assert circular(["ab"], ["cd"]) is None
     assert "circular" in circular(["ab", "cd"], ["cd"])
     assert "circular" in circular([GLINT360K_R100])
+
+
+def test_the_same_network_is_known_however_it_is_stored(colour_network):
+    def colours(faces):
+        return np.pad(faces.mean(axis=(1, 2)), ((0, 0), (0, 509)))
+
+    stored = onnx_recogniser(colour_network, Corner(), providers=["CPUExecutionProvider"]).network
+    assert same_network(stored, colours)
+    assert not same_network(stored, lambda faces: colours(faces)[:, ::-1])
+    assert not same_network(stored, lambda faces: colours(faces)[:, :3])
