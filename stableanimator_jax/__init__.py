@@ -25,6 +25,8 @@ with epy.lazy_api_imports(globals()):
     from stableanimator_jax.perception.keypoint_poses import poses_from_keypoints
     from stableanimator_jax.perception.people import People, PoseEstimator
     from stableanimator_jax.perception.skeleton import SkeletonStyle
+    from stableanimator_jax.sampling.background import keep_background, keep_background_by_masks
+    from stableanimator_jax.sampling.colours import match_colours
     from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig, Strength
     from stableanimator_jax.sampling.face_control import FaceOptimisation
     from stableanimator_jax.sampling.pipeline import Animator
@@ -48,8 +50,11 @@ __all__ = [
     "StableAnimatorConfig",
     "Strength",
     "fit_aspect",
+    "keep_background",
+    "keep_background_by_masks",
     "load_image",
     "load_poses",
+    "match_colours",
     "open_writer",
     "poses_from_keypoints",
     "poses_from_video",

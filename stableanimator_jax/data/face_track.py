@@ -23,6 +23,7 @@ from stableanimator_jax.data.json_files import (
     require_list,
 )
 from stableanimator_jax.data.numbered import numbered_frames
+from stableanimator_jax.data.timing import Timing
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing
 from stableanimator_jax.opencv import cv2
@@ -104,6 +105,19 @@ class FaceTrack:
     def __getitem__(self, frames: slice) -> "FaceTrack":
         landmarks = None if self.landmarks is None else self.landmarks[frames]
         return FaceTrack(self.boxes[frames], landmarks, self.valid[frames])
+
+    def at(self, timing: Timing) -> "FaceTrack":
+        """The faces at other moments: between two frames that show one, from box to box; else the nearer frame's."""
+        first, second = timing.frame, np.minimum(timing.frame + 1, timing.count - 1)
+        alike = self.valid[first] == self.valid[second]
+        share = np.where(alike, timing.share, np.round(timing.share))
+
+        def between(rows: np.ndarray) -> np.ndarray:
+            part = share.reshape(-1, *(1,) * (rows.ndim - 1))
+            return (rows[first] + part * (rows[second] - rows[first])).astype(np.float32)
+
+        landmarks = None if self.landmarks is None else between(self.landmarks)
+        return FaceTrack(np.round(between(self.boxes)), landmarks, self.valid[np.where(share < 0.5, first, second)])
 
     def fitted(self, size: tuple[int, int], width: int, height: int, mode: FitMode) -> "FaceTrack":
         """Where the faces are after `data.images.fit` has brought the frames to another size.

@@ -7,6 +7,9 @@ from itertools import count
 
 import numpy as np
 
+LOWEST_FPS, HIGHEST_FPS = 0.01, 1000
+"""What a video may be read or written at."""
+
 _WHOLE = tuple(Fraction(rate) for rate in (24, 25, 30, 48, 50, 60, 120))
 _NTSC = tuple(Fraction(1000 * rate, 1001) for rate in (24, 30, 48, 60, 120))
 

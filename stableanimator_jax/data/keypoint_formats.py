@@ -62,6 +62,8 @@ class KeypointFile:
     """Frames a second, where it says them."""
     states_size: bool
     """Whether it says `size` itself."""
+    cuts: tuple[int, ...] = ()
+    """As in `Keypoints`, where it says them."""
 
 
 def holds_keypoints(path: Path) -> bool:
@@ -126,7 +128,7 @@ def read_keypoint_file(path: Path, size: Size | None = None) -> KeypointFile:
 def _ours(path: Path) -> KeypointFile:
     keypoints = load_keypoints(path)
     rows = np.concatenate([keypoints.points, keypoints.scores[..., None]], axis=-1)
-    return KeypointFile(_each(rows), (keypoints.width, keypoints.height), keypoints.fps, True)
+    return KeypointFile(_each(rows), (keypoints.width, keypoints.height), keypoints.fps, True, keypoints.cuts)
 
 
 def _each(rows: Float32[np.ndarray, "f 134 3"]) -> Frames:

@@ -1,7 +1,7 @@
 """Whole-body keypoints of one person through a video: the numbers that skeletons are drawn from, as JSON."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from stableanimator_jax.data.json_files import (
     require_keys,
     require_list,
 )
+from stableanimator_jax.data.timing import Timing
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import is_directory, replacing
 
@@ -23,7 +24,7 @@ POINTS = 134
 WHOLEBODY_POINTS = 133
 """Of COCO-WholeBody, which has no neck."""
 _LEFT_SHOULDER, _RIGHT_SHOULDER, _NECK = 5, 6, 133
-_LEAST_SHOULDER = 0.3
+_SEEN = 0.3  # of a score: below, a detector guesses, and skeletons leave joints of the body out
 # COCO-WholeBody's row for each row of ours. Its body is nose, eyes, ears, shoulders, elbows, wrists, hips, knees and
 # ankles, the left one first; what follows (feet, face, left hand, right hand) is in the same order in both.
 _ORDER = [0, _NECK, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3, *range(17, 133)]
@@ -44,6 +45,25 @@ class Keypoints:
     height: int
     fps: float | None
     """Frames a second; None where they have no speed."""
+    cuts: tuple[int, ...] = ()
+    """Frames, after the first, at which the scene or the person is another."""
+
+    def at(self, timing: Timing, fps: float) -> "Keypoints":
+        """The keypoints at other moments, of a video of `fps` frames a second.
+
+        Between two frames, points and scores move evenly. Of a joint that one of them alone shows (score 0.3 and more),
+        or has a place for, the nearer frame's is taken.
+        """
+        first, second = timing.frame, np.minimum(timing.frame + 1, timing.count - 1)
+        share = timing.share.astype(np.float32)[:, None]
+        seen, missing = self.scores >= _SEEN, missing_joints(self.points, self.scores)
+        unlike = (seen[first] != seen[second]) | (missing[first] != missing[second])
+        share = np.where(unlike, np.round(share), share)
+        rows = np.concatenate([self.points, self.scores[..., None]], axis=-1)
+        moved = rows[first] + share[..., None] * (rows[second] - rows[first])
+        cuts = np.unique(np.searchsorted(timing.frame, self.cuts)).tolist()
+        cuts = tuple(cut for cut in cuts if 0 < cut < len(timing.frame))
+        return replace(self, points=moved[..., :2], scores=moved[..., 2], fps=fps, cuts=cuts)
 
 
 def from_wholebody(
@@ -52,7 +72,7 @@ def from_wholebody(
     """COCO-WholeBody to our rows. The neck is between the shoulders, and sure (1) where both are seen, else 0."""
     shoulders = [_LEFT_SHOULDER, _RIGHT_SHOULDER]
     neck = points[:, shoulders].mean(axis=1, keepdims=True)
-    seen = (scores[:, shoulders] > _LEAST_SHOULDER).all(axis=1, keepdims=True).astype(np.float32)
+    seen = (scores[:, shoulders] > _SEEN).all(axis=1, keepdims=True).astype(np.float32)
     points = np.concatenate([points, neck], axis=1)
     scores = np.concatenate([scores, seen], axis=1)
     return points[:, _ORDER], scores[:, _ORDER]
@@ -71,7 +91,8 @@ def save_keypoints(path: Path, keypoints: Keypoints) -> None:
         {"format": "stableanimator-jax keypoints", "width": 512, "height": 512, "fps": 25,
          "frames": [[[x, y, score], … 134], null, …]}
 
-    A frame where the person was not found is null: the points it may have are not kept.
+    A frame where the person was not found is null: the points it may have are not kept. Where there are cuts, they are
+    in "cuts".
 
     Raises:
         InputError: the file cannot be written.
@@ -82,6 +103,7 @@ def save_keypoints(path: Path, keypoints: Keypoints) -> None:
         raise ValueError(f"expected finite keypoints [f, {POINTS}, 2] with scores, got {keypoints.points.shape}")
     lines = [json.dumps(plain_numbers(row) if row[:, 2].any() else None) for row in rows]
     head = {"format": FORMAT, "width": keypoints.width, "height": keypoints.height, "fps": keypoints.fps}
+    head |= {"cuts": keypoints.cuts} if keypoints.cuts else {}
     text = json.dumps(head, allow_nan=False)[:-1] + ', "frames": [\n' + ",\n".join(lines) + "\n]}\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -97,7 +119,7 @@ def load_keypoints(path: Path) -> Keypoints:
     data = read_object(path, "keypoints")
     if data.get("format") != FORMAT:
         raise InputError(f'{what} is not a file of keypoints: its "format" is not "{FORMAT}"')
-    require_keys(data, what, ("format", "width", "height", "frames"), ("fps",))
+    require_keys(data, what, ("format", "width", "height", "frames"), ("fps", "cuts"))
     width, height = read_size(data, what)
     fps = data.get("fps")
     if fps is not None:
@@ -112,7 +134,10 @@ def load_keypoints(path: Path) -> Keypoints:
     for i, frame in enumerate(frames):
         if frame is not None:
             rows[i] = read_numbers(frame, (POINTS, 3), f"{what}, frame {i}")
-    return Keypoints(rows[..., :2], rows[..., 2], width, height, fps)
+    cuts = require_list(data.get("cuts", []), f"{what}, cuts")
+    if not all(isinstance(cut, int) and 0 < cut < len(frames) for cut in cuts):
+        raise InputError(f"{what}: cuts must be numbers of its frames after the first")
+    return Keypoints(rows[..., :2], rows[..., 2], width, height, fps, tuple(cuts))
 
 
 def keypoints_beside(poses: Path) -> Path | None:

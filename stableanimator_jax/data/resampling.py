@@ -11,9 +11,8 @@ import av
 from av.error import FFmpegError
 
 from stableanimator_jax.data.decoding import Frame, OpenVideo, decode, open_video, seconds, to_image
-from stableanimator_jax.data.frame_rate import exact_rate
+from stableanimator_jax.data.frame_rate import HIGHEST_FPS, LOWEST_FPS, exact_rate
 from stableanimator_jax.data.images import WHITE, Colour
-from stableanimator_jax.data.video import HIGHEST_FPS, LOWEST_FPS
 from stableanimator_jax.errors import InputError
 
 _Timed = tuple[float, av.VideoFrame]

@@ -26,12 +26,11 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from PIL import Image
 
 from stableanimator_jax.data.decoding import Frame, decode, open_video, to_image
-from stableanimator_jax.data.frame_rate import exact_rate
+from stableanimator_jax.data.frame_rate import HIGHEST_FPS, LOWEST_FPS, exact_rate
 from stableanimator_jax.errors import InputError, as_input_error
 from stableanimator_jax.files import ffmpeg_name, neighbour, real_path
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # and none, for a directory
-LOWEST_FPS, HIGHEST_FPS = 0.01, 1000
 
 
 class FramesLeftOut(UserWarning):

@@ -14,6 +14,7 @@ from stableanimator_jax.data.images import FitMode, ImageLike, as_image, aspect_
 from stableanimator_jax.data.keypoints import Keypoints, missing_joints
 from stableanimator_jax.data.poses import Poses
 from stableanimator_jax.data.resampling import DrivingInfo, Frame, read_driving
+from stableanimator_jax.data.timing import Timing, at_rate, checked_rates
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception import alignment as linear
 from stableanimator_jax.perception import similarity
@@ -43,9 +44,11 @@ class DrivenPoses:
     found: Keypoints
     """In pixels of the video."""
     keypoints: Keypoints
-    """Where the person of the reference is to be, in pixels of the output."""
+    """Where the person of the reference is to be, in pixels of the output and at its rate."""
     poses: Poses
     """Drawn from `keypoints`."""
+    timing: Timing
+    """Which frames of the video those of the output are."""
 
 
 def poses_from_video(
@@ -60,6 +63,7 @@ def poses_from_video(
     end: float | None = None,
     fps: float | None = None,
     max_frames: int | None = None,
+    output_fps: float | None = None,
     person: str | None = None,
     reference_person: str | None = None,
     align: Align = "linear",
@@ -77,6 +81,8 @@ def poses_from_video(
         width, height: of the output; by default of the reference's aspect, or else of the video's.
         fit: how reference or video are brought to the output's aspect, as `Animator.animate` is told.
         start, end, fps, max_frames: what to take of the video, as `data.resampling.read_driving`.
+        output_fps: frames a second of the poses, which take as long as those of the video: more of them than are taken
+            of the video are interpolated between its poses, of fewer some are left out. By default as many.
         person: whom to follow: "largest" (the default), "left", "right", "centre", a number counted from the left, or a
             point "X,Y", where the video first shows anybody and after each scene cut.
         reference_person: who in the photo it is, in the same words.
@@ -114,6 +120,7 @@ def poses_from_video(
         end=end,
         fps=fps,
         max_frames=max_frames,
+        output_fps=output_fps,
         person=person,
         align=align,
         style=style,
@@ -160,6 +167,8 @@ def extract_poses(
     end: float | None = None,
     fps: float | None = None,
     max_frames: int | None = None,
+    poses_fps: float | None = None,
+    output_fps: float | None = None,
     person: str | None = None,
     align: Align = "linear",
     style: SkeletonStyle = DWPOSE_STYLE,
@@ -176,6 +185,8 @@ def extract_poses(
         width, height: of the output.
         fit: how the video is brought to the output's aspect.
         start, end, fps, max_frames: what to take of it, as `read_driving`.
+        poses_fps: how fast what is taken is to be played; as the video where None.
+        output_fps: frames a second of the output, in which poses are interpolated or left out; `poses_fps` where None.
         person: whom to follow, as `parse_choice` takes it; None for the largest.
         align: how they are aligned.
         style: how they are drawn.
@@ -183,6 +194,7 @@ def extract_poses(
     Raises:
         InputError: the video cannot be used, or nobody is in it, or not who is meant.
     """
+    checked_rates(poses_fps, output_fps)
     with read_driving(video, start=start, end=end, fps=fps, max_frames=max_frames) as (info, frames):
         if info.fps_note:
             _warn(f"the driving video {video} {info.fps_note}; --driving-fps chooses another")
@@ -192,13 +204,16 @@ def extract_poses(
     track = _follow(person, info, people, cuts)
     _warn_of_track(person, track, info)
 
-    driving = Keypoints(track.points, track.scores, info.width, info.height, info.fps)
+    driving = Keypoints(track.points, track.scores, info.width, info.height, info.fps, tuple(track.scenes))
     placed = driving
     if standing is not None and align != "off":
         placed = _align_scenes(driving, standing, track.scenes, info, align)
     keypoints = fitted_keypoints(placed, width, height, fit)
     warn_of_cut_off(driving, keypoints)
-    return DrivenPoses(driving, keypoints, Poses(drawn(keypoints, style), info.fps))
+    rate = poses_fps or info.fps
+    timing = at_rate(len(keypoints.points), rate, output_fps or rate, keypoints.cuts)
+    keypoints = keypoints.at(timing, output_fps or rate)
+    return DrivenPoses(driving, keypoints, Poses(drawn(keypoints, style), keypoints.fps), timing)
 
 
 def _people(estimator: PoseEstimator, info: DrivingInfo, frames: Iterator[Frame]) -> tuple[list[People], list[int]]:
@@ -252,7 +267,8 @@ def _align_scenes(
         if alignment.poor and scene.scores.any():
             _warn(alignment.poor + (f" (from {_second(info, first):.2f} s)" if scenes else ""))
         aligned.append(alignment.keypoints)
-    return replace(aligned[0], points=np.concatenate([k.points for k in aligned]), scores=driving.scores)
+    points = np.concatenate([k.points for k in aligned])
+    return replace(aligned[0], points=points, scores=driving.scores, cuts=driving.cuts)
 
 
 def _second(info: DrivingInfo, frame: int) -> float:
@@ -307,7 +323,7 @@ def fitted_keypoints(keypoints: Keypoints, width: int, height: int, mode: FitMod
     present = np.any(keypoints.scores, axis=1, keepdims=True) & ~missing_joints(keypoints.points, keypoints.scores)
     moved = (keypoints.points - [window.left, window.top]) * (width / window.width, height / window.height)
     points = np.where(present[..., None], moved, 0).astype(np.float32)
-    return Keypoints(points, keypoints.scores, width, height, keypoints.fps)
+    return replace(keypoints, points=points, width=width, height=height)
 
 
 def drawn(keypoints: Keypoints, style: SkeletonStyle = DWPOSE_STYLE) -> UInt8[np.ndarray, "f h w 3"]:

@@ -9,6 +9,7 @@ from stableanimator_jax.data.images import FitMode
 from stableanimator_jax.data.keypoint_formats import KeypointFile, Size, read_keypoint_file
 from stableanimator_jax.data.keypoints import POINTS, Keypoints
 from stableanimator_jax.data.poses import Poses
+from stableanimator_jax.data.timing import at_rate, checked_rates
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.driving_poses import drawn, fitted_keypoints, warn_of_cut_off
 from stableanimator_jax.perception.people import People
@@ -25,6 +26,8 @@ def poses_from_keypoints(
     fit: FitMode = "crop",
     *,
     style: SkeletonStyle = DWPOSE_STYLE,
+    poses_fps: float | None = None,
+    output_fps: float | None = None,
 ) -> Poses:
     """Skeletons drawn from keypoints as DWPose draws them, ready for `Animator.animate`.
 
@@ -35,11 +38,18 @@ def poses_from_keypoints(
             large that is needs them, and is then in a picture of the output's size.
         fit: how the picture is brought to the output's aspect: "crop" to it, or "pad" to it.
         style: what skeletons show of the face and the hands.
+        poses_fps: frames a second of the keypoints; by default what they say.
+        output_fps: of the poses, which then take as long as the keypoints: more of them are interpolated, of fewer some
+            are left out. By default, and where nothing says how fast the keypoints are, there are as many as of those.
 
     Raises:
-        InputError: the file cannot be read, is of no such kind, has nobody in it, or needs a size.
+        InputError: the file cannot be read, is of no such kind, has nobody in it, or needs a size; or a rate is out of
+            range.
     """
     placed = output_keypoints(keypoints, width, height, fit)
+    rates = checked_rates(poses_fps or placed.fps or output_fps, output_fps)
+    if rates is not None:
+        placed = placed.at(at_rate(len(placed.points), *rates, placed.cuts), rates[1])
     return Poses(drawn(placed, style), placed.fps)
 
 
@@ -77,7 +87,7 @@ def _check(keypoints: Keypoints) -> None:
 
 def _read(path: Path, size: Size | None) -> Keypoints:
     file = read_keypoint_file(path, size)
-    points, scores = _one_person(file, path)
+    points, scores, cuts = _one_person(file, path)
     width, height = file.size
     outside = (scores > 0) & ((points < 0) | (points >= [width, height])).any(axis=-1)
     if not file.states_size and outside.any():
@@ -87,14 +97,15 @@ def _read(path: Path, size: Size | None) -> Keypoints:
             'it is of another size, write that into the file ("canvas_width" and "canvas_height", or "width" and '
             '"height" in .npz)'
         )
-    return Keypoints(points, scores, width, height, file.fps)
+    return Keypoints(points, scores, width, height, file.fps, cuts)
 
 
-def _one_person(file: KeypointFile, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _one_person(file: KeypointFile, path: Path) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """Points, scores, and the frames from which on it is another person."""
     several = sum(len(people) > 1 for people in file.frames)
     if not several:
         rows = np.stack([people[0] if len(people) else np.zeros((POINTS, 3), np.float32) for people in file.frames])
-        return rows[..., :2], rows[..., 2]
+        return rows[..., :2], rows[..., 2], file.cuts
     everybody = [People(_boxes(people), people[..., :2], people[..., 2]) for people in file.frames]
     track = follow(everybody, fps=file.fps or _USUAL_FPS, max_gap=0)
     absent = int((~track.found).sum())
@@ -104,7 +115,7 @@ def _one_person(file: KeypointFile, path: Path) -> tuple[np.ndarray, np.ndarray]
         f"first seen is followed{f', and chosen anew in frame {scenes}' if scenes else ''}"
         f"{f'; without them, {absent} skeletons are empty' if absent else ''}; to take another, leave only theirs"
     )
-    return track.points, track.scores
+    return track.points, track.scores, tuple(track.scenes)
 
 
 def _boxes(people: np.ndarray) -> np.ndarray:

@@ -327,7 +327,7 @@ BAD = {
     ),
     "poses kept in a file": (lambda: ["--save-poses", "kept.mp4"], r"--save-poses .*kept.mp4 must be a directory"),
     "sound at another speed": (
-        lambda: ["--sound", "--output-fps", 12],
+        lambda: ["--sound", "--poses-fps", 12],
         r"--sound keeps time only at the driving video's 8 frames a second",
     ),
     "poses kept by the date in the output": (

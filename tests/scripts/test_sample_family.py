@@ -106,7 +106,9 @@ def test_driven_from_a_video(place, capsys, kind, frames):
         ([], 3, 15.0),  # of 6 frames every second, as published
         (["--driving-stride", 3], 2, 8.0),  # at the video's own speed
         (["--driving-fps", 12], 3, 12.0),
-        (["--driving-stride", 1, "--output-fps", 10], 6, 10.0),
+        (["--driving-stride", 1, "--poses-fps", 10], 6, 10.0),
+        (["--driving-stride", 1, "--output-fps", 48], 12, 48.0),
+        (["--output-fps", 5], 1, 5.0),  # of the published 15
     ],
 )
 def test_how_fast_a_driven_output_plays(place, flags, count, fps):

@@ -108,6 +108,6 @@ def animated(
             on_decode=decoded,
             unfinished=begun.state,
             on_unfinished=on_unfinished,
-            first_frame=begun.frames,
+            first_frame=inputs.finishing.first_decoded(begun.frames),
         )
-        yield from itertools.chain.from_iterable(chunks)
+        yield from inputs.finishing(itertools.chain.from_iterable(chunks), begun.frames)

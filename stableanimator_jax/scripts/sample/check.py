@@ -21,6 +21,7 @@ from stableanimator_jax.family import member
 from stableanimator_jax.files import replacing
 from stableanimator_jax.perception.preview import overlay
 from stableanimator_jax.progress import Stopwatch
+from stableanimator_jax.sampling.background import composite
 from stableanimator_jax.sampling.config import PUBLISHED_STRENGTH
 from stableanimator_jax.scripts.sample.contact_sheet import chosen_frames
 from stableanimator_jax.scripts.sample.driving import write_driven_preview
@@ -29,6 +30,7 @@ from stableanimator_jax.scripts.sample.settings import SampleConfig
 
 _MARK = '<meta name="generator" content="sample.py --check">'
 _FACE = (255, 220, 0)
+_PERSON = (255, 0, 160)
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse } th, td { text-align: left; vertical-align: top; padding: .2rem 1rem .2rem 0 }
@@ -57,7 +59,7 @@ def check(config: SampleConfig) -> None:
         page.parent.mkdir(parents=True, exist_ok=True)
         config.check_video_path.unlink(missing_ok=True)
     with replacing(page) as place:  # before the video, which is known as ours by it
-        pictures = [("reference", shown), *_pictures(shown, inputs, _faces(inputs))]
+        pictures = [("reference", shown), *_mask(shown, inputs), *_pictures(shown, inputs, _faces(inputs))]
         place.write_text(_page(facts, heard.warnings, pictures, video), encoding="utf-8")
     if video is not None and inputs.driven is not None:
         write_driven_preview(video, inputs.pace, shown, inputs.driven)
@@ -130,7 +132,15 @@ def _facts(config: SampleConfig, inputs: Inputs) -> list[tuple[str, str]]:
         ("arithmetic", f"{ahead.flop / 1e12:,.3g} TFLOP, {share}"),
         ("predicted time", f"about {_minutes(minutes)}, beside loading and compiling"),
         ("predicted memory", memory),
+        *_finishing(config),
     ]
+
+
+def _finishing(config: SampleConfig) -> list[tuple[str, str]]:
+    said = ["colours as the reference's"] * config.match_colours
+    if config.keep_background is not None:
+        said.append(f"the reference's background, by {config.keep_background}")
+    return [("frames get", "; ".join(said))] if said else []
 
 
 def _size(image: UInt8[np.ndarray, "h w 3"]) -> str:
@@ -171,6 +181,15 @@ def _pictures(
             )
         made.append((f"frame {i}", np.asarray(picture)))
     return made
+
+
+def _mask(reference: UInt8[np.ndarray, "H W 3"], inputs: Inputs) -> list[tuple[str, UInt8[np.ndarray, "H W 3"]]]:
+    """The background that stays, where the mask of the reference says it: the person in one colour."""
+    mask = inputs.finishing.mask
+    if not isinstance(mask, np.ndarray):
+        return []
+    covered = np.full_like(reference, _PERSON)
+    return [("background that stays", composite(covered, reference, mask.astype(np.float32) / 255))]
 
 
 def _page(

@@ -25,7 +25,7 @@ from stableanimator_jax.commands import called
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.config import PresetName
 from stableanimator_jax.scripts.cli import config_file, flag_value, leave, parse_flags, run_script
-from stableanimator_jax.scripts.sample.record import read_record, version_changes
+from stableanimator_jax.scripts.sample.record import as_meant_now, read_record, version_changes
 from stableanimator_jax.scripts.sample.settings import DRAWN_PEOPLE, SampleConfig, kind_of, published
 from stableanimator_jax.shipped import EMBEDDED
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
             raise InputError("give a config file or --from-json, not both: each sets everything")
         record = read_record(Path(source))
         try:
-            config = SampleConfig.from_dict(record.configuration)
+            config = SampleConfig.from_dict(as_meant_now(record.configuration))
         except InputError as e:
             raise InputError(f"{source}: {e}") from e
     if (preset := flag_value(flags, "--preset")) is not None:

@@ -14,6 +14,7 @@ from stableanimator_jax.data.images import fit
 from stableanimator_jax.data.keypoints import Keypoints, save_keypoints
 from stableanimator_jax.data.resampling import read_driving
 from stableanimator_jax.data.sound import check_sound
+from stableanimator_jax.data.timing import shown_at
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.family import Member
 from stableanimator_jax.files import replacing_directory
@@ -28,7 +29,7 @@ REFERENCE_POSE = "reference_pose.png"
 
 
 def with_published_pace(config: SampleConfig, kind: Member) -> SampleConfig:
-    """`config` with the frames that are taken of its driving video, and the speed of the output, as rates.
+    """`config` with the frames that are taken of its driving video, and how fast they are to be played, as rates.
 
     What it does not say of them is as the system is published.
 
@@ -53,8 +54,8 @@ def with_published_pace(config: SampleConfig, kind: Member) -> SampleConfig:
         as_published = config.driving_stride is None
         if as_published and kind.faster_strides:
             stride *= max(1, int(info.source_fps / 24))
-        fps = config.output_fps or (kind.output_fps if as_published and not config.sound else None)
-        return replace(config, output_fps=fps, driving_fps=info.source_fps / stride, driving_stride=None)
+        fps = config.poses_fps or (kind.output_fps if as_published and not config.sound else None)
+        return replace(config, poses_fps=fps, driving_fps=info.source_fps / stride, driving_stride=None)
 
 
 def open_estimator(config: SampleConfig) -> PoseEstimator:
@@ -78,6 +79,8 @@ def driven_poses(
         width,
         height,
         fit=config.fit,
+        poses_fps=config.poses_fps,
+        output_fps=config.output_fps,
         person=config.driving_person,
         align=config.align,
         style=config.skeletons,
@@ -93,10 +96,10 @@ def driving_fps(config: SampleConfig) -> float:
     """
     with _open(config) as (info, _):
         fps = info.fps
-    if config.sound and config.output_fps is not None and exact_rate(config.output_fps) != exact_rate(fps):
+    if config.sound and config.poses_fps is not None and exact_rate(config.poses_fps) != exact_rate(fps):
         raise InputError(
-            f"--sound keeps time only at the driving video's {fps:g} frames a second: leave --output-fps out, "
-            "or set both by --driving-fps"
+            f"--sound keeps time only at the driving video's {fps:g} frames a second: leave --poses-fps out "
+            "(--output-fps changes the number of frames, not the speed)"
         )
     return fps
 
@@ -120,10 +123,11 @@ def write_driven_preview(
     path: Path, config: SampleConfig, reference: UInt8[np.ndarray, "H W 3"], driven: DrivenPoses
 ) -> None:
     """Skeletons over the driving frames and over the reference, which has the output's size."""
-    with _open(config) as (info, frames):
-        write_preview(
-            path, frames, skeletons(driven.found, config.skeletons), reference, iter(driven.poses.frames), info.fps
-        )
+    poses, shown = driven.poses, driven.timing.frame
+    assert poses.fps is not None  # of a video
+    with _open(config) as (_, frames):
+        found = shown_at(skeletons(driven.found, config.skeletons), shown)
+        write_preview(path, shown_at(frames, shown), found, reference, iter(poses.frames), poses.fps)
 
 
 def save_poses(

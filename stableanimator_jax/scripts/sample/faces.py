@@ -16,6 +16,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.face_points import track_from_keypoints
 from stableanimator_jax.perception.faces import FaceAnalyser
 from stableanimator_jax.perception.person_choice import PersonChoice, choose, face_of, faces_within, parse_choice
+from stableanimator_jax.scripts.sample.movement import Movement
 from stableanimator_jax.scripts.sample.settings import SampleConfig
 from stableanimator_jax.shipped import EMBEDDED, EXAMPLE
 
@@ -183,9 +184,8 @@ def read_faces(
     boxes: FaceBoxes | None,
     analyser: FaceAnalyser | None,
     reference: Portrait | Float32[np.ndarray, "512"],
-    poses: Path | Keypoints | None,
-    skeletons: UInt8[np.ndarray, "f H W 3"] | None,
-    shape: tuple[int, int, int],
+    movement: Movement,
+    size: tuple[int, int],
 ) -> FaceInputs | None:
     """Find out where the faces are.
 
@@ -194,10 +194,8 @@ def read_faces(
         boxes: as `read_boxes` gives them.
         analyser: InsightFace, where its models were given.
         reference: what `face_to_reach` gave.
-        poses: where the poses are; or, where they were drawn from keypoints, these in pixels of the output; None where
-            there are none.
-        skeletons: the poses at the output's size, if any.
-        shape: frames that faces are to be known of, and the output's width and height.
+        movement: the poses.
+        size: the output's width and height.
 
     Returns:
         None, with a warning said, where masks, boxes or keypoints show no face in any frame.
@@ -205,8 +203,7 @@ def read_faces(
     Raises:
         InputError: boxes or masks that do not fit the poses, or nothing that tells where the faces are.
     """
-    frames, width, height = shape
-    track, source = _track(config, boxes, poses, frames, (width, height))
+    track, source = _track(config, boxes, movement, size)
     if track is not None and not track.valid.any():
         # Keypoints may be of somebody who turns away; masks and boxes were given on purpose.
         given = config.face_masks is not None or (boxes is not None and boxes.track is not None)
@@ -215,7 +212,7 @@ def read_faces(
             return None
         track = None
     if track is not None:
-        source = f"{source}, {int(track.valid.sum())} of {frames} frames with a face"
+        source = f"{source}, {int(track.valid.sum())} of {len(track.valid)} frames with a face"
         return FaceInputs(reference, track, source)
     if analyser is None:
         raise InputError(
@@ -223,7 +220,7 @@ def read_faces(
             "--insightface-root to find them"
         )
     source = "found by InsightFace in the predicted frames"
-    return FaceInputs(reference, _face_finder(analyser, skeletons), source)
+    return FaceInputs(reference, _face_finder(analyser, movement.poses), source)
 
 
 def _face_finder(analyser: FaceAnalyser, skeletons: UInt8[np.ndarray, "f H W 3"] | None) -> "FindFace":
@@ -242,9 +239,10 @@ def _face_finder(analyser: FaceAnalyser, skeletons: UInt8[np.ndarray, "f H W 3"]
 
 
 def _track(
-    config: SampleConfig, boxes: FaceBoxes | None, poses: Path | Keypoints | None, frames: int, size: tuple[int, int]
+    config: SampleConfig, boxes: FaceBoxes | None, movement: Movement, size: tuple[int, int]
 ) -> tuple[FaceTrack | None, str]:
-    """In pixels of the output."""
+    """In pixels of the output, and at its rate."""
+    poses, frames = movement.place, movement.timing.count
     stored = pose_size(poses) if isinstance(poses, Path) else size
 
     def fitted(track: FaceTrack, of: tuple[int, int], what: str) -> FaceTrack:
@@ -253,7 +251,7 @@ def _track(
                 f"{what} are of frames of {of[0]}x{of[1]} pixels, but the poses"
                 f"{f' {poses}' if isinstance(poses, Path) else ''} are {stored[0]}x{stored[1]}"
             )
-        return track.fitted(of, *size, config.fit)
+        return track.at(movement.timing).fitted(of, *size, config.fit)
 
     if config.face_masks is not None:
         track, of = load_face_masks(config.face_masks, frames)
@@ -267,7 +265,7 @@ def _track(
         return fitted(boxes.track, boxes.size, f"the face {shown}"), shown
     if isinstance(poses, Keypoints):
         found = track_from_keypoints(poses.points, poses.scores)
-        return fitted(found, size, "the keypoints"), f"the face's keypoints in {config.poses or 'the driving video'}"
+        return found.fitted(size, *size, config.fit), f"the face's keypoints in {config.poses or 'the driving video'}"
     if poses is not None and (path := keypoints_beside(poses)) is not None:
         try:
             keypoints = load_keypoints(path)

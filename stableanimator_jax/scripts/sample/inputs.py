@@ -12,7 +12,7 @@ from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.data.images import BLACK, automatic_size, fit, load_image
 from stableanimator_jax.data.keypoint_formats import holds_keypoints
 from stableanimator_jax.data.keypoints import keypoints_beside
-from stableanimator_jax.data.poses import load_poses, pose_files, pose_size
+from stableanimator_jax.data.poses import pose_files, pose_size
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.family import FAMILY, Member, member
 from stableanimator_jax.files import is_directory
@@ -20,14 +20,11 @@ from stableanimator_jax.models.catalogue import sampling_models
 from stableanimator_jax.perception.boxes import centres
 from stableanimator_jax.perception.driving_poses import DrivenPoses, drawn, find_reference_person, fitted_keypoints
 from stableanimator_jax.perception.faces import FaceAnalyser, load_face_embedding
-from stableanimator_jax.perception.keypoint_poses import output_keypoints
 from stableanimator_jax.perception.skeleton import DWPOSE_STYLE
 from stableanimator_jax.provenance import sha256_of
 from stableanimator_jax.sampling.video_inputs import check_size, fitted_reference
 from stableanimator_jax.scripts.sample.driving import (
     REFERENCE_POSE,
-    driven_poses,
-    driving_fps,
     open_estimator,
     save_poses,
     with_published_pace,
@@ -41,7 +38,9 @@ from stableanimator_jax.scripts.sample.faces import (
     read_faces,
     reference_choice,
 )
-from stableanimator_jax.scripts.sample.outputs import check_kept_poses, check_outputs, output_fps
+from stableanimator_jax.scripts.sample.finishing import Finishing, read_finishing
+from stableanimator_jax.scripts.sample.movement import read_movement
+from stableanimator_jax.scripts.sample.outputs import check_kept_poses, check_outputs
 from stableanimator_jax.scripts.sample.record import InputFile, Record
 from stableanimator_jax.scripts.sample.settings import REFERENCE_PERSON_NEEDS, SampleConfig, kind_of
 from stableanimator_jax.shipped import EMBEDDED, EXAMPLE, is_shipped
@@ -83,6 +82,8 @@ class Inputs:
     """What was found in the driving video, if there is one."""
     pace: SampleConfig
     """The run's settings with the driving video's frames and the output's speed as rates."""
+    finishing: Finishing
+    """What is done with the frames."""
 
     @property
     def denoised(self) -> int:
@@ -156,32 +157,21 @@ def read_inputs(config: SampleConfig) -> Inputs:
         identity = Identity(None, "none (no --insightface-root or --face-embedding), the reference image alone")
     wanted = face_to_reach(config, portrait, analyser, embedding) if config.optimises_faces else None
 
-    driven, poses, place = None, None, None
-    if estimator is not None:
-        fps = output_fps(config, driving_fps(config), width, height)
-        driven = driven_poses(config, estimator, standing if config.aligns else None, width, height)
-        poses, place = driven.poses.frames, driven.keypoints
-    elif poses_path is not None and holds_keypoints(poses_path):
-        place = output_keypoints(poses_path, width, height, config.fit)
-        fps = output_fps(config, place.fps or kind.output_fps, width, height)
-        poses = drawn(place, config.skeletons)
-    elif poses_path is not None:
-        loaded = load_poses(poses_path, width, height, config.fit)
-        if loaded.fps_note:
-            print(f"warning: poses {poses_path} {loaded.fps_note}", file=sys.stderr)
-        fps = output_fps(config, loaded.fps or kind.output_fps, width, height)
-        poses, place = loaded.frames, poses_path
-    else:
-        fps = output_fps(config, kind.output_fps, width, height)
-    frames = (config.frames or models.unet.num_frames) if poses is None else len(poses)
+    frames = config.frames or models.unet.num_frames
+    movement = read_movement(config, kind, poses_path, estimator, standing, (width, height), frames)
+    poses, driven, frames = movement.poses, movement.driven, len(movement.timing.frame)
     face = None
     if wanted is not None:
-        face = read_faces(config, boxes, analyser, wanted, place, poses, (frames, width, height))
+        face = read_faces(config, boxes, analyser, wanted, movement, (width, height))
     if driven is not None and config.save_poses is not None:
         save_poses(config.save_poses, config, reference, driven, own_pose)
     if own_pose is not None and not kind.drops_first:
         frames += 1
-    return Inputs(fitted, poses, own_pose, models, (width, height), frames, fps, identity, face, driven, config)
+    finishing = read_finishing(config, kind, reference, fitted, movement, (width, height), frames)
+    return Inputs(
+        fitted, poses, own_pose, models, (width, height), frames, movement.fps, identity, face, driven, config,
+        finishing,
+    )  # fmt: skip
 
 
 def hash_inputs(config: SampleConfig) -> dict[str, InputFile]:
@@ -363,15 +353,18 @@ def _input_paths(config: SampleConfig) -> dict[str, Path]:
         "dwpose": None if config.driving is None else config.dwpose,
         "insightface_root": config.insightface_root,
         "face_embedding": config.face_embedding,
+        "keep_background": config.keep_background,
         "checkpoint": checkpoint_path(config.checkpoint),
     }
+    beside = None if poses is None or holds_keypoints(poses) else keypoints_beside(poses)
+    if config.keep_background is not None:
+        paths["keypoints"] = beside
     if config.optimises_faces or config.embeds_reference:
         paths["face_boxes"] = config.face_boxes
     if config.optimises_faces:
         paths["face_masks"] = config.face_masks
-        known = config.face_boxes is not None or config.face_masks is not None
-        if poses is not None and not known and not holds_keypoints(poses):
-            paths["keypoints"] = keypoints_beside(poses)
+        if config.face_boxes is None and config.face_masks is None:
+            paths["keypoints"] = beside
     return {name: path for name, path in paths.items() if path is not None}
 
 
@@ -383,7 +376,7 @@ def _shown(path: Path) -> str | None:
 def _hash(name: str, path: Path) -> InputFile:
     if path.is_file():
         return InputFile(_shown(path), sha256_of([path]))
-    if name in ("poses", "face_masks"):
+    if name in ("poses", "face_masks", "keep_background"):
         files = pose_files(path)
     else:
         files = sorted(

@@ -4,14 +4,8 @@ import sys
 from pathlib import Path
 
 from stableanimator_jax.commands import called
-from stableanimator_jax.data.video import (
-    HIGHEST_FPS,
-    LOWEST_FPS,
-    check_writable,
-    frames_left_out,
-    held_fps,
-    output_suffix,
-)
+from stableanimator_jax.data.frame_rate import HIGHEST_FPS, LOWEST_FPS
+from stableanimator_jax.data.video import check_writable, frames_left_out, held_fps, output_suffix
 from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import real_path
 from stableanimator_jax.provenance import sha256_of
@@ -58,7 +52,7 @@ def check_kept_poses(config: SampleConfig) -> None:
 def _inputs(config: SampleConfig) -> list[Path]:
     given = (
         config.reference, config.reference_pose, config.poses, config.driving, config.face_embedding, config.face_boxes,
-        config.face_masks,
+        config.face_masks, config.keep_background,
     )  # fmt: skip
     return [path for path in given if path is not None]
 
@@ -85,18 +79,18 @@ def _check_replaced(config: SampleConfig) -> None:
         )
 
 
-def output_fps(config: SampleConfig, own: float | None, width: int, height: int) -> float:
+def output_fps(config: SampleConfig, rate: float, width: int, height: int) -> float:
     """Frames a second that the output plays at. Says on stderr where its kind of file gets fewer of them.
 
     Args:
         config: the run's.
-        own: of the poses or the driving video; None where they have no speed.
+        rate: of the poses.
         width, height: of the output.
 
     Raises:
         InputError: no video plays at that speed, or the output's kind of file cannot hold that size.
     """
-    fps = config.output_fps or own or float(config.sampling.fps)
+    fps = config.output_fps or rate
     if not LOWEST_FPS <= fps <= HIGHEST_FPS:
         raise InputError(
             f"poses {config.poses or config.driving} play at {fps:g} frames a second, at which no video can be "

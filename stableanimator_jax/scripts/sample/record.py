@@ -11,6 +11,7 @@ from stableanimator_jax.commands import called
 from stableanimator_jax.config import read_json
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.provenance import versions
+from stableanimator_jax.shipped import EMBEDDED
 
 _FORMAT = "stableanimator-jax sampling run"
 
@@ -66,6 +67,14 @@ def read_record(path: Path) -> Record:
         if not isinstance(getattr(record, name), dict):
             raise InputError(f"{path} is damaged: its {name} is not an object")
     return record
+
+
+def as_meant_now(configuration: dict[str, Any]) -> dict[str, Any]:
+    """A record's configuration, where it is from before `--poses-fps`: `--output-fps` said then how fast poses are."""
+    poses = (configuration.get("poses"), configuration.get("driving"), configuration.get("checkpoint") == EMBEDDED)
+    if "poses_fps" in configuration or "output_fps" not in configuration or not any(poses):
+        return configuration
+    return configuration | {"poses_fps": configuration["output_fps"], "output_fps": None}
 
 
 def written_files(path: Path) -> dict[Path, str]:

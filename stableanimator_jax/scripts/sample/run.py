@@ -249,11 +249,10 @@ def _finish(run: _Run, sheet: ContactSheet, begun: Begun, hashed: dict[str, Inpu
         sheet.save(path)
     written.append(config.contact_sheet_path)
     with replacing(config.record_path) as path:
-        # With what "auto" and the defaults became, here and today. What was kept of a driving video was kept then, and
-        # its speed is the driving flags'.
-        fps = run.inputs.fps if config.driving is None else config.output_fps
+        # With what "auto" and the defaults became, here and today. What was kept of a driving video was kept then; how
+        # fast everything is follows from the inputs.
         resolved = replace(
-            config, width=width, height=height, output_fps=fps, save_poses=None, overwrite=False, resume=False,
+            config, width=width, height=height, save_poses=None, overwrite=False, resume=False,
             distributed=DistributedConfig(),
         )  # fmt: skip
         record = Record(
@@ -266,6 +265,7 @@ def _finish(run: _Run, sheet: ContactSheet, begun: Begun, hashed: dict[str, Inpu
                 "devices": {"rows": run.plan.rows, "frames": run.plan.frames},
                 "identity": run.inputs.identity.source,
                 "frames": frames,
+                "fps": run.inputs.fps,
                 "seconds": run.watch.laps,
                 # By which a later run knows that they may be replaced.
                 "files": {file.name: sha256_of([file]) for file in written},

@@ -114,8 +114,20 @@ class SampleConfig:
     frames as they are predicted."""
     face_masks: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """As --face-boxes for the frames, from frame_0.png, frame_1.png, … of the poses' size, white where the face is."""
+    poses_fps: Annotated[float | None, Between(0.01, 1000), tyro.conf.arg(metavar="FPS")] = None
+    """How fast the poses are, in frames a second. By default as the driving video, the video of skeletons or the
+    keypoints say; where nothing says it, as --output-fps, else --fps. Another than theirs is another speed."""
     output_fps: Annotated[float | None, Between(0.01, 1000), tyro.conf.arg(metavar="FPS")] = None
-    """Frames a second that the output plays at. By default the poses' own where they are a video, else --fps."""
+    """Frames a second of the output, which takes as long as the poses, by default as many as those have. For more,
+    poses are interpolated between keypoints (--driving, or keypoints as --poses; between pictures there is none to be
+    made); for fewer, some are left out (docs/finishing.md)."""
+    match_colours: bool = False
+    """Bring the output's colours to the reference's: mean and spread of each channel in Lab, by one change for all
+    frames, found from the first 16 (docs/finishing.md)."""
+    keep_background: Annotated[Path | None, tyro.conf.arg(metavar="MASK|DIR|VIDEO")] = None
+    """Keep the reference's own background, where the camera stands still: a mask of the reference's size, white where
+    the person is, by which the generated one, found by the keypoints, is laid over it. Or masks of the output's size,
+    one a frame, white where the frame is to stay (docs/finishing.md)."""
     dtype: DtypeChoice = "auto"
     """What the models compute in; the VAE in float32, but for its decoder with float16. auto: float16 on a GPU, as
     published, bfloat16 on a TPU, float32 on a CPU."""
