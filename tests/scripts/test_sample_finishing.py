@@ -12,12 +12,13 @@ from PIL import Image
 from stableanimator_jax import keep_background, load_image, match_colours, poses_from_keypoints
 from stableanimator_jax.data.images import fit
 from stableanimator_jax.data.keypoints import save_keypoints
-from tests.data.keypoint_files import dance
+from tests.sampling.test_finishing import standing
 from tests.scripts.sample_script import QUICK, call, photo, pixels
 from tests.training.mini_model import save_mini_model
 
 FRAMES = 5
-DANCE = replace(dance(FRAMES, 64, 64), fps=8.0)
+_STANDING = standing(60, FRAMES)
+DANCE = replace(_STANDING, points=_STANDING.points * np.float32(0.5), width=64, height=64, fps=8.0)
 
 
 @pytest.fixture(scope="module")
