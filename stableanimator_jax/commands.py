@@ -24,6 +24,7 @@ COMMANDS = {
         "convert_weights.py", "stableanimator_jax.scripts.convert.command:script", "bring published weights in"
     ),
     "prepare": Command("prepare_data.py", "stableanimator_jax.scripts.prepare.command:script", "make training data"),
+    "evaluate": Command("evaluate.py", "stableanimator_jax.scripts.evaluate.command:script", "measure videos"),
 }
 
 

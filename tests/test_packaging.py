@@ -60,7 +60,15 @@ def test_the_source_archive_is_what_the_wheel_is_built_of(archives: tuple[Path, 
     with tarfile.open(archives[0]) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
     assert files("stableanimator_jax") | files("configs", "*.py") <= names
-    assert {"sample.py", "train.py", "convert_weights.py", "prepare_data.py", "setup.py", "LICENSE"} <= names
+    assert {
+        "sample.py",
+        "train.py",
+        "convert_weights.py",
+        "prepare_data.py",
+        "evaluate.py",
+        "setup.py",
+        "LICENSE",
+    } <= names
     assert not [name for name in names if name.startswith("tests") or "__pycache__" in name]
 
 
