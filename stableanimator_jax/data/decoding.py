@@ -1,7 +1,7 @@
 """Video files opened by PyAV, and their pictures with the time at which each is shown."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +12,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData, Type
 from av.stream import Disposition, Stream
 from jaxtyping import UInt8
 from PIL import Image
@@ -227,7 +227,8 @@ def to_image(video: OpenVideo, frame: av.VideoFrame) -> Frame:
 
 def _as_displayed(image: Frame, frame: av.VideoFrame) -> UInt8[np.ndarray, "shown_h shown_w 3"]:
     # PyAV's `frame.rotation` leaves out whether the matrix mirrors. It takes (x, y) to (a x + c y, b x + d y).
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    found = cast(Mapping[Type, SideData], frame.side_data)  # a mapping whose types leave out its keys'
+    matrix = found.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return image
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()

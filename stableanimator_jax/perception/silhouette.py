@@ -8,8 +8,8 @@ from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.skeleton import FACE, HANDS, LIMBS
 
 _LEAST_SCORE = 0.3  # as for drawing the body
-# Lengths of what two joints span as shares of a grown person's height (Drillis and Contini 1966, rounded), by which the
-# height is told even where a part is seen.
+# About what two joints span as shares of a grown person's height: thighs and shanks as Drillis and Contini (1966) have
+# them, the others by eye. They tell the height where a part of the person is seen.
 _SPANS = (
     (1, 8, 0.30), (1, 11, 0.30), (2, 5, 0.22), (8, 9, 0.245), (11, 12, 0.245), (9, 10, 0.246), (12, 13, 0.246),
     (0, 1, 0.13),
