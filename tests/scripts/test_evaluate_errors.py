@@ -88,7 +88,7 @@ def test_networks_are_opened_by_their_flags(monkeypatch, tmp_path):
     monkeypatch.setattr(tools.loading, "load_i3d", lambda path, eps: asked.append((path, eps)) or Network(i3d="a"))
     monkeypatch.setattr(tools.loading, "load_lpips", lambda net, *paths: Network(**{net: "b", f"{net}_heads": "c"}))
     files = WeightFiles(i3d=tmp_path / "i", lpips_vgg=tmp_path / "v", lpips_vgg_heads=tmp_path / "h")
-    opened = tools.open_tools(files, PROTOCOLS["disco"], 2, set())
+    opened = tools.open_tools(files, PROTOCOLS["disco"], 2, None)
     assert asked == [(tmp_path / "i", 1e-3)]
     assert opened.tools.weights == {"lpips_vgg": "b", "lpips_vgg_heads": "c", "i3d": "a"}
     assert [line.split(":")[0] for line in opened.missing] == [
@@ -98,6 +98,25 @@ def test_networks_are_opened_by_their_flags(monkeypatch, tmp_path):
         "pose errors take DWPose, --dwpose DIR",
     ]
     assert "give --inception FILE" in opened.missing[0]
-    other = tools.open_tools(WeightFiles(i3d=tmp_path / "i", i3d_eps=1e-5), PROTOCOLS["standard"], 2, set())
+    other = tools.open_tools(WeightFiles(i3d=tmp_path / "i", i3d_eps=1e-5), PROTOCOLS["standard"], 2, None)
     assert other.tools.weights["i3d"] == "eps 1e-05, a"  # of one file, but not to be compared
     assert "give --lpips-alex FILE and --lpips-alex-heads FILE" in other.missing[0]
+
+
+def test_a_recogniser_that_conditions_is_told(monkeypatch, tmp_path):
+    class Recogniser:
+        network = staticmethod(lambda faces: faces.reshape(len(faces), -1)[:, :512])
+
+    file = tmp_path / "r.onnx"
+    file.write_bytes(b"weights")
+    monkeypatch.setattr(tools, "onnx_recogniser", lambda path, detector, channels: Recogniser())
+    monkeypatch.setattr(tools, "FaceAnalyser", lambda root: None)
+    monkeypatch.setattr(tools, "model_folder", lambda root, name: tmp_path)
+    files = WeightFiles(recogniser=file, insightface_root=tmp_path)
+
+    def warnings(conditioning):
+        return tools.open_tools(files, PROTOCOLS["standard"], 2, conditioning).warnings
+
+    assert not warnings(None)
+    assert not warnings(lambda faces: faces.reshape(len(faces), -1)[:, 512:1024])
+    assert warnings(lambda faces: 2 * Recogniser.network(faces))[0].startswith("CSIM is circular")

@@ -79,7 +79,7 @@ def run(config: EvaluateConfig, command: list[str]) -> None:
     """
     _check_output(config)
     source: Source
-    conditioning: set[str] = set()
+    conditioning = None
     sampled = None
     if config.checkpoint is None:
         paired = find_pairs(config)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
@@ -19,7 +20,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.evaluation.measures import VideoPair
 from stableanimator_jax.family import member
 from stableanimator_jax.files import is_directory, replacing
-from stableanimator_jax.models.catalogue import sampling_models
+from stableanimator_jax.models.catalogue import blueprint, sampling_models
 from stableanimator_jax.progress import Stopwatch
 from stableanimator_jax.provenance import sha256_of
 from stableanimator_jax.sampling.pipeline import Animator
@@ -34,6 +35,7 @@ from stableanimator_jax.scripts.evaluate.reading import (
     state_of,
 )
 from stableanimator_jax.scripts.evaluate.settings import EvaluateConfig
+from stableanimator_jax.scripts.evaluate.tools import Embedder
 from stableanimator_jax.scripts.evaluate.work import safe_name
 from stableanimator_jax.scripts.sample.animating import animated
 from stableanimator_jax.scripts.sample.faces import FaceInputs
@@ -42,8 +44,7 @@ from stableanimator_jax.scripts.sample.inputs import Identity, Inputs, read_inpu
 from stableanimator_jax.scripts.sample.settings import SampleConfig
 from stableanimator_jax.scripts.sample.unfinished import Begun
 from stableanimator_jax.weights.checkpoint import describe, require_models
-from stableanimator_jax.weights.fingerprint import fingerprint
-from stableanimator_jax.weights.opening import open_checkpoint
+from stableanimator_jax.weights.opening import CheckpointSource, open_checkpoint
 
 _KEYPOINTS = "keypoints.json"
 _MADE_FROM = "made_from.json"
@@ -131,12 +132,12 @@ def _was_made_from(folder: Path, state: dict[str, Any]) -> bool:
     return path.is_file() and read_json(path) == json.loads(json.dumps(state))
 
 
-def open_samples(config: EvaluateConfig) -> tuple[SampledSource, dict[str, Any], set[str]]:
+def open_samples(config: EvaluateConfig) -> tuple[SampledSource, dict[str, Any], Embedder | None]:
     """The videos to make.
 
     Returns:
-        the source; what they are made by, for the record and for a run that goes on; digests of the ArcFace that
-        conditions or is climbed.
+        the source; what they are made by, for the record and for a run that goes on; the ArcFace that conditions or is
+        climbed, where the checkpoint has it and CSIM is to be measured by another.
 
     Raises:
         InputError: the checkpoint, the dataset or the settings cannot be used.
@@ -177,11 +178,16 @@ def open_samples(config: EvaluateConfig) -> tuple[SampledSource, dict[str, Any],
         **{name: plain[name] for name in ("width", "height", "fit", "dtype")},
         **settings,
     }
-    conditioning = {fingerprint(config.checkpoint, "arcface")} if has_arcface else set()
+    conditioning = _embedder(checkpoint) if has_arcface and config.weights.recogniser is not None else None
     source = SampledSource(dataset, config.output / "videos", sample, arcface=optimises)
     if config.output.joinpath("videos").is_dir() and not config.resume:
         raise InputError(f"{config.output} has videos already: go on by --resume, or name another --output")
     return source, sampled, conditioning
+
+
+def _embedder(checkpoint: CheckpointSource) -> Embedder:
+    arcface = checkpoint.load("arcface", blueprint(checkpoint.config, "arcface"))
+    return lambda faces: np.asarray(arcface.module()(jnp.asarray(faces)))
 
 
 @dataclass
@@ -298,6 +304,7 @@ class ListedDataset:
             poses=None if of_person else driving,
             driving=driving if of_person else None,
             dwpose=self.dwpose if of_person else None,
+            driving_stride=1 if of_person else None,  # a frame for each true one, whatever is published
             insightface_root=self.insightface_root,
             frames=frames,
         ).absolute()

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stableanimator_jax.evaluation.identity import circular, onnx_recogniser, recogniser_digest
+import numpy as np
+from jaxtyping import Float32
+
+from stableanimator_jax.evaluation.identity import circular, onnx_recogniser, recogniser_digest, same_network
 from stableanimator_jax.evaluation.measures import Tools
 from stableanimator_jax.evaluation.networks import loading
 from stableanimator_jax.evaluation.networks.network import Network
@@ -27,6 +30,9 @@ _ESTIMATOR = (
 )
 
 
+Embedder = Callable[[Float32[np.ndarray, "n 112 112 3"]], Float32[np.ndarray, "n 512"]]
+
+
 @dataclass(frozen=True)
 class Opened:
     """Everything there is to measure with."""
@@ -37,14 +43,15 @@ class Opened:
     warnings: list[str]
 
 
-def open_tools(files: WeightFiles, protocol: Protocol, batch: int, conditioning: set[str]) -> Opened:
+def open_tools(files: WeightFiles, protocol: Protocol, batch: int, conditioning: Embedder | None) -> Opened:
     """Open what is given.
 
     Args:
         files: the networks' files.
         protocol: says which of them count.
         batch: images or clips at once.
-        conditioning: digests of the face recognisers that condition the model, or are climbed while sampling.
+        conditioning: the face recogniser that conditions the model, or is climbed while sampling; None where nobody
+            knows it.
 
     Raises:
         InputError: a file is missing, or holds something else.
@@ -80,7 +87,8 @@ def open_tools(files: WeightFiles, protocol: Protocol, batch: int, conditioning:
         digest = recogniser_digest(files.recogniser)
         weights["recogniser"] = digest if files.recogniser_channels == "rgb" else f"bgr, {digest}"
         weights["detector"] = _folder_digest(model_folder(files.insightface_root, "antelopev2"))
-        if warning := circular([digest], conditioning):
+        same = conditioning is not None and same_network(recogniser.network, conditioning)
+        if warning := circular([digest], [digest] if same else []):
             warnings.append(warning)
     else:
         missing.append(_RECOGNISER)
