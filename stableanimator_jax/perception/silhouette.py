@@ -99,4 +99,4 @@ def _pixel(point: Float[np.ndarray, "2"]) -> tuple[int, int]:
 
 
 def _wide(pixels: float) -> int:
-    return max(1, round(pixels))
+    return min(max(1, round(pixels)), 32767)  # OpenCV draws no thicker line

@@ -60,6 +60,18 @@ def test_a_second_start_neither_traces_nor_compiles(tmp_path):
     np.testing.assert_array_equal(first, 3 * X)
 
 
+def test_the_first_start_keeps_programs_too_where_no_cache_is_yet(tmp_path):
+    before = {name: jax.config.values[name] for name in OWN_CACHE}
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "new" / "cache"))
+    try:
+        with quick_starts():
+            scaled(X, BY)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    assert [path.name for path in files(tmp_path / "new" / "cache" / "programs")][0].startswith("scaled-")
+
+
 def test_what_jaxs_own_cache_gave_is_compiled_anew_to_be_kept(tmp_path):
     """On a CPU it lacks what it takes to be kept once more; and within a process JAX gives it again unasked."""
     before = {name: jax.config.values[name] for name in OWN_CACHE}

@@ -407,7 +407,6 @@ def test_warmed_up_it_compiles_no_large_program(inputs, tmp_path, capsys):
     ]
     before = jax.config.values["jax_compilation_cache_dir"]
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
-    (tmp_path / "cache").mkdir()
     try:
         assert call(*flags, "--warm-up") == 0
         told = capsys.readouterr()
