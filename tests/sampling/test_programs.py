@@ -69,7 +69,7 @@ def test_the_first_start_keeps_programs_too_where_no_cache_is_yet(tmp_path):
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
-    assert [path.name for path in files(tmp_path / "new" / "cache" / "programs")][0].startswith("scaled-")
+    assert next(path.name for path in files(tmp_path / "new" / "cache" / "programs")).startswith("scaled-")
 
 
 def test_what_jaxs_own_cache_gave_is_compiled_anew_to_be_kept(tmp_path):
