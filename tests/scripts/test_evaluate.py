@@ -138,6 +138,7 @@ def test_shards_together_are_the_whole(tmp_path, networks, capsys):
     both = [result(tmp_path / name) for name in ("whole", "r")]
     assert both[0]["summary"] == both[1]["summary"]
     assert both[0]["videos"] == both[1]["videos"]
+    assert both[0]["notes"] == both[1]["notes"] == ["pose errors take DWPose"]
     assert {"fid", "fid_vid", "fvd", "kvd", "csim_reference"} <= both[0]["summary"]["metrics"].keys()
     assert len(result(tmp_path / "part1")["videos"]) == 2
     capsys.readouterr()

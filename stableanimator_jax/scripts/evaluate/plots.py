@@ -49,6 +49,7 @@ def distribution(name: str, videos: list[Measured], estimate: Estimate) -> "Figu
     axes.set_xlim(min(shown) - edge, max(shown) + edge)  # a wide interval of few videos would leave them no room
     axes.set_ylabel("videos", fontsize=8)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     better = {True: " (higher is better)", False: " (lower is better)", None: ""}[metric.higher_is_better]
     axes.set_title(metric.title + better, fontsize=8)
     axes.legend(frameon=False, fontsize=7, loc="best")

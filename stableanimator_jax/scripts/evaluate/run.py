@@ -113,7 +113,8 @@ def run(config: EvaluateConfig, command: list[str]) -> None:
 
             programs.enter_context(quick_starts())
         everything = sorted({*source.names, *source.failed})
-        work.expect(everything)
+        notes = [*opened.warnings, *opened.missing, *source.notes]
+        work.expect(everything, notes)
         mine = everything[which::shards]
         _measure_all(work, source, mine, opened, config)
         if not mine:
@@ -122,7 +123,7 @@ def run(config: EvaluateConfig, command: list[str]) -> None:
         found, numbers = Found(), {name: number for number, name in enumerate(everything)}
         for name in mine:
             work.add_to(found, name, numbers[name])
-        found.notes = [*opened.warnings, *opened.missing, *source.notes]
+        found.notes = notes
         report = Report(config.protocol, evaluation, found, decoder(), command, config.shard)
         _finish(report, config.output, config.worst)
 
@@ -178,14 +179,14 @@ def merge(config: MergeConfig, command: list[str]) -> None:
     works = [Work(folder / "work") for folder in config.results]
     read = [work.read() for work in works]
     evaluation = read[0][0]
-    for folder, (other, _, _) in zip(config.results, read, strict=True):
+    for folder, (other, *_) in zip(config.results, read, strict=True):
         if differing := evaluation.differences(other):
             raise InputError(
                 f"{folder} is of another evaluation than {config.results[0]} ({', '.join(differing[:5])}): merge the "
                 "shards of one"
             )
-    everything = sorted({name for _, _, names in read for name in names})
-    found, absent = Found(), []
+    everything = sorted({name for _, _, names, _ in read for name in names})
+    found, absent = Found(notes=list(dict.fromkeys(note for *_, notes in read for note in notes))), []
     for number, name in enumerate(everything):
         if not any(work.add_to(found, name, number) for work in works):
             absent.append(name)

@@ -87,7 +87,7 @@ class Work:
                         f"{self.folder.parent} has an evaluation already: go on with it by --resume, or name another "
                         "--output"
                     )
-                then, shard_then, _ = self.read()
+                then, shard_then, *_ = self.read()
                 differing = evaluation.differences(then) + ["shard"] * (shard != shard_then)
                 if differing:
                     raise InputError(
@@ -97,13 +97,14 @@ class Work:
             self._write(_NAME, {"format": _FORMAT, "shard": shard, **vars(evaluation)})
             yield
 
-    def expect(self, names: Iterable[str]) -> None:
-        """Note which videos the evaluation is of, those of other shards too."""
-        evaluation, shard, _ = self.read()
-        self._write(_NAME, {"format": _FORMAT, "shard": shard, **vars(evaluation), "names": sorted(names)})
+    def expect(self, names: Iterable[str], notes: list[str]) -> None:
+        """Note which videos the evaluation is of, those of other shards too, and what has to be known of all."""
+        evaluation, shard, *_ = self.read()
+        data = {"format": _FORMAT, "shard": shard, **vars(evaluation), "names": sorted(names), "notes": notes}
+        self._write(_NAME, data)
 
-    def read(self) -> tuple[Evaluation, str, list[str]]:
-        """The evaluation, its shard, and the names of all its videos. Raises `InputError` where there is none."""
+    def read(self) -> tuple[Evaluation, str, list[str], list[str]]:
+        """The evaluation, its shard, all its videos' names, and notes. Raises `InputError` where there is none."""
         path = self.folder / _NAME
         if not path.is_file():
             raise InputError(f"{self.folder.parent} holds no evaluation: there is no work/{_NAME} in it")
@@ -112,7 +113,7 @@ class Work:
             if data["format"] != _FORMAT:
                 raise KeyError(data["format"])
             parts = {name: data[name] for name in ("protocol", "weights", "sampled", "settings")}
-            return Evaluation(**parts), str(data["shard"]), list(data.get("names", []))
+            return Evaluation(**parts), str(data["shard"]), list(data.get("names", [])), list(data.get("notes", []))
         except (KeyError, TypeError) as e:
             raise InputError(f"{path} is not what an evaluation writes") from e
 
