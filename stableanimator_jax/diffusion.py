@@ -3,9 +3,12 @@
 Pure functions of arrays, in float32. `sigma` is a noise level: noisy = clean + sigma * noise.
 """
 
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 700.0, 7.0
 # Sabour et al. 2024, "Align Your Steps", for SVD: the levels of 8, 10 and 15 steps, without the 0 that they end in.
@@ -106,3 +109,11 @@ def training_sigmas(u: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
 
     log_snr = (1 - u) * shifted(32) + u * shifted(64)
     return jnp.exp(-log_snr / 2) * data_sigma
+
+
+def standard_noise(key: Array, shape: tuple[int, ...]) -> Float32[Array, "..."]:
+    """`jax.random.normal` of a shape: the same numbers, but drawn as one axis.
+
+    XLA's CPU backend takes seconds to compile the counters of several axes, and a tenth of that of one.
+    """
+    return jax.random.normal(key, (math.prod(shape),), jnp.float32).reshape(shape)

@@ -1,5 +1,6 @@
 """SVD's schedule against the published code, and the EDM identities."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -84,3 +85,10 @@ def test_stratified_draws_are_one_in_each_part():
 
 def test_loss_weight():
     np.testing.assert_allclose(diffusion.loss_weight(jnp.float32(0.5)), 5.0)
+
+
+def test_noise_is_jaxs_own_of_that_shape():
+    key = jax.random.key(3)
+    found = jax.jit(diffusion.standard_noise, static_argnums=1)(key, (3, 4, 2, 5))
+    np.testing.assert_array_equal(found, jax.random.normal(key, (3, 4, 2, 5)))
+    assert found.dtype == jnp.float32

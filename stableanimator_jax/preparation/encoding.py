@@ -35,6 +35,7 @@ from stableanimator_jax.data.encoded import (
 )
 from stableanimator_jax.data.prepared import PreparedClips, read_dataset_file
 from stableanimator_jax.data.published_layout import PublishedLayout
+from stableanimator_jax.diffusion import standard_noise
 from stableanimator_jax.errors import InputError, reason_of
 from stableanimator_jax.files import is_directory, replacing, require_file
 from stableanimator_jax.interrupts import check_interrupted
@@ -255,7 +256,7 @@ def _with_noise(
     frames: UInt8[Array, "n H W 3"], numbers: Int32[Array, "n"], key: Array, noise_augmentation: Float32[Array, ""]
 ) -> tuple[Float32[Array, "n H W 3"], Float32[Array, "n H W 3"]]:
     plain = pixels(frames)
-    noise = jax.vmap(lambda number: jax.random.normal(jax.random.fold_in(key, number), frames.shape[1:]))(numbers)
+    noise = jax.vmap(lambda number: standard_noise(jax.random.fold_in(key, number), frames.shape[1:]))(numbers)
     return plain, plain + noise_augmentation * noise
 
 

@@ -15,6 +15,7 @@ from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.data.face_track import Face
 from stableanimator_jax.data.images import FitMode, ImageLike
 from stableanimator_jax.data.poses import PosesLike
+from stableanimator_jax.diffusion import standard_noise
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.family import member
 from stableanimator_jax.models.arcface import ArcFace
@@ -287,9 +288,9 @@ class Animator:
             raise InputError(f"noise has shape {list(np.shape(noise))}, must be {list(noise_shape)}")
 
         def chunks() -> Iterator[UInt8[np.ndarray, "n H W 3"]]:
-            augmentation = jax.random.normal(augmentation_key, (given.height, given.width, 3))
+            augmentation = standard_noise(augmentation_key, (given.height, given.width, 3))
             condition = animator.encode(given.reference, embedding, augmentation, sampling)
-            start = jax.random.normal(noise_key, noise_shape) if noise is None else jnp.asarray(noise, jnp.float32)
+            start = standard_noise(noise_key, noise_shape) if noise is None else jnp.asarray(noise, jnp.float32)
             latents = denoise(
                 animator.unet,
                 animator.driver,

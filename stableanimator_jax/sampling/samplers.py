@@ -143,7 +143,7 @@ def normal_noise(key: Array) -> Renoise:
 @jax.jit
 def _draw(key_data: Array, step: Array, latents: Array) -> Array:
     key = jax.random.fold_in(jax.random.wrap_key_data(key_data), step)
-    return jax.random.normal(key, latents.shape, latents.dtype)
+    return diffusion.standard_noise(key, latents.shape).astype(latents.dtype)
 
 
 _Step = Callable[[int, Array, Array, np.float32, np.float32], Array]

@@ -107,9 +107,9 @@ def encoding_noise(key: Array, latents: tuple[int, ...], batch: Clips[Array]) ->
     keys = jax.random.split(jax.random.fold_in(key, 0), 3)
     augmentation = batch.images.reference.shape if isinstance(batch.images, Pixels) else (b, 1, 1, 3)
     return EncodingNoise(
-        jax.random.normal(keys[0], latents, jnp.float32),
-        jax.random.normal(keys[1], (b, h, w, c), jnp.float32),
-        jax.random.normal(keys[2], augmentation, jnp.float32),
+        diffusion.standard_noise(keys[0], latents),
+        diffusion.standard_noise(keys[1], (b, h, w, c)),
+        diffusion.standard_noise(keys[2], augmentation),
     )
 
 
@@ -118,7 +118,7 @@ def training_draws(key: Array, latents: tuple[int, ...]) -> Draws:
     keys = jax.random.split(jax.random.fold_in(key, 1), 3)
     uniform = jax.random.uniform(keys[0], (latents[0],), jnp.float32)
     return Draws(
-        noise=jax.random.normal(keys[1], latents, jnp.float32),
+        noise=diffusion.standard_noise(keys[1], latents),
         sigma=diffusion.training_sigmas(diffusion.stratified(uniform)),
         dropout=jax.random.uniform(keys[2], (latents[0],), jnp.float32),
     )

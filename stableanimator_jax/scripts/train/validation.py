@@ -139,7 +139,7 @@ class Validation:
 
             def drawn(row: Array) -> tuple[EncodingNoise, Array]:
                 own = jax.random.fold_in(jax.random.wrap_key_data(key), first + row)
-                noise = jax.random.normal(jax.random.fold_in(own, 1), latents, jnp.float32)
+                noise = diffusion.standard_noise(jax.random.fold_in(own, 1), latents)
                 return jax.tree.map(lambda rows: rows[0], (encoding_noise(own, latents, one), noise))
 
             # Each clip has noise of its own, in whatever batch it is.
