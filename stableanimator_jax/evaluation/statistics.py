@@ -14,6 +14,7 @@ HEADLINE_CLIPS = 2048
 FEW_CLIPS = 500
 """Below it, not even its extrapolation is worth giving."""
 _LEAST_DRAWN = 5
+_MOST_QUANTILE = 0.9995  # of Student's distribution: no deviation is taken for larger
 
 
 class Interval(NamedTuple):
@@ -65,6 +66,9 @@ def mean_interval(
         known = errors > 1e-9 * error
         deviations = np.where(known, (means - mean) / np.where(known, errors, 1), np.copysign(np.inf, means - mean))
         low, high = np.quantile(deviations, tails, method="inverted_cdf")
+        # A score far from all others leaves draws without it, whose standard errors are next to nothing.
+        most = stats.t.ppf(_MOST_QUANTILE, count - 1)
+        low, high = max(low, -most), min(high, most)
     if not error:
         return Interval(float(mean), float(mean))
     return Interval(float(mean - high * error), float(mean - low * error))

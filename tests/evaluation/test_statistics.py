@@ -88,3 +88,12 @@ def test_headline_only_of_enough_clips():
     assert "extrapolation" in some.reason
     assert not few.headline
     assert "use KVD" in few.reason
+
+
+def test_one_score_far_from_all_others_leaves_an_interval_that_says_something():
+    scores = np.r_[np.linspace(0.01, 0.02, 19), 5.0]
+    interval = mean_interval(scores, np.ones(20))
+    assert interval is not None
+    error = scores.std(ddof=1) / np.sqrt(20)
+    assert scores.mean() - 4 * error < interval.low < 0.1
+    assert 0.3 < interval.high < scores.mean() + 4 * error
