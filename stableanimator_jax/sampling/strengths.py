@@ -41,7 +41,11 @@ def frame_strengths(given: Any, poses: int) -> Float32[np.ndarray, "f"]:
     Raises:
         InputError: they are not as many, or outside of what `Strength.strength` may be.
     """
-    strengths, limit = np.asarray(given), limit_of(Strength, "strength")
+    limit = limit_of(Strength, "strength")
+    try:
+        strengths = np.asarray(given)
+    except ValueError as e:  # lists of several lengths
+        raise InputError(f"pose_strength must be one number a pose: {e}") from e
     if strengths.shape != (poses,) or strengths.dtype.kind not in "fiu":
         got = f"{strengths.dtype} {list(strengths.shape)}"
         raise InputError(

@@ -1,11 +1,14 @@
 """What is done with generated frames: the reference's colours, and its background behind the person."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from stableanimator_jax import InputError, keep_background, keep_background_by_masks, match_colours
 from stableanimator_jax.data.keypoints import Keypoints
 from stableanimator_jax.opencv import cv2
+from stableanimator_jax.perception.silhouette import body_height, silhouette
 from stableanimator_jax.sampling.colours import FIRST, ColourMatch
 
 HEIGHT, WIDTH = 120, 96
@@ -117,6 +120,14 @@ def test_a_frame_without_keypoints_has_the_nearest_ones():
     np.testing.assert_array_equal(kept[2], kept[1])
     (last,) = keep_background([frame], reference, mask, standing(60, 3), first_frame=2)
     assert (last != kept[2]).any()
+
+
+def test_a_wild_joint_makes_no_line_thicker_than_can_be_drawn():
+    keypoints = standing(60)
+    points = keypoints.points.copy()
+    points[:, 10] = 300_000  # an ankle
+    tall = body_height(replace(keypoints, points=points))
+    assert silhouette(points[0], keypoints.scores[0], tall, 120, 120).all()
 
 
 def test_masks_of_the_frames():

@@ -253,6 +253,7 @@ def test_an_animators_frames(animator):
         ([1, 1], "pose_strength must be one number a pose, 5 of them, got int64 \\[2\\]"),
         (0.5, "5 of them, got float64 \\[\\]"),
         (["1"] * 5, "5 of them, got <U1"),
+        ([1, [1, 1], 1, 1, 1], "pose_strength must be one number a pose"),
         ([1, 1, 1, 1, 3.5], "pose_strength must be from 0 to 3, got 3.5"),
         ([1, 1, 1, 1, np.nan], "pose_strength must be from 0 to 3, got nan"),
     ],

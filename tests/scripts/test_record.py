@@ -13,6 +13,7 @@ from stableanimator_jax.sampling.config import SamplingConfig, Strength
 from stableanimator_jax.scripts.sample.record import (
     InputFile,
     Record,
+    as_meant_now,
     read_record,
     version_changes,
     write_record,
@@ -58,6 +59,12 @@ def test_a_record_from_before_there_were_strengths_and_styles():
     old = SampleConfig(sampling=SamplingConfig(seed=7)).to_dict()
     del old["skeletons"], old["sampling"]["pose"], old["sampling"]["face"], old["sampling"]["image"]
     assert SampleConfig.from_dict(old) == SampleConfig(sampling=SamplingConfig(seed=7))
+
+
+@pytest.mark.parametrize(("switch", "meant"), [(True, "linear"), (False, "off")])
+def test_a_record_from_when_align_was_a_switch(switch, meant):
+    old = SampleConfig(poses_fps=5).to_dict() | {"align": switch}
+    assert SampleConfig.from_dict(as_meant_now(old)) == SampleConfig(align=meant, poses_fps=5)
 
 
 def test_version_changes():

@@ -248,6 +248,23 @@ def test_skeletons_are_drawn_as_asked_for(place):
     assert (pixels_of("kept") != drawn(keypoints)).any()
 
 
+def test_a_check_counts_frames_of_the_video(place, capsys):
+    assert sample("--check", "--output-fps", 2 * RATE, driving="late.mov") == 0
+    said = capsys.readouterr().out
+    assert f"the person is found in {FRAMES - 1} of {FRAMES} frames" in said
+    assert f"output: {2 * FRAMES} frames" in said
+
+
+def test_a_wrong_mask_is_found_before_the_poses_and_leaves_nothing(place, capsys):
+    black("mask.png")
+    assert sample("--save-poses", "kept", "--keep-background", "mask.png", driving="none.mov") == 2
+    assert "mask.png is 80x80 pixels, but the reference is 200x200" in capsys.readouterr().err
+    Image.new("L", (200, 200)).save("mask.png")
+    assert sample("--save-poses", "kept", "--keep-background", "mask.png") == 2
+    assert "the mask is black all over" in capsys.readouterr().err
+    assert not Path("kept").exists()
+
+
 def test_skeletons_are_held_once():
     points = np.random.default_rng(0).uniform(0, 128, (400, 134, 2)).astype(np.float32)
 

@@ -15,7 +15,7 @@ import pytest
 
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.sampling.pipeline import Animator
-from stableanimator_jax.scripts.sample import inputs, run
+from stableanimator_jax.scripts.sample import movement, run
 from stableanimator_jax.weights.checkpoint import STABLEANIMATOR, save_checkpoint
 from tests.data.clips import clip, encode
 from tests.scripts.sample_script import QUICK, ROOT, call, photo, poses, start, tree
@@ -326,8 +326,8 @@ def test_checkpoint_without_the_models_for_sampling(place, capsys):
 
 
 def test_poses_too_fast(place, capsys, monkeypatch):
-    load = inputs.load_poses
-    monkeypatch.setattr(inputs, "load_poses", lambda *given: replace(load(*given), fps=2000.0))
+    load = movement.load_poses
+    monkeypatch.setattr(movement, "load_poses", lambda *given: replace(load(*given), fps=2000.0))
     black = encode(
         Path("video.mp4"), [np.zeros_like(frame) for frame in clip(8)]
     )  # nobody in it looks unlike a skeleton

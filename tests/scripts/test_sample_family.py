@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stableanimator_jax.data.keypoints import save_keypoints
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.family import FAMILY
 from stableanimator_jax.scripts.sample.settings import kind_of
 from tests.data.clips import encode
+from tests.data.keypoint_files import dance
 from tests.perception.standin_models import write_models as write_face_models
 from tests.perception.standin_poses import draw_person, write_models
 from tests.scripts.sample_script import call, photo, pixels, poses, tree
@@ -126,6 +128,17 @@ def test_a_references_own_pose_is_given_beside_poses(place):
     with read_frames(Path("out.mp4")) as (info, frames):
         assert (info.fps, len(list(frames))) == (15, 4)
     assert "reference_pose" in json.loads(Path("out.mp4.json").read_text())["inputs"]
+
+
+def test_a_references_own_pose_lies_beside_keypoints_too(place, capsys):
+    (place / "kept").mkdir()
+    save_keypoints(place / "kept/keypoints.json", dance(4, 64, 64))
+    given = ["--checkpoint", "mimicmotion", "--reference", "photo.png", "--poses", "kept/keypoints.json", *QUICK]
+    assert call(*given, "--check", "--output", "out.mp4") == 2
+    assert "begins with the reference's own pose" in capsys.readouterr().err
+    (place / "own.png").rename(place / "kept/reference_pose.png")
+    assert call(*given, "--check", "--output", "out.mp4") == 0
+    assert "the reference's own pose: kept/reference_pose.png" in capsys.readouterr().out.replace(f"{place}/", "")
 
 
 @pytest.mark.long

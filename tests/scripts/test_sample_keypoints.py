@@ -152,6 +152,7 @@ def test_controls_that_do_not_apply(place, capsys, poses, flags, words):
     [
         ("poses.npy", (), r"poses.npy do not say how large .* give --width and --height"),
         ("tall.json", (), r"the output has the poses' size, but .* 64x100 does not work"),
+        ("huge.json", (), r"the output has the poses' size, 64000x64000, but at most 16384 pixels a side"),
         ("bad.json", QUICK[:2], r"33 points \(MediaPipe's\)"),
         ("none.json", QUICK[:2], r"none.json does not exist"),
     ],
@@ -159,6 +160,7 @@ def test_controls_that_do_not_apply(place, capsys, poses, flags, words):
 def test_what_cannot_be_used(place, capsys, poses, size, words):
     np.save("poses.npy", np.ones((2, 134, 3)))
     save_keypoints(Path("tall.json"), replace(DANCE, height=100))
+    save_keypoints(Path("huge.json"), replace(DANCE, width=64000, height=64000))
     written(Path("bad.json"), {"people": [{"pose_keypoints_2d": [5] * 99}]})
     assert sample(poses, "out.mp4", size=tuple(size)) == 2
     err = capsys.readouterr().err

@@ -118,9 +118,12 @@ def test_records_of_weights_without_poses_mean_the_same():
     [
         (["--poses-fps", 8, "--output-fps", 16], r"skeletons are pictures, 8 a second, .*keypoints.*--poses-fps 16"),
         (["--poses-fps", 0], r"poses-fps must be from 0.01 to 1000"),
+        (["--poses", "still.json"], r"still.json play at 1e-09 frames a second, .* --poses-fps"),
+        (["--poses", "still.json", "--output-fps", 25], r"still.json play at 1e-09 frames a second, .* --poses-fps"),
     ],
 )
 def test_what_cannot_be_done(place, capsys, flags, words):
+    save_keypoints(Path("still.json"), replace(DANCE, fps=1e-9))
     given = ["--checkpoint", "mini", "--reference", "photo.png", *QUICK, "--poses", "skeletons"]
     assert call(*given, *flags, "--output", "out.mp4") == 2
     err = capsys.readouterr().err

@@ -158,8 +158,8 @@ def _poses(config: SampleConfig, inputs: Inputs) -> str:
         return "none: these weights take none"
     if inputs.driven is None:
         return f"{config.poses or 'the example in this package'}, {len(inputs.poses)} frames"
-    found = int(inputs.driven.found.scores.any(axis=1).sum())
-    return f"of {config.driving}: the person is found in {found} of {len(inputs.poses)} frames"
+    scores = inputs.driven.found.scores  # of the video, which may have more or fewer frames than the output
+    return f"of {config.driving}: the person is found in {int(scores.any(axis=1).sum())} of {len(scores)} frames"
 
 
 def _faces(inputs: Inputs) -> FaceTrack | None:

@@ -56,6 +56,20 @@ class Finishing:
         return frames
 
 
+def check_background(config: SampleConfig, reference: UInt8[np.ndarray, "h w 3"]) -> None:
+    """What can be said of `--keep-background` before the poses, which take long to find, are known.
+
+    Raises:
+        InputError: the masks are not there, or the reference's cannot be used.
+    """
+    if (path := config.keep_background) is None or is_directory(path):
+        return
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        _reference_mask(path, reference)
+    else:
+        require_file(path, "masks")
+
+
 def read_finishing(
     config: SampleConfig,
     kind: Member,
@@ -154,8 +168,6 @@ def _masks(path: Path) -> Iterator[UInt8[np.ndarray, "h w"]]:
 
 
 def _check_masks(path: Path, size: tuple[int, int], frames: int) -> None:
-    if not is_directory(path):
-        require_file(path, "masks")
     count, white = 0, False
     for mask in _masks(path):
         if mask.shape[::-1] != size:

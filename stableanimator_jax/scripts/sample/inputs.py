@@ -38,11 +38,11 @@ from stableanimator_jax.scripts.sample.faces import (
     read_faces,
     reference_choice,
 )
-from stableanimator_jax.scripts.sample.finishing import Finishing, read_finishing
+from stableanimator_jax.scripts.sample.finishing import Finishing, check_background, read_finishing
 from stableanimator_jax.scripts.sample.movement import read_movement
 from stableanimator_jax.scripts.sample.outputs import check_kept_poses, check_outputs
 from stableanimator_jax.scripts.sample.record import InputFile, Record
-from stableanimator_jax.scripts.sample.settings import REFERENCE_PERSON_NEEDS, SampleConfig, kind_of
+from stableanimator_jax.scripts.sample.settings import LARGEST_SIDE, REFERENCE_PERSON_NEEDS, SampleConfig, kind_of
 from stableanimator_jax.shipped import EMBEDDED, EXAMPLE, is_shipped
 from stableanimator_jax.weights.run_folder import checkpoint_path
 
@@ -120,6 +120,7 @@ def read_inputs(config: SampleConfig) -> Inputs:
     reference = load_image(reference_path, what="reference image")
     if poses_path is not None:
         pose_files(poses_path)
+    check_background(config, reference)
     _check_style(config, kind, poses_path)
     if config.insightface_root is not None and not is_directory(config.insightface_root):
         raise InputError(f"--insightface-root {config.insightface_root} is not a directory")
@@ -163,11 +164,11 @@ def read_inputs(config: SampleConfig) -> Inputs:
     face = None
     if wanted is not None:
         face = read_faces(config, boxes, analyser, wanted, movement, (width, height))
-    if driven is not None and config.save_poses is not None:
-        save_poses(config.save_poses, config, reference, driven, own_pose)
     if own_pose is not None and not kind.drops_first:
         frames += 1
     finishing = read_finishing(config, kind, reference, fitted, movement, (width, height), frames)
+    if driven is not None and config.save_poses is not None:
+        save_poses(config.save_poses, config, reference, driven, own_pose)
     return Inputs(
         fitted, poses, own_pose, models, (width, height), frames, movement.fps, identity, face, driven, config,
         finishing,
@@ -282,9 +283,14 @@ def _given_reference_pose(
 
 def _reference_pose(config: SampleConfig, poses: Path | None) -> Path | None:
     """The file given, or that which lies beside the poses."""
-    if config.reference_pose is not None or poses is None or not is_directory(poses):
+    if config.reference_pose is not None or poses is None:
         return config.reference_pose
-    beside = poses / REFERENCE_POSE
+    if is_directory(poses):
+        beside = poses / REFERENCE_POSE
+    elif holds_keypoints(poses):  # such as keypoints.json among the skeletons that --save-poses leaves
+        beside = poses.parent / REFERENCE_POSE
+    else:
+        return None
     return beside if beside.is_file() else None
 
 
@@ -321,6 +327,11 @@ def _output_size(
         check_size(models, width=width, height=height)
     except InputError as e:
         raise InputError(f"without --width and --height the output has the poses' size, but {e}") from e
+    if max(width, height) > LARGEST_SIDE:
+        raise InputError(
+            f"without --width and --height the output has the poses' size, {width}x{height}, but at most "
+            f"{LARGEST_SIDE} pixels a side can be written"
+        )
     return width, height
 
 

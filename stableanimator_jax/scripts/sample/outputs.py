@@ -90,11 +90,11 @@ def output_fps(config: SampleConfig, rate: float, width: int, height: int) -> fl
     Raises:
         InputError: no video plays at that speed, or the output's kind of file cannot hold that size.
     """
-    fps = config.output_fps or rate
-    if not LOWEST_FPS <= fps <= HIGHEST_FPS:
+    fps, slow = config.output_fps or rate, rate < LOWEST_FPS
+    if slow or fps > HIGHEST_FPS:
         raise InputError(
-            f"poses {config.poses or config.driving} play at {fps:g} frames a second, at which no video can be "
-            "written; give another speed by --output-fps"
+            f"poses {config.poses or config.driving} play at {rate:g} frames a second, at which no video can be "
+            f"written; give another speed by {'--poses-fps' if slow else '--output-fps'}"
         )
     held = held_fps(config.output, width, height, fps)
     if held < fps:

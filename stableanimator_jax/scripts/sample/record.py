@@ -70,7 +70,10 @@ def read_record(path: Path) -> Record:
 
 
 def as_meant_now(configuration: dict[str, Any]) -> dict[str, Any]:
-    """A record's configuration, where it is from before `--poses-fps`: `--output-fps` said then how fast poses are."""
+    """A record's configuration, where it is from before `--poses-fps`, when `--output-fps` said how fast poses are, or
+    from when `--align` was a switch."""
+    if isinstance(align := configuration.get("align"), bool):
+        configuration = configuration | {"align": "linear" if align else "off"}
     poses = (configuration.get("poses"), configuration.get("driving"), configuration.get("checkpoint") == EMBEDDED)
     if "poses_fps" in configuration or "output_fps" not in configuration or not any(poses):
         return configuration

@@ -24,7 +24,7 @@ from stableanimator_jax.weights.run_folder import checkpoint_path
 
 _WHO = "largest|left|right|centre|NUMBER|X,Y"
 REFERENCE_PERSON_NEEDS = "--reference-person needs --driving VIDEO, aligned, or --insightface-root DIR"
-_LARGEST_SIDE = 16384  # of H.264 and WebP, and far above what any accelerator holds
+LARGEST_SIDE = 16384  # of H.264 and WebP, and far above what any accelerator holds
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,9 @@ class SampleConfig:
         check_limits(self)
         if (self.width is None) != (self.height is None):
             raise InputError("give both --width and --height, or neither")
-        if max(self.width or 0, self.height or 0) > _LARGEST_SIDE:
+        if max(self.width or 0, self.height or 0) > LARGEST_SIDE:
             raise InputError(
-                f"width and height must be at most {_LARGEST_SIDE} pixels, got {self.width} and {self.height}"
+                f"width and height must be at most {LARGEST_SIDE} pixels, got {self.width} and {self.height}"
             )
         if self.insightface_root is not None and self.face_embedding is not None and not self.optimises_faces:
             raise InputError("give --insightface-root or --face-embedding, not both: each is the identity")
