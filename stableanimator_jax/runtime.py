@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,6 +103,9 @@ def keep_compiled_programs() -> Path | None:
     cache = Path(already) if (already := settings.jax_compilation_cache_dir) else _own_cache()
     if cache is None:
         return None
+    if already and "://" not in already:
+        with suppress(OSError):  # JAX says so where it writes
+            cache.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", already or str(cache))  # as it was given: it may be a bucket's
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # hundreds of small ones take seconds
