@@ -221,6 +221,9 @@ class HJBConfig:
     """Last denoising step that is optimised. By default 20 of 25 as published, and as far into any other number."""
     every: Annotated[int, Between(1, 1000)] = 1
     """Optimise every n-th step only, from the first one on."""
+    last: Annotated[int | None, Between(1, 1000)] = None
+    """Of these steps optimise the last so many only: they cost as much as the others, and decide the face. By default
+    all of them, as published."""
     learning_rate: Annotated[float, Between(0, 100)] = 0.1
     """Adam's at step 0; it falls evenly to nothing at the end of denoising."""
     chunk: Annotated[int, Between(1, 1024)] = 4
@@ -246,7 +249,7 @@ class HJBConfig:
         return self.iterations if isinstance(self.iterations, int) else HJB_PRESETS[self.iterations]
 
     def optimised_steps(self, steps: int) -> range:
-        """The denoising steps, of `steps`, that are optimised.
+        """The denoising steps, of `steps`, that are optimised: of few steps perhaps fewer than `last`.
 
         Raises:
             InputError: `start` or `end` lies beyond the last step.
@@ -259,4 +262,4 @@ class HJBConfig:
             raise InputError(
                 f"hjb.start is {self.start}, but the last step optimised of {steps} is {end}; give --hjb.end too"
             )
-        return range(self.start, end + 1, self.every)
+        return range(self.start, end + 1, self.every)[-(self.last or steps) :]

@@ -99,6 +99,9 @@ def test_a_number_too_large_for_float16_is_told(animator, reference, clean, monk
         (HJBConfig(iterations=1), 1, range(1)),
         (HJBConfig(iterations=1, start=3, end=3), 4, range(3, 4)),
         (HJBConfig(iterations=1, start=2, end=9, every=3), 25, range(2, 10, 3)),
+        (HJBConfig(iterations=1, last=3), 10, range(5, 8)),
+        (HJBConfig(iterations=1, last=3), 2, range(1)),
+        (HJBConfig(iterations=1, start=2, end=9, every=3, last=2), 25, range(5, 10, 3)),
     ],
 )
 def test_steps(config, steps, optimised):

@@ -287,8 +287,8 @@ DRAWN_PEOPLE = SampleConfig(
     height=64,
     identity="checkpoint",
     # Short windows: it was trained on clips of 2 frames. Little guidance: 3, as published, burns its colours out.
-    # Few steps: more do not make it better, and each has the face optimisation.
-    sampling=SamplingConfig(steps=15, window=8, overlap=2, guidance_min=1.5, guidance_max=1.5),
-    hjb=HJBConfig(iterations="published"),
+    # Few steps, and few of them optimised: more do not make it better (docs/hjb.md).
+    sampling=SamplingConfig(steps=10, window=8, overlap=2, guidance_min=1.5, guidance_max=1.5),
+    hjb=HJBConfig(iterations="published", last=3),
 )
 """For the weights in this package; `configs/drawn_people.py`."""
