@@ -1,6 +1,6 @@
 """Animate the person of a reference image along a sequence of poses.
 
-    stableanimator sample                                        the example, a drawn person: two minutes on a laptop
+    stableanimator sample                                        the example, a drawn person: a minute on a laptop
     stableanimator sample CONFIG [--flag value ...]              start from a config; --list-configs names them
     stableanimator sample --reference me.jpg --poses dance/ --checkpoint DIR --output me.mp4
     stableanimator sample --reference me.jpg --poses dance/ --checkpoint DIR --output me.mp4 --preset fast
