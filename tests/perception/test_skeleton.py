@@ -92,6 +92,7 @@ def test_what_of_the_face_and_the_hands_is_drawn():
     np.testing.assert_array_equal(changed, (draw(face, 0.8, side) > 0).any(axis=-1))
 
 
+@pytest.mark.mistyped
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
