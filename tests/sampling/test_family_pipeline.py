@@ -74,7 +74,7 @@ def test_each_makes_a_video_which_its_seed_decides(animators, reference, poses, 
     assert (video != other).mean() > 0.1
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RELATIVES)
 @pytest.mark.parametrize("first", [1, 2, 3])
 def test_a_stream_may_begin_at_any_frame(animators, reference, poses, kind, first):

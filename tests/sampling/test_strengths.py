@@ -331,7 +331,7 @@ def test_the_references_own_pose_has_the_strength_of_the_first(tmp_path):
     assert (each != animate(controlnext, **mine)).any()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_several_devices_make_the_video_of_one():
     run_on_virtual_devices(
         4,

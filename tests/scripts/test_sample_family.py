@@ -101,7 +101,7 @@ def test_driven_from_a_video(place, capsys, kind, frames):
     assert (pixels(place / "slower") != pixels(place / "out")).any()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "count", "fps"),
     [
@@ -141,7 +141,7 @@ def test_a_references_own_pose_lies_beside_keypoints_too(place, capsys):
     assert "the reference's own pose: kept/reference_pose.png" in capsys.readouterr().out.replace(f"{place}/", "")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_face_optimisation_of_svd(place, capsys):
     flags = ["--checkpoint", "svd", "--reference", "photo.png", *QUICK, "--identity", "checkpoint"]
     hjb = ["--hjb.iterations", 2, "--face-boxes", "boxes.json"]
@@ -152,7 +152,7 @@ def test_the_face_optimisation_of_svd(place, capsys):
     assert all(report["similarity_after"] > report["similarity_before"] for report in reports)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_faces_of_svd_are_looked_for_in_its_own_frames(place, capsys):
     """Not where the example of this package has them, whatever the output's size and length."""
     write_face_models(place / "models" / "antelopev2")
