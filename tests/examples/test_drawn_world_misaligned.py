@@ -49,10 +49,11 @@ def test_the_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("examples.drawn_world.misaligned.CASES", cases)
     config = replace(CONFIG, work=tmp_path / "work")
     alignment(replace(config, sampling=replace(config.sampling, steps=1)))
-    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()]
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line]
     assert [row[0].strip() for row in rows] == ["misalignment", "---", *cases]
     errors = [[float(cell.split("%")[0]) for cell in row[1:]] for row in rows[2:]]
     assert errors[0][3] == 0  # off, where nothing is to be taken out
-    assert errors[1][1] == errors[0][1] < errors[1][0] < errors[1][3]  # similarity, linear, off
+    linear, similar, _, off = errors[1]
+    assert similar == errors[0][1] < min(linear, off)
     assert (tmp_path / "work" / "alignment.png").stat().st_size > 1000
     assert (tmp_path / "work" / "alignment.md").read_text().count("\n") == 4
