@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks._device import processor, versions
 from benchmarks._moving_people import CHILD, HEAD_AND_SHOULDERS, Pair, moving_pair, showing, turned_round, with_wild
-from stableanimator_jax.data.keypoints import Keypoints
+from stableanimator_jax.data.keypoints import LEAST_SCORE, Keypoints
 from stableanimator_jax.perception import alignment as linear
 from stableanimator_jax.perception import similarity
 from stableanimator_jax.perception.alignment import JOINTS
@@ -143,7 +143,7 @@ def error(align: Callable[[Keypoints, Keypoints], Keypoints], make: Callable[[in
         pair = make(seed)
         placed = align(pair.driving, pair.reference).points[:, :18]
         off = np.linalg.norm(placed - pair.truth[:, :18], axis=-1) / pair.height
-        seen = np.minimum(pair.driving.scores, pair.reference.scores)[:, :18] >= linear.LEAST_SCORE
+        seen = np.minimum(pair.driving.scores, pair.reference.scores)[:, :18] >= LEAST_SCORE
         if make is WILD:
             seen &= _kept(seed)[:, :18]
         errors.append(off[seen].mean())

@@ -25,10 +25,10 @@ from examples.drawn_world.study import (
     measure_truth,
 )
 from stableanimator_jax.data.images import fit
-from stableanimator_jax.data.keypoints import Keypoints
+from stableanimator_jax.data.keypoints import LEAST_SCORE, Keypoints
 from stableanimator_jax.files import replacing
 from stableanimator_jax.perception import similarity
-from stableanimator_jax.perception.alignment import LEAST_SCORE, Align
+from stableanimator_jax.perception.alignment import Align
 from stableanimator_jax.perception.alignment import align as align_linearly
 from stableanimator_jax.perception.driving_poses import drawn as drawn_skeletons
 from stableanimator_jax.perception.driving_poses import fitted_keypoints

@@ -26,7 +26,7 @@ Frames = list[Float32[np.ndarray, "_ 134 3"]]
 Size = tuple[int, int]
 """Width and height in pixels."""
 
-_SUFFIXES = (".json", ".npy", ".npz")
+KEYPOINT_SUFFIXES = (".json", ".npy", ".npz")
 
 # Our rows 0 to 23 in OpenPose's BODY_25, which has the middle of the hips besides. Its BODY_18 are our rows 0 to 17.
 _BODY_25 = [*range(8), *range(9, 25)]
@@ -71,7 +71,7 @@ def holds_keypoints(path: Path) -> bool:
     .json files and no numbered images. Raises `InputError` for a directory that cannot be read, or has several."""
     if is_directory(path):
         return not numbered_images(path, "poses") and bool(numbered_files(path, "poses", (".json",)))
-    return path.suffix.lower() in _SUFFIXES
+    return path.suffix.lower() in KEYPOINT_SUFFIXES
 
 
 def keypoint_files(path: Path) -> list[Path]:

@@ -24,7 +24,8 @@ POINTS = 134
 WHOLEBODY_POINTS = 133
 """Of COCO-WholeBody, which has no neck."""
 _LEFT_SHOULDER, _RIGHT_SHOULDER, _NECK = 5, 6, 133
-_SEEN = 0.3  # of a score: below, a detector guesses, and skeletons leave joints of the body out
+LEAST_SCORE = 0.3
+"""Below, a detector guesses, and skeletons leave joints of the body out."""
 # COCO-WholeBody's row for each row of ours. Its body is nose, eyes, ears, shoulders, elbows, wrists, hips, knees and
 # ankles, the left one first; what follows (feet, face, left hand, right hand) is in the same order in both.
 _ORDER = [0, _NECK, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3, *range(17, 133)]
@@ -56,7 +57,7 @@ class Keypoints:
         """
         first, second = timing.frame, np.minimum(timing.frame + 1, timing.count - 1)
         share = timing.share.astype(np.float32)[:, None]
-        seen, missing = self.scores >= _SEEN, missing_joints(self.points, self.scores)
+        seen, missing = self.scores >= LEAST_SCORE, missing_joints(self.points, self.scores)
         unlike = (seen[first] != seen[second]) | (missing[first] != missing[second])
         share = np.where(unlike, np.round(share), share)
         rows = np.concatenate([self.points, self.scores[..., None]], axis=-1)
@@ -72,7 +73,7 @@ def from_wholebody(
     """COCO-WholeBody to our rows. The neck is between the shoulders, and sure (1) where both are seen, else 0."""
     shoulders = [_LEFT_SHOULDER, _RIGHT_SHOULDER]
     neck = points[:, shoulders].mean(axis=1, keepdims=True)
-    seen = (scores[:, shoulders] > _SEEN).all(axis=1, keepdims=True).astype(np.float32)
+    seen = (scores[:, shoulders] > LEAST_SCORE).all(axis=1, keepdims=True).astype(np.float32)
     points = np.concatenate([points, neck], axis=1)
     scores = np.concatenate([scores, seen], axis=1)
     return points[:, _ORDER], scores[:, _ORDER]

@@ -31,6 +31,10 @@ from stableanimator_jax.errors import InputError, as_input_error
 from stableanimator_jax.files import ffmpeg_name, neighbour, real_path
 
 SUFFIXES = (".mp4", ".gif", ".webp")  # and none, for a directory
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".gif", ".3gp")
+)
+"""Of files that are looked for in folders of videos. (A .webp is a picture as often.)"""
 
 
 class FramesLeftOut(UserWarning):

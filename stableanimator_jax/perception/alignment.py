@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from stableanimator_jax.data.keypoints import Keypoints
+from stableanimator_jax.data.keypoints import LEAST_SCORE, Keypoints
 from stableanimator_jax.perception.skeleton import BODY
 
 Align = Literal["linear", "similarity", "limbs", "off"]
@@ -19,7 +19,6 @@ lengths, or not at all. docs/alignment.md compares them."""
 
 # Of OpenPose's joints: nose, neck, shoulders, hips, knees, ankles, eyes, ears. Elbows and wrists move too freely.
 JOINTS = [0, 1, 2, 5, *range(8, 18)]
-LEAST_SCORE = 0.3  # as for drawing the body
 LEAST_SPREAD = 0.01  # of the frame's height: what is flatter than this has no size that could be compared
 
 # A standing person with one knee lifted in half of the frames comes to 0.05, and so does one who sits where the

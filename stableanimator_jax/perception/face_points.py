@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stableanimator_jax.data.face_track import FaceTrack
-from stableanimator_jax.data.keypoints import missing_joints
+from stableanimator_jax.data.keypoints import LEAST_SCORE, missing_joints
 from stableanimator_jax.perception.skeleton import FACE
 
 # iBUG's 68 points: 0 to 16 the jaw with the chin at 8, then brows, nose, eyes, mouth. "First" is the image-left one
@@ -16,7 +16,6 @@ _NOSE_TIP, _MOUTH_CORNERS = 30, [48, 54]
 # The 68 points end at the brows, but a detector's box has most of the forehead in it. This share of the distance from
 # chin to brows makes the box of a frontal face about 1.3 times as high as wide, as detectors' boxes usually are.
 _FOREHEAD = 0.3
-_LEAST_SCORE = 0.3  # as for drawing the body
 
 
 def track_from_keypoints(points: Float[np.ndarray, "f 134 2"], scores: Float[np.ndarray, "f 134"]) -> FaceTrack:
@@ -34,7 +33,7 @@ def track_from_keypoints(points: Float[np.ndarray, "f 134 2"], scores: Float[np.
     """
     face = points[:, FACE].astype(np.float64)  # [f, 68, 2]
     complete = ~missing_joints(points, scores)[:, FACE].any(axis=1)
-    valid = (scores[:, FACE].mean(axis=1) >= _LEAST_SCORE) & complete
+    valid = (scores[:, FACE].mean(axis=1) >= LEAST_SCORE) & complete
     landmarks = np.stack(
         [face[:, _FIRST_EYE].mean(axis=1), face[:, _SECOND_EYE].mean(axis=1), face[:, _NOSE_TIP]]
         + [face[:, corner] for corner in _MOUTH_CORNERS],

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stableanimator_jax.data.face_track import Face
+from stableanimator_jax.data.keypoints import LEAST_SCORE
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.perception.boxes import areas, centres
 from stableanimator_jax.perception.face_points import track_from_keypoints
@@ -17,7 +18,6 @@ PersonChoice = Literal["largest", "left", "right", "centre"] | int | tuple[float
 
 HOW_TO_CHOOSE = "largest, left, right, centre, a number (1 is the leftmost) or a point X,Y in pixels"
 
-_LEAST_SCORE = 0.3  # as for drawing the body
 _HEAD_MARGIN = 0.5  # of the head's size: the detectors of faces and of keypoints do not agree exactly
 
 
@@ -119,7 +119,7 @@ def face_of(
         faces: found in the same image, the largest first.
         points, scores: as `dwpose.People` has them, of one person.
     """
-    seen = points[scores >= _LEAST_SCORE]
+    seen = points[scores >= LEAST_SCORE]
     if not len(seen):
         return None
     head = track_from_keypoints(points[None], scores[None])

@@ -3,11 +3,10 @@
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from stableanimator_jax.data.keypoints import Keypoints
+from stableanimator_jax.data.keypoints import LEAST_SCORE, Keypoints
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.skeleton import FACE, HANDS, LIMBS
 
-_LEAST_SCORE = 0.3  # as for drawing the body
 # About what two joints span as shares of a grown person's height: thighs and shanks as Drillis and Contini (1966) have
 # them, the others by eye. They tell the height where a part of the person is seen.
 _SPANS = (
@@ -29,7 +28,7 @@ def body_height(keypoints: Keypoints) -> float:
     Raises:
         ValueError: no frame shows two joints of a bone.
     """
-    points, seen = keypoints.points, keypoints.scores >= _LEAST_SCORE
+    points, seen = keypoints.points, keypoints.scores >= LEAST_SCORE
     spans = np.stack(
         [
             np.where(seen[:, a] & seen[:, b], np.linalg.norm(points[:, a] - points[:, b], axis=-1) / share, 0)
@@ -54,7 +53,7 @@ def silhouette(
         width, height: of the picture.
     """
     canvas = np.zeros((height, width), np.uint8)
-    seen = (scores >= _LEAST_SCORE) & (np.abs(points) < 1e5).all(axis=-1)  # OpenCV counts in 32 bits
+    seen = (scores >= LEAST_SCORE) & (np.abs(points) < 1e5).all(axis=-1)  # OpenCV counts in 32 bits
     if seen[list(_SHOULDERS)].all():
         points, seen = points.copy(), seen.copy()
         across = points[_SHOULDERS[1]] - points[_SHOULDERS[0]]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Complex, Float, Int
 
-from stableanimator_jax.data.keypoints import Keypoints
+from stableanimator_jax.data.keypoints import LEAST_SCORE, Keypoints
 from stableanimator_jax.perception import alignment as linear
-from stableanimator_jax.perception.alignment import JOINTS, LEAST_SCORE, LEAST_SPREAD, height_of, poor_fit
+from stableanimator_jax.perception.alignment import JOINTS, LEAST_SPREAD, height_of, poor_fit
 from stableanimator_jax.perception.limbs import with_lengths_of
 
 # The same joints of who turns their back: left and right of the picture are exchanged.

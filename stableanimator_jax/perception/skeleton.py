@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from stableanimator_jax.data.keypoints import LEAST_SCORE
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.opencv import cv2
 
@@ -20,7 +21,6 @@ FACE = slice(24, 92)  # 18 to 23 are the feet, which are not drawn
 HANDS = (slice(92, 113), slice(113, 134))
 
 _CANVAS_SIDE = 2160
-_BODY_THRESHOLD = 0.3
 _LIMB_HALF_WIDTH = 4
 _JOINT_RADIUS = 4
 _FACE_RADIUS = 3
@@ -92,7 +92,7 @@ def draw_skeletons(
     canvas = cv2.LUT(canvas, _DIM_LIMBS)  # so that joints stand out
     for joint, colour in enumerate(_BODY_COLOURS):
         for xy, s in zip(points[:, joint], scores[:, joint], strict=True):
-            if s >= _BODY_THRESHOLD:
+            if s >= LEAST_SCORE:
                 cv2.circle(canvas, _pixel(xy), _JOINT_RADIUS, [int(c * s) for c in colour], thickness=-1)
     for xy, s in zip(points, scores, strict=True):
         for hand in HANDS if style.hands == "on" else ():
@@ -106,7 +106,7 @@ def draw_skeletons(
 
 
 def _draw_limb(canvas: np.ndarray, xy: np.ndarray, scores: np.ndarray, colour: tuple[int, ...]) -> None:
-    if scores.min() < _BODY_THRESHOLD:
+    if scores.min() < LEAST_SCORE:
         return
     (dx, dy), (x, y) = xy[0] - xy[1], xy.mean(axis=0)
     angle = math.degrees(math.atan2(dy, dx))

@@ -6,6 +6,7 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from stableanimator_jax.data.keypoints import LEAST_SCORE
 from stableanimator_jax.limits import Between, check_limits
 from stableanimator_jax.opencv import cv2
 from stableanimator_jax.perception.scenes import THUMBNAIL
@@ -21,7 +22,6 @@ BLURRED = "blurred"
 MOVING_BACKGROUND = "moving background"
 REASONS = (TOO_SHORT, NO_PERSON, NO_FACE, SEVERAL_PEOPLE, LITTLE_MOTION, BLURRED, MOVING_BACKGROUND)
 
-_LEAST_SCORE = 0.3  # as for drawing the body
 _LEAST_BACKGROUND = 0.05  # of the frame: less says nothing about the rest
 
 
@@ -132,7 +132,7 @@ def people_mask(boxes: Float[np.ndarray, "n 4"], size: tuple[int, int]) -> Bool[
 
 def _motion(track: Track) -> float:
     """Root mean square distance of body joints from their own mean places, over the person's height."""
-    seen = track.scores[:, BODY] >= _LEAST_SCORE  # [f, 18]
+    seen = track.scores[:, BODY] >= LEAST_SCORE  # [f, 18]
     points = track.points[:, BODY].astype(np.float64)
     count = np.maximum(seen.sum(axis=0), 1)[:, None]
     mean = (points * seen[..., None]).sum(axis=0) / count

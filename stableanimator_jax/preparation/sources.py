@@ -17,13 +17,11 @@ from stableanimator_jax.data.face_track import Face, FaceTrack, face_in_mask
 from stableanimator_jax.data.images import BLACK, load_image
 from stableanimator_jax.data.numbered import IMAGE_SUFFIXES, numbered_frames, numbered_images
 from stableanimator_jax.data.resampling import read_driving
+from stableanimator_jax.data.video import VIDEO_SUFFIXES
 from stableanimator_jax.errors import InputError, as_input_error, first_line, printable
 from stableanimator_jax.files import is_directory
 from stableanimator_jax.provenance import file_sha256
 
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".gif", ".3gp")
-)
 _PARTS = ("images", "poses", "faces")
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from stableanimator_jax.data.keypoints import Keypoints, save_keypoints
+from stableanimator_jax.perception.keypoint_poses import poses_from_keypoints
 from stableanimator_jax.scripts.cli import run_script
 from stableanimator_jax.scripts.sample.command import main
 from stableanimator_jax.shipped import EXAMPLE
@@ -64,3 +66,13 @@ def pixels(directory: Path) -> np.ndarray:
 def tree(directory: Path) -> set[str]:
     """Everything below a directory, by name."""
     return {path.relative_to(directory).as_posix() for path in directory.rglob("*")}
+
+
+def prepare_dance(checkpoint: Path, dance: Keypoints) -> None:
+    """Weights as mini, photo.png, dance.json and the skeletons drawn from it, in the working directory."""
+    Path("mini").symlink_to(checkpoint)
+    photo(Path("photo.png"))
+    save_keypoints(Path("dance.json"), dance)
+    Path("skeletons").mkdir()
+    for i, frame in enumerate(poses_from_keypoints(dance).frames):
+        Image.fromarray(frame).save(f"skeletons/frame_{i}.png")

@@ -13,7 +13,7 @@ from stableanimator_jax import keep_background, load_image, match_colours, poses
 from stableanimator_jax.data.images import fit
 from stableanimator_jax.data.keypoints import save_keypoints
 from tests.sampling.test_finishing import standing
-from tests.scripts.sample_script import QUICK, call, photo, pixels
+from tests.scripts.sample_script import QUICK, call, pixels, prepare_dance
 from tests.training.mini_model import save_mini_model
 
 FRAMES = 5
@@ -29,9 +29,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def place(tmp_path, monkeypatch, checkpoint):
     monkeypatch.chdir(tmp_path)
-    Path("mini").symlink_to(checkpoint)
-    photo(Path("photo.png"))
-    save_keypoints(Path("dance.json"), DANCE)
+    prepare_dance(checkpoint, DANCE)
     mask = np.zeros((96, 80), np.uint8)
     mask[30:70, 30:50] = 255
     Image.fromarray(mask).save("mask.png")

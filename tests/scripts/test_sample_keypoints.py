@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from stableanimator_jax import Animator, SamplingConfig, SkeletonStyle, poses_from_keypoints
 from stableanimator_jax.data.images import resize
@@ -19,7 +18,7 @@ from stableanimator_jax.perception.preview import overlay
 from stableanimator_jax.scripts.sample.inputs import read_inputs
 from stableanimator_jax.scripts.sample.settings import SampleConfig
 from tests.data.keypoint_files import controlnet_frames, dance, openpose_folder, written
-from tests.scripts.sample_script import QUICK, call, photo, pixels
+from tests.scripts.sample_script import QUICK, call, pixels, prepare_dance
 from tests.training.mini_model import save_mini_model
 
 FRAMES = 3
@@ -35,12 +34,7 @@ def checkpoint(tmp_path_factory):
 def place(tmp_path, monkeypatch, checkpoint):
     """A working directory with weights, a photo, keypoints and the skeletons drawn from them."""
     monkeypatch.chdir(tmp_path)
-    Path("mini").symlink_to(checkpoint)
-    photo(Path("photo.png"))
-    save_keypoints(Path("dance.json"), DANCE)
-    Path("skeletons").mkdir()
-    for i, frame in enumerate(poses_from_keypoints(DANCE).frames):
-        Image.fromarray(frame).save(f"skeletons/frame_{i}.png")
+    prepare_dance(checkpoint, DANCE)
     return tmp_path
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from stableanimator_jax import poses_from_keypoints
 from stableanimator_jax.data.images import load_image
@@ -18,7 +17,7 @@ from stableanimator_jax.scripts.sample.inputs import read_inputs
 from stableanimator_jax.scripts.sample.record import as_meant_now
 from stableanimator_jax.scripts.sample.settings import SampleConfig
 from tests.data.keypoint_files import dance
-from tests.scripts.sample_script import QUICK, call, photo, pixels
+from tests.scripts.sample_script import QUICK, call, pixels, prepare_dance
 from tests.training.mini_model import save_mini_model
 
 FRAMES = 3
@@ -33,12 +32,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def place(tmp_path, monkeypatch, checkpoint):
     monkeypatch.chdir(tmp_path)
-    Path("mini").symlink_to(checkpoint)
-    photo(Path("photo.png"))
-    save_keypoints(Path("dance.json"), DANCE)
-    Path("skeletons").mkdir()
-    for i, frame in enumerate(poses_from_keypoints(DANCE).frames):
-        Image.fromarray(frame).save(f"skeletons/frame_{i}.png")
+    prepare_dance(checkpoint, DANCE)
     return tmp_path
 
 

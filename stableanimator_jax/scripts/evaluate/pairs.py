@@ -9,16 +9,16 @@ from typing import Any
 
 from stableanimator_jax.config import read_json
 from stableanimator_jax.data.images import load_image
-from stableanimator_jax.data.keypoint_formats import holds_keypoints
-from stableanimator_jax.data.numbered import numbered_images
+from stableanimator_jax.data.keypoint_formats import KEYPOINT_SUFFIXES, holds_keypoints
+from stableanimator_jax.data.numbered import IMAGE_SUFFIXES, numbered_images
+from stableanimator_jax.data.video import VIDEO_SUFFIXES
 from stableanimator_jax.errors import InputError, as_input_error
 from stableanimator_jax.files import is_directory, require_file, require_local
 from stableanimator_jax.scripts.evaluate.reading import Files
 from stableanimator_jax.scripts.evaluate.settings import EvaluateConfig
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".webp")
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".heic")
-_KEYPOINT_SUFFIXES = (".json", ".npy", ".npz")
+_VIDEO_SUFFIXES = (*sorted(VIDEO_SUFFIXES), ".webp")
+_IMAGE_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".heic")
 _COLUMNS = ("name", "generated", "truth", "reference", "driving")
 
 
@@ -55,10 +55,10 @@ def _by_name(config: EvaluateConfig) -> Paired:
     assert config.generated is not None
     sides: dict[str, dict[str, Path]] = {}
     for role, place, suffixes in (
-        ("generated", config.generated, VIDEO_SUFFIXES),
-        ("truth", config.truth, VIDEO_SUFFIXES),
+        ("generated", config.generated, _VIDEO_SUFFIXES),
+        ("truth", config.truth, _VIDEO_SUFFIXES),
         ("references", config.references, _IMAGE_SUFFIXES),
-        ("driving", config.driving, _KEYPOINT_SUFFIXES + VIDEO_SUFFIXES),
+        ("driving", config.driving, KEYPOINT_SUFFIXES + _VIDEO_SUFFIXES),
     ):
         if place is not None:
             sides[role] = _entries(place, role, suffixes)
@@ -69,7 +69,7 @@ def _by_name(config: EvaluateConfig) -> Paired:
     generated = sides["generated"]
     if not generated:
         raise InputError(
-            f"--generated {config.generated} holds no video: no {', '.join(VIDEO_SUFFIXES)}, and no folder of "
+            f"--generated {config.generated} holds no video: no {', '.join(_VIDEO_SUFFIXES)}, and no folder of "
             "frame_0.png, …"
         )
     paired = Paired([])
@@ -130,7 +130,7 @@ def _is_one(place: Path, role: str) -> bool:
         return False
     if role == "driving":
         return holds_keypoints(place) or (place / "keypoints.json").is_file()
-    return not any(path.suffix.lower() in VIDEO_SUFFIXES for path in place.iterdir() if path.is_file()) and (
+    return not any(path.suffix.lower() in _VIDEO_SUFFIXES for path in place.iterdir() if path.is_file()) and (
         bool(numbered_images(place, role))
     )
 
