@@ -1,5 +1,6 @@
 """A driving video's person as poses: found, followed, aligned to the reference's person, and drawn."""
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,7 +11,15 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from stableanimator_jax.data.images import FitMode, ImageLike, as_image, aspect_window, automatic_size
+from stableanimator_jax.data.images import (
+    BLACK,
+    FitMode,
+    ImageLike,
+    as_image,
+    aspect_window,
+    automatic_size,
+    fit,
+)
 from stableanimator_jax.data.keypoints import Keypoints, missing_joints
 from stableanimator_jax.data.poses import Poses
 from stableanimator_jax.data.resampling import DrivingInfo, Frame, read_driving
@@ -34,6 +43,7 @@ from stableanimator_jax.perception.tracking import Track, follow
 from stableanimator_jax.progress import ProgressBars
 
 _FLAG, _REFERENCE_FLAG = "--driving-person", "--reference-person"
+_SKELETON_SIDE = 512  # of pictures that DWPose's lines are made for
 _CHUNK = 16  # frames that wait for the estimator at once
 
 
@@ -333,10 +343,17 @@ def drawn(keypoints: Keypoints, style: SkeletonStyle = DWPOSE_STYLE) -> UInt8[np
 
 
 def skeletons(keypoints: Keypoints, style: SkeletonStyle = DWPOSE_STYLE) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """One by one, at the keypoints' size."""
-    shares = keypoints.points / np.array([keypoints.width, keypoints.height])
+    """One by one, at the keypoints' size.
+
+    Lines are as wide in pictures of any size: those of much less than 512x512 pixels are drawn as large as that, and
+    made small as pictures of skeletons are.
+    """
+    width, height = keypoints.width, keypoints.height
+    larger = max(1, round(_SKELETON_SIDE / math.sqrt(width * height)))
+    shares = keypoints.points / np.array([width, height])
     for points, scores in zip(shares, keypoints.scores, strict=True):
-        yield draw_skeletons(points[None], scores[None], keypoints.height, keypoints.width, style)
+        picture = draw_skeletons(points[None], scores[None], larger * height, larger * width, style)
+        yield picture if larger == 1 else fit(picture, width, height, "crop", filter="bicubic", fill=BLACK)
 
 
 def _warn(text: str) -> None:

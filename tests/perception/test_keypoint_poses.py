@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.drawn_world.clips import draw_frames, small_skeletons
 from stableanimator_jax import InputError, Keypoints, SkeletonStyle, poses_from_keypoints
 from stableanimator_jax.data.keypoints import save_keypoints
 from stableanimator_jax.perception.keypoint_poses import output_keypoints
+from stableanimator_jax.perception.skeleton import draw_skeletons
 from tests.data.keypoint_files import (
     BODY_25,
     controlnet_frames,
@@ -130,3 +132,15 @@ def test_without_face_and_hands_it_is_the_body_alone():
     drawn = poses_from_keypoints(DANCE, style=SkeletonStyle(face_keypoints="off", hands="off")).frames
     np.testing.assert_array_equal(drawn, poses_from_keypoints(body).frames)
     assert (drawn != poses_from_keypoints(DANCE).frames).any()
+
+
+def test_small_skeletons_are_those_that_the_weights_in_this_package_were_trained_on():
+    clip = draw_frames(1, 2, 3, range(3), 64)
+    poses = poses_from_keypoints(Keypoints(clip.points, clip.scores, 64, 64, None))
+    np.testing.assert_array_equal(poses.frames, small_skeletons(clip))
+
+
+def test_skeletons_of_the_published_sizes_are_drawn_as_large_as_they_are():
+    given = dance(1, 512, 448)
+    expected = draw_skeletons(given.points / [512, 448], given.scores, 448, 512)
+    np.testing.assert_array_equal(poses_from_keypoints(given).frames[0], expected)
