@@ -35,7 +35,7 @@ def run(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_tiny_run_measures_everything_that_the_machine_can(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules.update(dict.fromkeys({UNNEEDED}))")
     file = tmp_path / "cpu.jsonl"

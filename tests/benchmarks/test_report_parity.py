@@ -21,6 +21,7 @@ pytest.importorskip("diffusers")
 pytestmark = pytest.mark.parity
 
 
+@pytest.mark.slow
 def test_torch_is_measured(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # its threads wait for one another on a busy machine
     names = [name for name in report.KINDS if report.STAGES[name].needs == report.TORCH]

@@ -37,7 +37,7 @@ def test_another_run_is_not_gone_on_with(tmp_path):
         AnimatorTraining(minutes=float("nan"))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_it_trains_for_some_time_and_goes_on(tmp_path, capsys):
     save_mini_model(tmp_path / "mini")
     config = AnimatorTraining(

@@ -33,7 +33,7 @@ def test_what_is_no_classifier(tmp_path):
         train(GlassesTraining(output=tmp_path))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_limits_of_the_weights_in_the_package(tmp_path, capsys):
     config = GlassesTraining(output=tmp_path / "glasses", steps=2, batch=4, people=4, tests=4)
     train(config)

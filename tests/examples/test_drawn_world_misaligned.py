@@ -43,7 +43,7 @@ def test_a_similarity_takes_it_out(case):
     np.testing.assert_allclose(moved.points, plain.points, atol=0.5)  # of 512 pixels
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_table(tmp_path, capsys, monkeypatch):
     cases = {name: CASES[name] for name in ("none", "roll 15°")}
     monkeypatch.setattr("examples.drawn_world.misaligned.CASES", cases)

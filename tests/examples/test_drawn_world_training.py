@@ -128,7 +128,7 @@ def test_margin_loss_is_arcfaces():
     np.testing.assert_allclose(accuracy, (cosines.argmax(-1) == labels).mean())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_vae_begins_without_mixing_frames():
     graphdef, params = nnx.split(VAE(CONFIG.vae, precision=Precision(), rngs=nnx.Rngs(0)), nnx.Param)
     begun = vae_training.begin(nnx.to_pure_dict(params))
@@ -176,7 +176,7 @@ def test_the_base_is_what_training_begins_from(tmp_path: Path):
             assert array.std() > 0, name
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_ablations_begin_with_new_face_tokens_in_a_trained_unet(tmp_path: Path):
     from stableanimator_jax.models.catalogue import blueprint
     from stableanimator_jax.weights.checkpoint import save_checkpoint, stream_params

@@ -90,7 +90,7 @@ def test_logvar_is_clamped(vae):
     assert jnp.abs(logvar).max() <= 30
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_gradients_are_the_same_without_rematerialisation(case, vae):
     latents = case["latent"][None]
 

@@ -217,7 +217,7 @@ def test_row_batches_cover_every_row_once(windows, branches, rows):
     assert sorted(seen) == [(w, b) for w in range(windows) for b in range(branches)]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_rows_at_once_and_their_spread_over_a_mesh_change_nothing():
     run_on_virtual_devices(
         8,

@@ -122,7 +122,7 @@ def together(folder, cases) -> None:
     run_on_virtual_devices(8, TOGETHER.replace("FOLDER", str(folder)).replace("CASES", repr(cases)))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_chunk_on_each_device_is_refined_as_on_one():
     """Eleven frames, the last of them alone, two without a face: the same program on the same chunks."""
     run_on_virtual_devices(

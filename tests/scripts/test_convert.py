@@ -138,7 +138,7 @@ def test_help(arguments: list[str], tmp_path: Path):
         assert "Norms, scales" in " ".join(out.split())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_interrupted_import_leaves_nothing_and_can_be_repeated(files: Path, tmp_path: Path):
     arguments = ("import", f"--svd={files / 'SVD'}", f"--arcface={files}", "--output=c")
     status, _, err = run(tmp_path, *arguments, first=INTERRUPTED_WITHIN)

@@ -393,7 +393,7 @@ def test_from_a_clean_directory_and_once_more(tmp_path):
     assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "outputs" / "animation.mp4").read_bytes()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_warmed_up_it_compiles_no_large_program(inputs, tmp_path, capsys):
     """The face optimisation too, though no face can be found before there are frames."""
     write_models(tmp_path / "models" / "standin")

@@ -93,7 +93,8 @@ def test_with_the_face_optimisation(folder, flags):
         assert b["similarity_after"] == pytest.approx(a["similarity_after"], abs=1e-4)
 
 
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_the_end_of_one_ends_both_with_one_line_and_both_go_on_from_there(folder, flags, victim):
     name = f"killed-{victim}"
     more = [*flags, "--steps=12", "--output", name]

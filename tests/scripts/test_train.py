@@ -76,6 +76,7 @@ def test_the_weights_are_a_checkpoint_of_all_models_with_the_trained_parameters(
             np.testing.assert_array_equal(old, new, err_msg=name)
 
 
+@pytest.mark.slow
 def test_stopped_by_sigterm_then_killed_while_it_saves_and_gone_on_with(folder, common, straight):
     flags = (*common, "--output", "ended", "--validation.every", "0", "--steps", STEPS, "--checkpoints.every", "3")
     process = start(folder, *flags)

@@ -294,7 +294,7 @@ def test_processes_that_were_told_different_things(given):
         assert "error: the processes do not agree: seed is 1 on process 0, but 2 on process 1" in complaint
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_other_data_than_the_run_had(capsys, monkeypatch):
     """As many clips of the same sizes, which only their content tells; then the same by name and with consent."""
     monkeypatch.setattr(run, "_train", save_once)
@@ -312,7 +312,7 @@ def test_other_data_than_the_run_had(capsys, monkeypatch):
     assert "is not what" not in capsys.readouterr().out
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_other_folders_and_another_batch_than_the_run_had(capsys, monkeypatch):
     monkeypatch.setattr(run, "_train", save_once)
     for name in "abc":

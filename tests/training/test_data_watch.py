@@ -35,7 +35,7 @@ def common(folder):
     return ("--init-from", str(folder / "mini"), *data)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_damaged_clips_are_left_out_told_and_listed_and_too_many_end_the_run_saved(folder, common):
     """One process and two train on the same; those that find more than allowed stop together."""
     flags = (*common, "--data.batch-size", "2", "--steps", "8", "--data.damaged", "0.5")

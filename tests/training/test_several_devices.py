@@ -50,7 +50,7 @@ def test_every_split(folder, common, alone, split):
     assert losses(folder / output) == pytest.approx(alone, rel=1e-5)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_processes_until_one_is_told_to_stop_then_one_then_two_again(folder, common, alone):
     """Both stop after the same step. Each goes on from what the others saved, on another mesh."""
     flags = (*common, "--output", "two", "--resume", "--steps", str(STEPS))

@@ -134,7 +134,7 @@ def test_low_rank_changes_and_running_means(source, batch):
         np.testing.assert_allclose(mean, decay * old + (1 - decay) * new, atol=1e-6)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_step_at_part_of_the_rate_goes_part_of_the_way(source, batch, plain):
     def moved(scale: float):
         with jax.set_mesh(make_mesh()):
@@ -147,7 +147,7 @@ def test_a_step_at_part_of_the_rate_goes_part_of_the_way(source, batch, plain):
     assert not any(leaf.any() for leaf in jax.tree.leaves(moved(0.0)))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_without_id_tokens_the_face_encoder_has_no_say(source, batch, plain):
     without = replace(MINI, unet=replace(MINI.unet, id_injection="none"))
     blueprints = training_blueprints(without, "float32", arcface=False)

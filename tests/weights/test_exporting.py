@@ -128,7 +128,7 @@ def configurations(draw: st.DrawFn) -> StableAnimatorConfig:
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_checkpoint_of_any_configuration_survives_export_and_import(tmp_path_factory: pytest.TempPathFactory):
     @settings(max_examples=4, deadline=None, derandomize=True, database=None)
     @given(config=configurations(), seed=st.integers(0, 2**32 - 1))

@@ -126,7 +126,9 @@ def test_the_golden_cases_configurations_are_those_of_the_stand_ins():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind", ["mimicmotion", "controlnext", *(pytest.param(k, marks=pytest.mark.slow) for k in ("svd", "animatelcm"))]
+)
 def test_files_go_in_and_come_out_bit_for_bit(kind: Kind, stand_ins: Path, tmp_path: Path):
     checkpoint = import_relative(stand_ins, kind, tmp_path / "c", arcface=str(stand_ins / ARCFACE))
     assert describe(checkpoint).models == (*MODELS[kind], "arcface")
