@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from examples.drawn_world.metrics import frechet_distance
+from stableanimator_jax.evaluation.frechet import Sums
+from stableanimator_jax.evaluation.frechet import frechet as distance
 
 LEVEL = 0.95
 COMPONENTS = 16  # of features that a Fréchet distance looks at: far fewer than pairs, or it would measure their number
 _SEED = 29
-_AT_ONCE = 50  # resamples whose covariances are in memory together
 
 Verdict = Literal["higher", "lower", "open"]
 
@@ -69,13 +69,13 @@ def frechet(
     """
     centre = true.mean(axis=(0, 1), dtype=np.float64)  # or digits would be lost in the second moments
     axes = np.linalg.svd((true - centre).reshape(-1, true.shape[-1]), full_matrices=False)[2][:COMPONENTS]
-    moments = [_Moments((features - centre) @ axes.T) for features in (true, made)]
-    everything = np.ones((1, len(true)))
-    counts = np.stack([np.bincount(row, minlength=len(true)) for row in drawn])
-    value = float(_distance(moments, everything)[0])
-    resampled = np.concatenate(
-        [_distance(moments, some) for some in np.array_split(counts, max(1, len(counts) // _AT_ONCE))]
-    )
+    sides = [_Moments((features - centre) @ axes.T) for features in (true, made)]
+
+    def of(counts: Int[np.ndarray, "n"]) -> float:
+        return distance(*(side.sums(counts) for side in sides))
+
+    value = of(np.ones(len(true), int))
+    resampled = np.array([of(np.bincount(row, minlength=len(true))) for row in drawn])
     return Estimate(value, resampled - resampled.mean() + value)
 
 
@@ -83,19 +83,11 @@ class _Moments:
     """Sums over each pair's frames, out of which any resample's mean and covariance come without its features."""
 
     def __init__(self, features: Float[np.ndarray, "n f d"]):
-        n, self.frames, self.dim = features.shape
-        self.sums = features.sum(axis=1)
-        self.products = np.einsum("nfd,nfe->nde", features, features).reshape(n, -1)
+        self.frames = features.shape[1]
+        self.totals = features.sum(axis=1)
+        self.outers = np.einsum("nfd,nfe->nde", features, features)
 
-    def of(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [r, d] and covariance [r, d, d] with each pair so often [r, n]."""
-        total = self.frames * counts.sum(axis=1)[:, None].astype(np.float64)
-        means = counts @ self.sums / total
-        products = (counts @ self.products).reshape(-1, self.dim, self.dim)
-        outer = means[:, :, None] * means[:, None, :]
-        return means, (products - total[..., None] * outer) / (total[..., None] - 1)
-
-
-def _distance(moments: list[_Moments], counts: np.ndarray) -> np.ndarray:
-    (mean_true, cov_true), (mean_made, cov_made) = (m.of(counts) for m in moments)
-    return frechet_distance(mean_true, cov_true, mean_made, cov_made)
+    def sums(self, counts: Int[np.ndarray, "n"]) -> Sums:
+        """With each pair so often."""
+        total = np.tensordot(counts, self.totals, 1)
+        return Sums(self.frames * int(counts.sum()), total, np.tensordot(counts, self.outers, 1))

@@ -1,38 +1,37 @@
-"""How like the truth made frames are: the face, the picture, the pose, and features of all of them together."""
+"""How like the truth made frames are: the face, the picture, the pose, and features of all of them together.
+
+Pictures, likeness and Fréchet distances are measured by the evaluator, by its `standard` protocol. What is added here
+needs what only a drawn world knows: the face's place, everybody's colours, and the wall without anybody.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from examples.drawn_world.people import Colour
 from stableanimator_jax.data.face_track import FaceTrack
-from stableanimator_jax.models.arcface import cosine
+from stableanimator_jax.evaluation import pixels
+from stableanimator_jax.evaluation.identity import cosines
+from stableanimator_jax.evaluation.measures import METRICS as MEASURED
+from stableanimator_jax.evaluation.measures import Metric
+from stableanimator_jax.evaluation.protocol import PROTOCOLS
 from stableanimator_jax.models.clip_input import clip_pixels
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
-from stableanimator_jax.training.latents import pixels
+from stableanimator_jax.training.latents import pixels as as_input
 
-
-class Metric(NamedTuple):
-    """How a number is shown."""
-
-    title: str
-    higher_is_better: bool
-    digits: int
-
+_STANDARD = PROTOCOLS["standard"]
 
 METRICS: dict[str, Metric] = {
     "csim": Metric("CSIM", True, 3),
     "csim_second": Metric("CSIM, second ArcFace", True, 3),
-    "psnr": Metric("PSNR, dB", True, 2),
+    "psnr": MEASURED["psnr"],
     "face_psnr": Metric("PSNR in the face, dB", True, 2),
-    "ssim": Metric("SSIM", True, 3),
-    "l1": Metric("L1", False, 4),
+    "ssim": MEASURED["ssim"]._replace(digits=3),
+    "l1": MEASURED["l1"]._replace(digits=4),
     "frechet": Metric("Fréchet distance", False, 3),
     "skin_iou": Metric("IoU of the skin", True, 3),
     "skin_iou_chance": Metric("… with another moment", True, 3),
@@ -48,23 +47,23 @@ def similarity(
     faces: Float[np.ndarray, "f d"], reference: Float[np.ndarray, "d"], valid: Bool[np.ndarray, "f"]
 ) -> float:
     """CSIM: the mean cosine of frames' face embeddings and the reference's, over the frames with a face."""
-    return float(cosine(jnp.asarray(faces[valid]), jnp.asarray(reference[None])).mean())
+    seen = faces[valid]
+    return float(cosines(list(seen), [reference] * len(seen), _STANDARD.missing_face).mean())
 
 
 def picture_quality(
     made: UInt8[np.ndarray, "f h w 3"], truth: UInt8[np.ndarray, "f h w 3"], faces: FaceTrack
 ) -> dict[str, float]:
     """Means over the frames: `psnr` in dB, `face_psnr` of what is inside the face's box, `ssim`, and `l1` of [0, 1]."""
-    found: dict[str, list[float]] = {"psnr": [], "face_psnr": [], "ssim": []}
-    for a, b, box, valid in zip(truth, made, faces.boxes.astype(int), faces.valid, strict=True):
-        found["psnr"].append(peak_signal_noise_ratio(a, b))
-        found["ssim"].append(float(np.mean(structural_similarity(a, b, channel_axis=-1))))
-        if valid:
-            inside = np.s_[box[1] : box[3] + 1, box[0] : box[2] + 1]
-            found["face_psnr"].append(peak_signal_noise_ratio(a[inside], b[inside]))
-    difference = made.astype(np.float64) - truth
-    return {name: float(np.mean(values)) for name, values in found.items()} | {
-        "l1": float(np.abs(difference).mean() / 255)
+    inside = [
+        np.s_[f : f + 1, box[1] : box[3] + 1, box[0] : box[2] + 1]
+        for f, (box, valid) in enumerate(zip(faces.boxes.astype(int), faces.valid, strict=True))
+        if valid
+    ]
+    in_face = [pixels.psnr(made[where], truth[where], _STANDARD) for where in inside]
+    whole = {"psnr": pixels.psnr, "ssim": pixels.ssim, "l1": pixels.l1}
+    return {name: float(measure(made, truth, _STANDARD).mean()) for name, measure in whole.items()} | {
+        "face_psnr": float(np.mean(in_face))
     }
 
 
@@ -135,24 +134,4 @@ def image_features(
 
 @jax.jit
 def _embed(image_encoder: Model[ImageEncoder], frames: jax.Array) -> jax.Array:
-    return image_encoder.module()(clip_pixels(pixels(frames))).astype(jnp.float32)
-
-
-def frechet_distance(
-    mean_a: Float[np.ndarray, "*n d"],
-    covariance_a: Float[np.ndarray, "*n d d"],
-    mean_b: Float[np.ndarray, "*n d"],
-    covariance_b: Float[np.ndarray, "*n d d"],
-) -> Float[np.ndarray, "*n"]:
-    """The squared Fréchet distance of two Gaussians (Dowson and Landau 1982), as FID has it.
-
-    The trace of the root of AB is that of the root of L'BL with LL' = A, which is symmetric: real eigenvalues alone,
-    for many pairs of matrices at once, are far cheaper than general matrices' roots.
-    """
-    dim = mean_a.shape[-1]
-    traces = [np.trace(covariance, axis1=-2, axis2=-1) for covariance in (covariance_a, covariance_b)]
-    # Fewer frames than dimensions leave directions without any spread; a trace of one, or there is no factor.
-    little = 1e-10 * traces[0] / dim + 1e-30
-    factor = np.linalg.cholesky(covariance_a + little[..., None, None] * np.eye(dim))
-    between = np.linalg.eigvalsh(np.swapaxes(factor, -1, -2) @ covariance_b @ factor)
-    return np.square(mean_a - mean_b).sum(axis=-1) + sum(traces) - 2 * np.sqrt(np.maximum(between, 0)).sum(axis=-1)
+    return image_encoder.module()(clip_pixels(as_input(frames))).astype(jnp.float32)

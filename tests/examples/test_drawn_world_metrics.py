@@ -8,7 +8,6 @@ import scipy.stats
 from examples.drawn_world.clips import TEST_SEEDS, draw_clip, draw_moment
 from examples.drawn_world.intervals import COMPONENTS, Estimate, draw_pairs, frechet, mean
 from examples.drawn_world.metrics import (
-    frechet_distance,
     iou,
     label_parts,
     picture_quality,
@@ -146,24 +145,6 @@ def test_the_truth_follows_its_pose_and_another_moment_does_not():
     assert moved["skin_iou_chance"] == 1
 
 
-def test_frechet_distance_of_known_gaussians():
-    a, b = np.array([1.0, 4.0, 9.0]), np.array([4.0, 4.0, 0.0])
-    rotation = scipy.stats.special_ortho_group.rvs(3, random_state=0)
-    means = np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.0, 3.0])
-    covariances = [rotation @ np.diag(values) @ rotation.T for values in (a, b)]
-    expected = 4 + np.square(np.sqrt(a) - np.sqrt(b)).sum()
-    assert frechet_distance(means[0], covariances[0], means[1], covariances[1]) == pytest.approx(expected)
-
-
-def test_frechet_distance_as_by_a_general_matrix_root():
-    random = np.random.default_rng(1)
-    first, second = random.normal(size=(2, 50, 6))
-    covariances = np.cov(first.T), np.cov((second @ random.normal(size=(6, 6))).T)
-    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])
-    expected = np.trace(covariances[0] + covariances[1] - 2 * np.real(root))
-    assert frechet_distance(np.zeros(6), covariances[0], np.zeros(6), covariances[1]) == pytest.approx(expected)
-
-
 def test_frechet_over_pairs_is_that_of_all_frames_and_of_each_resample():
     random = np.random.default_rng(2)
     true, made = random.normal(size=(2, 7, 5, 4)) + np.array([0, 100])[:, None, None, None]
@@ -173,7 +154,7 @@ def test_frechet_over_pairs_is_that_of_all_frames_and_of_each_resample():
     def directly(rows) -> float:
         some = [features[rows].reshape(-1, 4) for features in (true, made)]
         (m, c), (m2, c2) = ((s.mean(axis=0), np.cov(s.T)) for s in some)
-        return float(frechet_distance(m, c, m2, c2))
+        return np.square(m - m2).sum() + np.trace(c + c2 - 2 * np.real(scipy.linalg.sqrtm(c @ c2)))
 
     assert found.value == pytest.approx(directly(np.arange(7)))
     expected = np.array([directly(rows) for rows in drawn])

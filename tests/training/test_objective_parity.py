@@ -100,8 +100,8 @@ def test_in_float64(tmp_path, config, size):
 @pytest.mark.parametrize(
     ("config", "size", "seed", "tolerance"),
     [
-        # With seed 0, one mixer's gradient, a single number, is a sum that comes to nearly nothing: its rounding is 0.5e-4
-        # of it in torch, and 1.0e-4 or 1.5e-4 here, by the compiler's effort.
+        # With seed 0, one mixer's gradient, a single number, is a sum that comes to nearly nothing: its rounding is
+        # 0.5e-4 of it in torch, and 1.0e-4 or 1.5e-4 here, by the compiler's effort.
         pytest.param(SHALLOW, 8, 1, 1e-4, id="shallow"),
         # One of 1418 is over 1e-4; torch's own in float32 are up to 0.8e-4 off by one thread, 2.5e-4 by two.
         pytest.param(TINY, 32, 0, 2.5e-4, id="tiny", marks=pytest.mark.slow),
