@@ -42,8 +42,8 @@ are. The truth is the same person drawn in the driving motion. Videos have {fram
 
 - **CSIM**: the cosine of the embeddings of a made face, cut out by the truth's box, and of the reference's. The model
   is told the first ArcFace's, and the face optimisation climbs it; the **second ArcFace** was trained apart.
-- **PSNR**, **SSIM**, **L1** (of values from 0 to 1) against the truth, as the evaluator's `standard` protocol has them; PSNR
-  inside the face's box too.
+- **PSNR**, **SSIM**, **L1** (of values from 0 to 1) against the truth, as the evaluator's `standard` protocol has
+  them; PSNR inside the face's box too.
 - **Fréchet distance** of Gaussians fitted, as for FID, to the embeddings of all frames by the model's image encoder, in
   the first {components} principal components of the true ones'.
 - **Flicker of the wall**: the mean change from one frame to the next, in levels of 255, where neither of the two true
