@@ -89,6 +89,18 @@ class Tools:
     weights: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the weights by name, as "lpips_vgg", "inception", "i3d", "resnet_3d", "recogniser", "estimator"."""
 
+    def lacking(self, protocol: Protocol) -> list[str]:
+        """What of the protocol is not measured, in words: of no video, so that no video's notes say it."""
+        networks = [(f"weights of LPIPS ({net})", f"LPIPS ({net})", self.lpips.get(net)) for net in protocol.lpips]
+        networks += [
+            ("weights of Inception", "FID", self.inception),
+            ("weights of the 3D ResNet-50", "FID-VID", self.resnet_3d),
+            ("weights of I3D", "FVD and KVD", self.i3d),
+            ("face recogniser", "CSIM", self.recogniser),
+            ("pose estimator", "pose error", self.estimator),
+        ]
+        return [f"no {what}: no {figure}" for what, figure, network in networks if network is None]
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -110,7 +122,7 @@ class Measured:
     features: dict[str, Float[np.ndarray, "n d"]] = field(default_factory=dict)
     """For `Totals`: "fvd/generated", "fvd/truth" and so on; "identity/reference" and "identity/truth"."""
     notes: list[str] = field(default_factory=list)
-    """Why something was not measured."""
+    """Why something was not measured that the tools allow."""
 
     def plain(self) -> dict[str, Any]:
         """For JSON, without the features and with None for NaN; `Measured.of_plain` reads it back."""
@@ -176,8 +188,6 @@ def _measure_pixels(
     for net in protocol.lpips:
         if net in tools.lpips:
             _score(found, f"lpips_{net}", _lpips(tools.lpips[net], generated, truth, protocol, tools.batch))
-        else:
-            found.notes.append(f"no weights of LPIPS ({net}): not measured")
 
 
 def _lpips(distance: Callable[..., np.ndarray], a: np.ndarray, b: np.ndarray, protocol: Protocol, batch: int):
@@ -196,14 +206,14 @@ def _collect_features(
         return lambda frames: clips.windows(prepared(frames, protocol), protocol)
 
     networks = {
-        "fid": (tools.inception, lambda frames: clips.fid_images(frames, protocol), "Inception"),
-        "fid_vid": (tools.resnet_3d, clips_of(clips.resnet_frames), "the 3D ResNet-50"),
-        "fvd": (tools.i3d, clips_of(clips.i3d_frames), "I3D"),
+        "fid": (tools.inception, lambda frames: clips.fid_images(frames, protocol)),
+        "fid_vid": (tools.resnet_3d, clips_of(clips.resnet_frames)),
+        "fvd": (tools.i3d, clips_of(clips.i3d_frames)),
     }
-    for name, (network, inputs, title) in networks.items():
+    for name, (network, inputs) in networks.items():
         if network is None:
-            found.notes.append(f"no weights of {title}: no {METRICS[name].title}")
-        elif name != "fid" and found.length < protocol.window:
+            continue
+        if name != "fid" and found.length < protocol.window:
             found.notes.append(f"shorter than {protocol.window} frames: no {METRICS[name].title}")
         else:
             for side, frames in (("generated", generated), ("truth", truth)):
@@ -212,7 +222,6 @@ def _collect_features(
 
 def _measure_identity(found: Measured, pair: VideoPair, protocol: Protocol, tools: Tools) -> None:
     if tools.recogniser is None:
-        found.notes.append("no face recogniser: no CSIM")
         return
     faces = tools.recogniser.embeddings(list(pair.generated))
     true_faces = None if pair.truth is None else tools.recogniser.embeddings(list(pair.truth))
@@ -248,9 +257,10 @@ def _csim(
 
 
 def _measure_poses(found: Measured, pair: VideoPair, protocol: Protocol, tools: Tools) -> None:
-    if pair.driving is None or tools.estimator is None:
-        missing = "no driving keypoints" if pair.driving is None else "no pose estimator"
-        found.notes.append(f"{missing}: no pose error")
+    if tools.estimator is None:
+        return
+    if pair.driving is None:
+        found.notes.append("no driving keypoints: no pose error")
         return
     errors = [pose_error(tools.estimator.people(list(pair.generated)), found.size, pair.driving, protocol)]
     if pair.truth is not None:

@@ -60,6 +60,9 @@ def test_folders_are_paired_by_name_and_measured_without_any_network(tmp_path, c
     text = (tmp_path / "r" / "result.md").read_text()
     assert "| PSNR, dB ↑ |" in text
     assert "## Protocol" in text
+    notes = text.split("## Notes")[1].split("##")[0]
+    assert [notes.count(what) for what in ("FVD takes", "I3D", "CSIM takes", "DWPose")] == [1, 1, 1, 2]  # each once
+    assert not any(video["notes"] for video in found["videos"])
 
 
 def test_an_interrupted_run_goes_on(tmp_path, networks, monkeypatch, capsys):
