@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
@@ -171,6 +172,14 @@ def test_results_beside_each_other(tmp_path, capsys):
     assert re.fullmatch(r"\| PSNR, dB ↑ \| \*\*-\d\.\d\d \[-\d\.\d\d, -\d\.\d\d\]\*\* \|", line)
     assert call("compare", tmp_path / "a", tmp_path / "c") == 2
     assert "their protocols are standard and disco" in capsys.readouterr().err
+    flags = ["--generated", generated / "v0", "--truth", truth / "v0", "--reference-frame=first"]
+    assert call(*flags, "--output", tmp_path / "d") == 0
+    read = json.loads((tmp_path / "d" / "result.json").read_text().replace('"v0"', '"another"'))
+    (tmp_path / "d" / "result.json").write_text(json.dumps(read))
+    assert call("compare", tmp_path / "a", tmp_path / "d") == 0
+    said = capsys.readouterr()
+    assert "They have no video in common." in said.out
+    assert "a and d differ in settings (reference frame: none and first)" in said.err
 
 
 @pytest.mark.parametrize("suffix", [".json", ".csv"])
@@ -205,3 +214,21 @@ def test_one_video_needs_no_names(tmp_path):
     assert call("--generated", a, "--truth", b, "--output", tmp_path / "r", "--protocol=disco") == 0
     assert [v["name"] for v in result(tmp_path / "r")["videos"]] == ["a"]
     assert {"l1", "psnr_legacy"} <= values(tmp_path / "r").keys()
+    save(tmp_path / "truths" / "a", video(0))
+    save(tmp_path / "truths" / "b", video(1))  # is not asked for
+    assert call("--generated", a, "--truth", tmp_path / "truths", "--output", tmp_path / "r2") == 0
+    assert [v["name"] for v in result(tmp_path / "r2")["videos"]] == ["a"]
+
+
+def test_names_may_be_anything(tmp_path):
+    names = ["v1.2", "v1.3", "日本語 $x$ <b>&", os.fsdecode(b"\xd6l")]
+    for i, name in enumerate(names):
+        save(tmp_path / "made" / name, noisy(video(i), i)[:8])
+        save(tmp_path / "truth" / name, video(i)[:8])
+    assert call("--generated", tmp_path / "made", "--truth", tmp_path / "truth", "--output", tmp_path / "r") == 0
+    assert sorted(v["name"] for v in result(tmp_path / "r")["videos"]) == sorted(names)
+    assert call("compare", tmp_path / "r", tmp_path / "r") == 0
+    rows = [{"generated": f"made/{name}", "truth": f"truth/{name}"} for name in names[:2]]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    assert call("--pairs", tmp_path / "list.json", "--output", tmp_path / "listed") == 0
+    assert [v["name"] for v in result(tmp_path / "listed")["videos"]] == names[:2]

@@ -6,6 +6,7 @@ import pytest
 
 from stableanimator_jax.evaluation.protocol import PROTOCOLS
 from stableanimator_jax.scripts.evaluate import tools
+from stableanimator_jax.scripts.evaluate.report import FORMAT
 from stableanimator_jax.scripts.evaluate.settings import WeightFiles
 from tests.scripts.evaluate_script import call, save, save_all, video
 
@@ -43,6 +44,7 @@ def here(tmp_path, monkeypatch):
         (["--pairs=list.json"], "row 1: unknown column 'made'"),
         (["--pairs=twice.json"], "the name a is in it twice"),
         (["--pairs=nothing.json"], "names no video"),
+        (["--pairs=more.csv"], "row 1: has more values than there are columns"),
         (["--checkpoint=embedded"], "--checkpoint needs --dataset"),
         (["--dataset=empty"], "--dataset is for --checkpoint"),
         (["--checkpoint=embedded", "--dataset=empty"], "there is no dataset.json"),
@@ -50,9 +52,11 @@ def here(tmp_path, monkeypatch):
         (["--checkpoint=nowhere", "--dataset=empty"], "nowhere"),
         (["merge"], "give the results of the shards"),
         (["merge", "empty"], "holds no evaluation"),
+        (["merge", "empty", "--output=file.txt"], "file.txt is there already"),
         (["compare", "empty"], "give two results or more"),
         (["compare", "empty", "full"], "holds no result"),
         (["compare", "list.json", "list.json"], "is not the result of an evaluation"),
+        (["compare", "damaged.json", "damaged.json"], "damaged.json is damaged"),
     ],
 )
 def test_one_line_says_it(here, capsys, flags, said):
@@ -64,6 +68,9 @@ def test_one_line_says_it(here, capsys, flags, said):
     (here / "list.json").write_text(json.dumps([{"made": "a.mp4"}]))
     (here / "twice.json").write_text(json.dumps([{"generated": "a.mp4"}, {"generated": "b/a.mp4"}]))
     (here / "nothing.json").write_text("[]")
+    (here / "more.csv").write_text("generated,truth\na.mp4,b.mp4,c.mp4\n")
+    damaged = {"format": FORMAT, "summary": {}, "settings": {}, "videos": [{"name": "a", "scores": {}}]}
+    (here / "damaged.json").write_text(json.dumps(damaged))
     assert call(*flags) == 2
     err = capsys.readouterr().err.splitlines()
     assert [line for line in err if line.startswith("error: ")] == err[-1:]

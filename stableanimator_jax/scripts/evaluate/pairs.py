@@ -79,7 +79,8 @@ def _by_name(config: EvaluateConfig) -> Paired:
             f"no video of --generated {config.generated} has the name of one of --truth {config.truth}: they are "
             f"paired by name, as {next(iter(generated))}; or give --pairs LIST"
         )
-    for name in sorted(generated.keys() | (truth or {}).keys()):
+    alone_too = {} if truth is None or alone is not None else truth
+    for name in sorted(generated.keys() | alone_too.keys()):
         if name not in generated:
             paired.failed[name] = f"no generated video of this name in {config.generated}"
         elif truth is not None and name not in truth:
@@ -148,7 +149,9 @@ def read_list(path: Path) -> list[Files]:
     for number, row in enumerate(rows, 1):
         files = _files(row, f"list of pairs {path}, row {number}", path.parent)
         if files.name in found:
-            raise InputError(f"list of pairs {path}: the name {files.name} is in it twice")
+            raise InputError(
+                f"list of pairs {path}: the name {files.name} is in it twice; give each its own in the column name"
+            )
         found[files.name] = files
     return [found[name] for name in sorted(found)]
 
@@ -169,6 +172,8 @@ def _files(row: Any, where: str, folder: Path) -> Files:
     if not isinstance(row, dict):
         raise InputError(f"{where}: must be an object with {', '.join(_COLUMNS)}")
     values = {key: value for key, value in row.items() if value not in (None, "")}
+    if None in values:  # as a CSV's reader has it
+        raise InputError(f"{where}: has more values than there are columns")
     if unknown := [str(key) for key in values if key not in _COLUMNS]:
         raise InputError(f"{where}: unknown column {unknown[0]!r}; there are {', '.join(_COLUMNS)}")
     if any(not isinstance(value, str) for value in values.values()):
@@ -180,7 +185,8 @@ def _files(row: Any, where: str, folder: Path) -> Files:
     named = next((p for p in (paths.get("generated"), paths.get("truth"), paths.get("reference")) if p), None)
     if named is None:
         raise InputError(f"{where}: names no video")
-    return Files(values.get("name", named.stem), **paths)
+    name = named.name if is_directory(named) else named.stem
+    return Files(values.get("name", name), **paths)
 
 
 def check_references(videos: Iterable[Files]) -> None:

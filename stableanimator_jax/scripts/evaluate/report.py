@@ -6,11 +6,11 @@ import json
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stableanimator_jax.config import read_json
 from stableanimator_jax.errors import InputError, printable
-from stableanimator_jax.evaluation.measures import METRICS
+from stableanimator_jax.evaluation.measures import METRICS, Measured
 from stableanimator_jax.evaluation.protocol import protocol_named
 from stableanimator_jax.evaluation.summary import Summary, summarise
 from stableanimator_jax.files import replacing
@@ -31,13 +31,13 @@ def write_results(report: Report, output: Path, worst: int) -> list[str]:
     output.mkdir(parents=True, exist_ok=True)
     texts = {
         "result.json": _json(report, summary, odd),
-        "result.csv": _csv(found),
-        "result.md": _markdown(report, summary, odd),
-        "report.html": page(report, summary, odd, worst),
+        "result.csv": printable(_csv(found)),
+        "result.md": printable(_markdown(report, summary, odd)),
+        "report.html": printable(page(report, summary, odd, worst)),
     }
     for name, text in texts.items():
         with replacing(output / name) as path:
-            path.write_text(printable(text), encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")  # as JSON has what is no UTF-8
     said = [f"{printable(name)}: {text}" for name, texts in found.suspicions.items() for text in texts]
     return [
         *table(summary),
@@ -46,8 +46,18 @@ def write_results(report: Report, output: Path, worst: int) -> list[str]:
     ]
 
 
-def read_result(place: Path) -> tuple[Summary, dict[str, dict[str, Any]]]:
-    """A result's summary, and its videos by name. Raises `InputError` where it is none."""
+class Result(NamedTuple):
+    """What is read of a result."""
+
+    summary: Summary
+    videos: dict[str, Measured]
+    """By name, without curves and features."""
+    settings: dict[str, Any]
+    """What else changes what is measured."""
+
+
+def read_result(place: Path) -> Result:
+    """Raises `InputError` where it is none."""
     path = place / "result.json" if place.is_dir() else place
     if not path.is_file():
         raise InputError(f"{place} holds no result: there is no {path.name}; an evaluation writes it when it ends")
@@ -55,8 +65,12 @@ def read_result(place: Path) -> tuple[Summary, dict[str, dict[str, Any]]]:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise InputError(f"{path} is not the result of an evaluation")
     try:
-        return Summary.of_plain(data["summary"]), {video["name"]: video for video in data["videos"]}
-    except (InputError, KeyError, TypeError) as e:
+        videos = {
+            video["name"]: Measured.of_plain({k: v for k, v in video.items() if k != "suspicions"} | {"frames": {}})
+            for video in data["videos"]
+        }
+        return Result(Summary.of_plain(data["summary"]), videos, dict(data["settings"]))
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as e:
         raise InputError(f"{path} is damaged: {e}") from e
 
 

@@ -174,7 +174,7 @@ def merge(config: MergeConfig, command: list[str]) -> None:
         raise InputError(
             f"give the results of the shards: {called('evaluate')} merge RESULT_DIR RESULT_DIR --output RESULT_DIR"
         )
-    if config.output.exists() and any(config.output.iterdir()):
+    if config.output.exists() and not (config.output.is_dir() and not any(config.output.iterdir())):
         raise InputError(f"--output {config.output} is there already: name a new directory")
     works = [Work(folder / "work") for folder in config.results]
     read = [work.read() for work in works]

@@ -57,7 +57,9 @@ def row(name: str, estimate: Estimate) -> list[str]:
     digits = METRICS[name].digits
 
     def shown(value: float | None) -> str:
-        return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+        return (
+            "" if value is None or not math.isfinite(value) else f"{value:z.{digits}f}"
+        )  # a distance of nothing may be -1e-9
 
     interval = estimate.interval
     clips = "" if estimate.clips is None else str(estimate.clips)
