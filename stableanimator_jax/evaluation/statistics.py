@@ -165,4 +165,6 @@ def fvd_verdict(effective: float) -> Verdict:
         return Verdict(
             False, f"{number} of the {HEADLINE_CLIPS} that a headline needs: read it with KVD and the extrapolation"
         )
-    return Verdict(False, f"only {number}: its bias is of the size of the figure; use KVD and the paired measures")
+    return Verdict(
+        False, f"only {number} of the {HEADLINE_CLIPS} that a headline needs: use KVD and the paired measures"
+    )

@@ -19,6 +19,7 @@ class Estimate:
     """One metric of all videos."""
 
     value: float
+    """NaN where it takes more clips than there are."""
     interval: Interval | None
     """Of 95 % confidence, over videos; of a Fréchet distance that of the value less its bias. None of too few."""
     videos: int
@@ -68,13 +69,20 @@ class Summary:
         """Raises `InputError` where it is no summary."""
         try:
             metrics = {
-                name: Estimate(**{**m, "interval": m["interval"] and Interval(*m["interval"])})
+                name: Estimate(
+                    **{**m, "value": _float(m["value"]), "interval": m["interval"] and Interval(*m["interval"])}
+                )
                 for name, m in data["metrics"].items()
             }
             sizes = {name: (int(w), int(h)) for name, (w, h) in data["sizes"].items()}
             return cls(**{**data, "metrics": metrics, "sizes": sizes})
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise InputError(f"this is not a summary of an evaluation: {type(e).__name__} {e}") from e
+
+
+def _float(value: float | None) -> float:
+    """JSON has no NaN: it is None there."""
+    return float("nan") if value is None else float(value)
 
 
 def summarise(
@@ -155,9 +163,11 @@ def _distances(name: str, generated: Side, truth: Side, protocol: Protocol) -> d
     ddof = protocol.ddof
     whole = generated.sums(), truth.sums()
     clips = min(whole[0].count, whole[1].count)
-    if clips <= ddof:
-        return {}
     groups = sorted(truth.groups)
+    effective = min(generated.effective_number(), truth.effective_number())
+    kernel = {"kvd": _kernel(generated, truth, groups, effective)} if name == "fvd" else {}
+    if clips <= ddof:
+        return {name: _none(truth, clips, f"it needs {ddof + 1} clips or frames at least")} | kernel
     value = frechet(*whole, ddof=ddof)
     rests = [(whole[0] - generated.groups[g], whole[1] - truth.groups[g]) for g in groups]
     without = [frechet(*rest, ddof=ddof) for rest in rests if min(rest[0].count, rest[1].count) > ddof]
@@ -168,7 +178,6 @@ def _distances(name: str, generated: Side, truth: Side, protocol: Protocol) -> d
         halves = [sum(some[1:], some[0]) for some in (half, other)]
         if min(s.count for s in halves) > ddof:
             floor = frechet(*halves, ddof=ddof)
-    effective = min(generated.effective_number(), truth.effective_number())
     verdict = fvd_verdict(effective)
     estimate = Estimate(
         value,
@@ -182,9 +191,11 @@ def _distances(name: str, generated: Side, truth: Side, protocol: Protocol) -> d
         headline=verdict.headline,
         reason="" if verdict.headline else verdict.reason,
     )
-    if name != "fvd" or truth.means.videos < 2:
-        return {name: estimate}
-    return {name: estimate, "kvd": _kernel(generated, truth, groups, effective)}
+    return {name: estimate} | kernel
+
+
+def _none(truth: Side, clips: int, reason: str) -> Estimate:
+    return Estimate(float("nan"), None, truth.means.videos, clips, headline=False, reason=reason)
 
 
 def _at_infinity(generated: Side, truth: Side, groups: Sequence[int], ddof: int) -> float | None:
@@ -205,6 +216,8 @@ def _at_infinity(generated: Side, truth: Side, groups: Sequence[int], ddof: int)
 
 def _kernel(generated: Side, truth: Side, groups: Sequence[int], effective: float) -> Estimate:
     a, b = generated.sample, truth.sample
+    if truth.means.videos < 2:
+        return _none(truth, min(len(a.features), len(b.features)), "it needs clips of two videos at least")
     sums = KernelSums.of(a.features, b.features, a.videos, b.videos, GROUPS)
     value, knife, halves = sums.distance(), None, None
     if len(groups) > 3:

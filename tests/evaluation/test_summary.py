@@ -165,7 +165,13 @@ def test_a_score_that_some_videos_lack_is_no_headline(good):
 def test_few_groups_are_enough_for_a_value(good):
     """Of one video, and of videos that all lie in two groups."""
     one = summary_of(good[:1], total(good, [0])).metrics
-    assert "fvd" not in one  # one clip has no covariance
+    for name, reason in (("fvd", "it needs 2 clips or frames at least"), ("kvd", "it needs clips of two videos")):
+        assert np.isnan(one[name].value)
+        assert not one[name].headline
+        assert reason in one[name].reason
+    written = json.loads(json.dumps(summary_of(good[:1], total(good, [0])).plain()))
+    written["metrics"]["fvd"]["value"] = None  # as result.json has it
+    assert np.isnan(Summary.of_plain(written).metrics["fvd"].value)
     assert one["psnr"].interval is None
     two = summary_of([good[0], good[2]], total(good, [0, 2])).metrics
     assert two["fvd"].interval is None
@@ -197,7 +203,8 @@ def test_a_summary_is_written_and_read(summary, good):
     assert Summary.of_plain(data) == summary
     assert summary.frames["v03"] == 20
     assert summary.sizes["v03"] == (24, 24)
-    assert len(summary.notes) == VIDEOS  # no driving keypoints
+    noted = dataclasses.replace(good[3], notes=["no face in the reference"])
+    assert summary_of([noted]).notes == ["v03: no face in the reference"]
     with pytest.raises(InputError, match="not a summary"):
         Summary.of_plain({"metrics": {}})
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,17 @@ def test_it_goes_on_and_other_settings_are_refused(dataset, tmp_path, capsys):
     assert len(result(tmp_path / "r")["videos"]) == 3
     assert first.stat().st_mtime_ns == before
     assert "1 of 3 videos are measured already" in capsys.readouterr().out
+    other = tmp_path / "other"  # clips of the same names, where those were
+    write(DatasetConfig(output=other, people=1, validation=3, frames=4, stride=2, workers=1, arcface="embedded"))
+    moved = tmp_path / "dataset"
+    shutil.copytree(dataset, moved)
+    flags = [*QUICK, "--dataset", moved, "--output", tmp_path / "r2", "--clips=1"]
+    assert call(*flags) == 0
+    once = result(tmp_path / "r2")["videos"][0]["scores"]
+    shutil.rmtree(moved)
+    other.rename(moved)
+    assert call(*flags, "--resume") == 0
+    assert result(tmp_path / "r2")["videos"][0]["scores"] != once
 
 
 def test_a_list_of_photos_and_poses(tmp_path, capsys):

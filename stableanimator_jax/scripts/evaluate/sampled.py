@@ -1,5 +1,6 @@
 """Videos that a checkpoint makes of a dataset, each kept as PNGs: what is measured is exactly what was made."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass, field, replace
@@ -199,13 +200,16 @@ class PreparedDataset:
     models: StableAnimatorConfig
     reference_frame: ReferenceFrame
     most_frames: int | None
+    digest: str
+    """Of the dataset's contents: prepared anew, its clips are others of the same names."""
 
     @property
     def names(self) -> list[str]:
         return sorted(self.numbers)
 
     def state(self, name: str) -> dict[str, Any]:
-        return {"clip": self.numbers[name], "frames": self.most_frames, "reference": self.reference_frame}
+        number = self.numbers[name]
+        return {"dataset": self.digest, "clip": number, "frames": self.most_frames, "reference": self.reference_frame}
 
     def to_sample(self, name: str, config: SampleConfig) -> ToSample:
         clip = self.clips[self.numbers[name]]
@@ -267,7 +271,8 @@ def _prepared(config: EvaluateConfig, models: StableAnimatorConfig) -> PreparedD
     for number in range(count):
         numbers.setdefault(clips[number].name, number)
     frame = "middle" if config.reference_frame == "middle" else "first"
-    return PreparedDataset(clips, numbers, models, frame, samples.clip_frames)
+    digest = hashlib.sha256(json.dumps(clips.contents(), sort_keys=True).encode()).hexdigest()
+    return PreparedDataset(clips, numbers, models, frame, samples.clip_frames, digest)
 
 
 @dataclass

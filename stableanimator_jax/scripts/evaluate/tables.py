@@ -61,7 +61,7 @@ def row(name: str, estimate: Estimate) -> list[str]:
             "" if value is None or not math.isfinite(value) else f"{value:z.{digits}f}"
         )  # a distance of nothing may be -1e-9
 
-    interval = estimate.interval
+    value, interval = shown(estimate.value), estimate.interval
     clips = "" if estimate.clips is None else str(estimate.clips)
     if estimate.effective is not None:
         clips += f" (worth {estimate.effective:.0f})"
@@ -71,7 +71,7 @@ def row(name: str, estimate: Estimate) -> list[str]:
     if estimate.extrapolated is not None:
         remarks.append(f"with endlessly many videos about {shown(estimate.extrapolated)}")
     return [
-        shown(estimate.value) if estimate.headline else f"({shown(estimate.value)})",
+        f"({value})" if value and not estimate.headline else value,
         "" if interval is None else f"{shown(interval.low) or '-∞'} to {shown(interval.high) or '∞'}",
         str(estimate.videos),
         clips,
