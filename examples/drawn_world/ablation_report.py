@@ -25,7 +25,7 @@ _INTRODUCTION = """\
 # Ablations
 
 What each part of StableAnimator is good for, asked where a small machine can answer: in the
-[drawn world](../examples/drawn_world/README.md), with models that were trained on drawn people. This file is written by
+drawn world (`examples/drawn_world`), with models that were trained on drawn people. This file is written by
 
 ```bash
 {command}
