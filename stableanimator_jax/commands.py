@@ -25,6 +25,7 @@ COMMANDS = {
     ),
     "prepare": Command("prepare_data.py", "stableanimator_jax.scripts.prepare.command:script", "make training data"),
     "evaluate": Command("evaluate.py", "stableanimator_jax.scripts.evaluate.command:script", "measure videos"),
+    "app": Command("app.py", "stableanimator_jax.scripts.app.command:script", "animate a person in a browser"),
 }
 
 

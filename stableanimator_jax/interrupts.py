@@ -6,17 +6,29 @@ installs one. A signal that arrives just then would be lost. So it is remembered
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NoReturn
 
 _asked = False
+_asked_here: ContextVar[Callable[[], bool]] = ContextVar("asked_here", default=lambda: False)
 
 
 def check_interrupted() -> None:
     """Raise `KeyboardInterrupt` if one was asked for and has not come through; for callbacks of long work."""
-    if _asked:
+    if _asked or _asked_here.get()():
         raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupted_where(asked: Callable[[], bool]) -> Iterator[None]:
+    """Within the block, in its thread, `check_interrupted` also raises where `asked()`: of several jobs one ends."""
+    token = _asked_here.set(asked)
+    try:
+        yield
+    finally:
+        _asked_here.reset(token)
 
 
 @contextmanager

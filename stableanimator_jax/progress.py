@@ -2,7 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
@@ -10,6 +12,20 @@ from tqdm import tqdm
 from stableanimator_jax.interrupts import check_interrupted
 
 Progress = Callable[[int, int], None]
+Onlooker = Callable[[str, int, int, str], None]
+"""Called with what is being done, how much of it is done, of how much in all, and a note such as "step 3 of 25"."""
+
+_onlooker: ContextVar[Onlooker | None] = ContextVar("onlooker", default=None)
+
+
+@contextmanager
+def looked_on(onlooker: Onlooker) -> Iterator[None]:
+    """Within the block, in its thread, all `ProgressBars` also tell `onlooker` how they stand."""
+    token = _onlooker.set(onlooker)
+    try:
+        yield
+    finally:
+        _onlooker.reset(token)
 
 
 class ProgressBars:
@@ -22,7 +38,8 @@ class ProgressBars:
     def __init__(self, *, shown: bool = True):
         self._shown = shown
         self._bar: tqdm | None = None
-        self._step = self._note = ""
+        self._step = self._note = self._label = ""
+        self._stands = (0, 0)
 
     def __enter__(self) -> "ProgressBars":
         return self
@@ -38,6 +55,7 @@ class ProgressBars:
         """
         self._close()
         self._step = self._note = ""
+        self._label, self._stands = label, (0, 0)
         interval = 0.1 if sys.stderr.isatty() else 10.0
         bar = self._bar = tqdm(desc=label, unit=unit, dynamic_ncols=True, mininterval=interval, disable=not self._shown)
 
@@ -45,7 +63,10 @@ class ProgressBars:
             check_interrupted()
             bar.total = total
             bar.update(done - bar.n)
+            self._stands = done, total
+            self._tell()
 
+        self._tell()
         return progress
 
     def step(self, number: int, steps: int) -> None:
@@ -61,7 +82,16 @@ class ProgressBars:
 
     def _write_postfix(self, *, refresh: bool) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(", ".join(filter(None, (self._step, self._note))), refresh=refresh)
+            self._bar.set_postfix_str(self._postfix, refresh=refresh)
+        self._tell()
+
+    @property
+    def _postfix(self) -> str:
+        return ", ".join(filter(None, (self._step, self._note)))
+
+    def _tell(self) -> None:
+        if (onlooker := _onlooker.get()) is not None:
+            onlooker(self._label, *self._stands, self._postfix)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -39,8 +39,33 @@ th { font-weight: 600; white-space: nowrap } img, video { max-width: 100%; margi
 """
 
 
-def check(config: SampleConfig) -> None:
+@dataclass(frozen=True)
+class Seen:
+    """What there is to say of a run before it is begun."""
+
+    inputs: Inputs
+    facts: list[tuple[str, str]]
+    """What is said, by name."""
+    warnings: list[str]
+    pictures: list[tuple[str, UInt8[np.ndarray, "H W 3"]]]
+    """By their captions: the reference at the output's size, and some poses over it."""
+
+
+def look(config: SampleConfig) -> Seen:
+    """Read everything, and say what it is and what the run would take. Raises `InputError` as `read_inputs`."""
+    heard = Heard(sys.stderr)
+    with contextlib.redirect_stderr(heard):
+        inputs = read_inputs(config)
+    shown = resize(inputs.reference, *inputs.size, "lanczos")
+    pictures = [("reference", shown), *_mask(shown, inputs), *_pictures(shown, inputs, _faces(inputs))]
+    return Seen(inputs, _facts(config, inputs), heard.warnings, pictures)
+
+
+def check(config: SampleConfig) -> Seen:
     """Read everything, say what it is and what the run would take, and write the page and the video beside it.
+
+    Returns:
+        What is on the page.
 
     Raises:
         InputError: as `read_inputs`; or the page or the video would replace what no check left there.
@@ -48,29 +73,26 @@ def check(config: SampleConfig) -> None:
     watch, config = Stopwatch(), config.absolute()
     page, video = config.check_page_path, config.check_video_path
     _require_ours(page, video)
-    heard = _Heard(sys.stderr)
-    with contextlib.redirect_stderr(heard):
-        inputs = read_inputs(config)
-    facts = _facts(config, inputs)
+    seen = look(config)
+    inputs, shown = seen.inputs, seen.pictures[0][1]
     width, height = inputs.size
-    shown = resize(inputs.reference, width, height, "lanczos")
     video = None if inputs.poses is None else video
     with as_input_error(f"cannot write {page}"):
         page.parent.mkdir(parents=True, exist_ok=True)
         config.check_video_path.unlink(missing_ok=True)
     with replacing(page) as place:  # before the video, which is known as ours by it
-        pictures = [("reference", shown), *_mask(shown, inputs), *_pictures(shown, inputs, _faces(inputs))]
-        place.write_text(_page(facts, heard.warnings, pictures, video), encoding="utf-8")
+        place.write_text(_page(seen, video), encoding="utf-8")
     if video is not None and inputs.driven is not None:
         write_driven_preview(video, inputs.pace, shown, inputs.driven)
     elif video is not None and inputs.poses is not None:
         with open_writer(video, width, height, inputs.fps) as file:
             for pose in inputs.poses:
                 file.write(overlay(shown, pose))
-    for name, value in facts:
+    for name, value in seen.facts:
         print(f"{name}: {value}")
     beside = "" if video is None else f" and {video.name}"
     print(f"wrote {page}{beside} in {watch.total():.1f} s; nothing was animated")
+    return seen
 
 
 def _require_ours(page: Path, video: Path) -> None:
@@ -85,7 +107,7 @@ def _require_ours(page: Path, video: Path) -> None:
 
 
 @dataclass
-class _Heard(io.TextIOBase):
+class Heard(io.TextIOBase):
     """Standard error, and what warnings went through it."""
 
     stream: TextIO
@@ -192,39 +214,41 @@ def _mask(reference: UInt8[np.ndarray, "H W 3"], inputs: Inputs) -> list[tuple[s
     return [("background that stays", composite(covered, reference, mask.astype(np.float32) / 255))]
 
 
-def _page(
-    facts: list[tuple[str, str]],
-    warnings: list[str],
-    pictures: list[tuple[str, UInt8[np.ndarray, "H W 3"]]],
-    video: Path | None,
-) -> str:
+def page_body(seen: Seen) -> str:
+    """What is said, the warnings and the pictures, as HTML."""
     rows = "\n".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>' for name, value in facts
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>' for name, value in seen.facts
     )
-    said = "\n".join(f'<p class="warning">{html.escape(line)}</p>' for line in warnings) or "<p>No warnings.</p>"
+    said = "\n".join(f'<p class="warning">{html.escape(line)}</p>' for line in seen.warnings) or "<p>No warnings.</p>"
     shown = "\n".join(
         f'<figure style="display:inline-block;margin:.3rem"><img width="240" alt="{html.escape(name)}" '
-        f'src="data:image/png;base64,{_png(picture)}"><figcaption>{html.escape(name)}</figcaption></figure>'
-        for name, picture in pictures
+        f'src="data:image/png;base64,{png_base64(picture)}"><figcaption>{html.escape(name)}</figcaption></figure>'
+        for name, picture in seen.pictures
     )
-    played = "" if video is None else f'<h2>Poses</h2>\n<video controls loop src="{html.escape(video.name)}"></video>'
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">{_MARK}
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>Check</title><style>{_STYLE}</style></head>
-<body><h1>Before it is animated</h1>
-<table>
+    return f"""<table>
 {rows}
 </table>
 <h2>Warnings</h2>
 {said}
 <h2>Poses over the reference</h2>
 {shown}
+"""
+
+
+def _page(seen: Seen, video: Path | None) -> str:
+    played = "" if video is None else f'<h2>Poses</h2>\n<video controls loop src="{html.escape(video.name)}"></video>'
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">{_MARK}
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>Check</title><style>{_STYLE}</style></head>
+<body><h1>Before it is animated</h1>
+{page_body(seen)}
 {played}
 </body></html>
 """
 
 
-def _png(picture: UInt8[np.ndarray, "H W 3"]) -> str:
+def png_base64(picture: UInt8[np.ndarray, "H W 3"]) -> str:
+    """A picture of at most 480 pixels a side, for the address of an image within a page."""
     file = io.BytesIO()
     image = Image.fromarray(picture)
     image.thumbnail((480, 480))

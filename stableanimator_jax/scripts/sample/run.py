@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import UInt8
 from tqdm import tqdm
 
 from stableanimator_jax.data.face_track import FaceTrack
@@ -47,6 +48,16 @@ _TOO_LITTLE_MEMORY = (
 
 
 @dataclass(frozen=True)
+class Guest:
+    """What a program that runs several of them one after another does itself; by default as a single run does."""
+
+    load: "Callable[..., Animator] | None" = None
+    """In place of `Animator.from_pretrained`, with its arguments: such as to keep what is loaded."""
+    on_frame: Callable[[UInt8[np.ndarray, "h w 3"]], None] = lambda frame: None
+    """Called with each frame when it is written."""
+
+
+@dataclass(frozen=True)
 class _Run:
     """All that is known before anything is computed."""
 
@@ -59,9 +70,10 @@ class _Run:
     device: str
     started: datetime
     watch: Stopwatch
+    guest: Guest
 
 
-def run(config: SampleConfig) -> Record | None:
+def run(config: SampleConfig, guest: Guest = Guest()) -> Record | None:
     """Animate, and write the video, its contact sheet (`OUTPUT.contact_sheet.png`) and its record (`OUTPUT.json`).
 
     Each of them appears whole or not at all. Says on stdout what is done, with progress bars on stderr. Of several
@@ -80,7 +92,7 @@ def run(config: SampleConfig) -> Record | None:
         check(config)
         return None
     if config.distributed.start == "off":
-        return _run(config)
+        return _run(config, guest)
     from stableanimator_jax.hosts import ending_together, is_first, leave_together, start_distributed
     from stableanimator_jax.runtime import choose_device
 
@@ -90,14 +102,14 @@ def run(config: SampleConfig) -> Record | None:
         if not is_first():
             quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(Path(os.devnull).open("w"))))
         with ending_together():
-            record = _run(config)
+            record = _run(config, guest)
             leave_together()
     return record
 
 
-def _run(config: SampleConfig) -> Record | None:
+def _run(config: SampleConfig, guest: Guest) -> Record | None:
     with ThreadPoolExecutor(1) as pool:
-        return _go(_prepare(config, pool))
+        return _go(_prepare(config, pool, guest))
 
 
 def _go(run: _Run) -> Record | None:
@@ -135,7 +147,7 @@ def _drop(frames: Iterator[Any]) -> None:
     collections.deque(frames, maxlen=0)
 
 
-def _prepare(config: SampleConfig, pool: ThreadPoolExecutor) -> _Run:
+def _prepare(config: SampleConfig, pool: ThreadPoolExecutor, guest: Guest) -> _Run:
     """Read and check the inputs, and load the models."""
     started, watch = datetime.now(UTC), Stopwatch()
     config = config.absolute()
@@ -164,7 +176,7 @@ def _prepare(config: SampleConfig, pool: ThreadPoolExecutor) -> _Run:
     plan = plan_for(inputs.models, len(available), inputs.denoised, config.sampling, config.frame_devices)
     if len(available) > 1:
         print(plan, flush=True)
-    animator = Animator.from_pretrained(
+    animator = (guest.load or Animator.from_pretrained)(
         config.checkpoint,
         dtype=dtype,
         arcface=arcface,
@@ -175,7 +187,7 @@ def _prepare(config: SampleConfig, pool: ThreadPoolExecutor) -> _Run:
     config = replace(config, dtype=dtype)
     if config.distributed.start != "off":
         _require_agreement(config, inputs, hashes.result())
-    return _Run(config, inputs, hashes, animator, plan, device, started, watch)
+    return _Run(config, inputs, hashes, animator, plan, device, started, watch, guest)
 
 
 def _read_together(config: SampleConfig) -> Inputs:
@@ -226,6 +238,7 @@ def _write(run: _Run) -> Record:
             for frame in animated(run.animator, inputs, config, run.watch, begun, on_unfinished=reached):
                 video.write(frame)
                 sheet.add(frame)
+                run.guest.on_frame(frame)
             # Before the video takes its place: were an input unreadable now, it would be left without a record.
             hashed = run.hashes.result()
     run.watch.lap("decode")
