@@ -100,7 +100,7 @@ def test_every_command_has_help_that_names_it_so(monkeypatch, capsys, name):
     ("argv", "message"),
     [
         (["smaple"], "unknown command 'smaple'; did you mean sample? (see python -m stableanimator_jax --help)"),
-        (["--steps"], "unknown command '--steps': give one of sample, train, convert, prepare, evaluate"),
+        (["--steps"], "unknown command '--steps': give one of sample, train, convert, prepare, evaluate, app"),
         (["convert", "dance"], "(see python -m stableanimator_jax convert --help)"),
         (["sample", "--setps", "3"], "did you mean --steps"),
     ],

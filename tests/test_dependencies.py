@@ -43,7 +43,7 @@ def test_what_users_run_needs_only_what_they_are_told_to_install():
     scripts = [path for path in ROOT.glob("*.py") if path.name != "setup.py"]  # whose needs pip installs by itself
     sources = [*ROOT.glob("stableanimator_jax/**/*.py"), *ROOT.glob("configs/*.py"), *scripts]
     # With torch, an extra for comparing with it, `.pth` files can be read too.
-    extras = [line for name in ("beam", "wandb", "heif", "evaluate", "parity") for line in EXTRAS[name]]
+    extras = [line for name in ("beam", "wandb", "heif", "evaluate", "app", "parity") for line in EXTRAS[name]]
     assert not undeclared(sources, distributions([*PROJECT["dependencies"], *extras]))
 
 

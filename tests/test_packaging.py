@@ -66,6 +66,7 @@ def test_the_source_archive_is_what_the_wheel_is_built_of(archives: tuple[Path, 
         "convert_weights.py",
         "prepare_data.py",
         "evaluate.py",
+        "app.py",
         "setup.py",
         "LICENSE",
     } <= names

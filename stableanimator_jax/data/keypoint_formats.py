@@ -193,8 +193,10 @@ def _flat(person: dict[str, Any], key: str, where: str) -> Float32[np.ndarray, "
 def _arrays(path: Path) -> tuple[Frames, Size | None]:
     what = f"keypoints {path}"
     size = None
-    with as_input_error(f"{what} is not a plain .npy or .npz file", ValueError, EOFError, zipfile.BadZipFile):
-        data = np.load(path, allow_pickle=False)
+    damaged = ValueError, EOFError, zipfile.BadZipFile
+    # Opened here: NumPy leaves a damaged .npz open.
+    with as_input_error(f"{what} is not a plain .npy or .npz file", *damaged), path.open("rb") as file:
+        data = np.load(file, allow_pickle=False)
         if isinstance(data, np.lib.npyio.NpzFile):
             with data:
                 data = dict(data.items())

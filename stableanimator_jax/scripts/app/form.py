@@ -5,6 +5,7 @@ Nothing of it is trusted: whoever can send requests can send any value.
 
 import dataclasses
 import math
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from stableanimator_jax.data.images import automatic_size, image_size
 from stableanimator_jax.data.keypoint_formats import holds_keypoints, read_keypoint_file
 from stableanimator_jax.data.poses import pose_files, pose_size
 from stableanimator_jax.data.resampling import read_driving
-from stableanimator_jax.errors import InputError
+from stableanimator_jax.errors import InputError, as_input_error
 from stableanimator_jax.family import FAMILY
 from stableanimator_jax.files import is_directory
 from stableanimator_jax.perception.alignment import Align
@@ -28,6 +29,7 @@ AS_THE_WEIGHTS = "default"
 FACES = {"off": 0, "published": "published", "paper": "paper"}
 """Iterations of the face optimisation."""
 MOST_STEPS = 100
+_MOST_UNPACKED = 10**9
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ def _is_picture(path: Path) -> bool:
 
 def _require_few(poses: Path, most: int) -> None:
     """Raise `InputError` where there are more than may be, before anything is kept in memory."""
+    if poses.suffix.lower() == ".npz":
+        _require_small(poses)
     if holds_keypoints(poses):
         count = len(read_keypoint_file(poses).frames)
     elif is_directory(poses):
@@ -181,6 +185,14 @@ def _require_few(poses: Path, most: int) -> None:
             count = sum(1 for _ in frames)
     if count > most:
         raise InputError(f"there are more than {most} poses, the most for a video here: give fewer")
+
+
+def _require_small(archive: Path) -> None:
+    """Raise `InputError` where a few bytes of an archive stand for very many."""
+    with as_input_error("the poses are not a plain .npz file", zipfile.BadZipFile), zipfile.ZipFile(archive) as file:
+        unpacked = sum(part.file_size for part in file.infolist())
+    if unpacked > _MOST_UNPACKED:
+        raise InputError("the poses' .npz holds more than 1 GB: give fewer")
 
 
 def _size(form: Form, base: SampleConfig, poses: Path | None) -> tuple[int, int]:

@@ -31,16 +31,16 @@ from stableanimator_jax.scripts.sample.check import png_base64
 from stableanimator_jax.shipped import EMBEDDED, EXAMPLE
 
 CSS = """
-.gradio-container { overflow-wrap: anywhere }
+.gradio-container { overflow-wrap: anywhere; --block-info-text-color: var(--body-text-color) }
 .said progress { width: 100%; height: 1rem }
 .said p { margin: .3rem 0 }
 .said .problem { border-left: 4px solid #c62828; padding: .2rem .8rem; font-weight: 600 }
 .checked { overflow-x: auto }
+.checked figure img { width: 7.5rem }
 .checked th { text-align: left; vertical-align: top; padding: .15rem 1rem .15rem 0 }
 .checked td { vertical-align: top; padding: .15rem 0 }
 .checked .warning { background: #fff3cd; color: #222; border-left: 4px solid #d39e00; padding: .3rem .8rem }
 """
-_HEAD = '<meta name="referrer" content="no-referrer">'
 
 
 def build(workshop: Workshop) -> gr.Blocks:
@@ -115,11 +115,21 @@ def build(workshop: Workshop) -> gr.Blocks:
                     cancel = gr.Button("Cancel", variant="stop", elem_id="cancel")
                 said = gr.HTML(_said("Nothing is running."), elem_classes="said")
                 checked = gr.HTML(visible=False, elem_classes="checked")
-                preview = gr.Video(label="Poses, as they will be used", visible=False, interactive=False)
-                video = gr.Video(label="Animation", interactive=False, visible=False, loop=True)
-                sheet = gr.Image(label="Contact sheet", interactive=False, visible=False, type="filepath")
+                preview = gr.Video(label="Poses, as they will be used", visible=False, interactive=False, height=320)
+                video = gr.Video(label="Animation", interactive=False, visible=False, loop=True, height=480)
+                sheet = gr.Image(
+                    label="Contact sheet",
+                    interactive=False,
+                    visible=False,
+                    type="filepath",
+                    buttons=["download", "fullscreen"],
+                )
                 plot = gr.Image(
-                    label="What the face optimisation did", interactive=False, visible=False, type="filepath"
+                    label="What the face optimisation did",
+                    interactive=False,
+                    visible=False,
+                    type="filepath",
+                    buttons=["download", "fullscreen"],
                 )
                 kept = gr.File(label="Record, to make it again", interactive=False, visible=False)
 
@@ -156,7 +166,7 @@ def build(workshop: Workshop) -> gr.Blocks:
         def on_cancel(request: gr.Request) -> str:
             job = workshop.visitors.of(_session(request)).job
             if job is None or job.ended:
-                return _said("Nothing is running.")
+                return _said("Nothing of yours is running or waiting any more.")
             job.cancel()
             return _said("Cancelled: it ends with the step that it is at.")
 
