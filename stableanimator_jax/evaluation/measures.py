@@ -24,32 +24,35 @@ class Metric(NamedTuple):
     higher_is_better: bool | None
     """None of what says nothing by itself."""
     digits: int
+    least: float = -np.inf
+    most: float = np.inf
+    """What it cannot be below, or above."""
 
 
 METRICS: dict[str, Metric] = {
-    "l1": Metric("L1", False, 6),
-    "psnr": Metric("PSNR, dB", True, 2),
-    "psnr_legacy": Metric("PSNR (legacy), dB", True, 2),
-    "ssim": Metric("SSIM", True, 4),
-    "lpips_alex": Metric("LPIPS (AlexNet)", False, 4),
-    "lpips_vgg": Metric("LPIPS (VGG)", False, 4),
-    "flicker": Metric("Flicker", None, 5),
-    "flicker_error": Metric("Flicker, off by", False, 5),
-    "csim_reference": Metric("CSIM to the reference", True, 4),
-    "csim_reference_found": Metric("CSIM to the reference, faces found", True, 4),
-    "csim_truth": Metric("CSIM to the truth", True, 4),
-    "csim_truth_found": Metric("CSIM to the truth, faces found", True, 4),
-    "face_rate": Metric("Frames with a face", True, 3),
+    "l1": Metric("L1", False, 6, 0),
+    "psnr": Metric("PSNR, dB", True, 2, 0),
+    "psnr_legacy": Metric("PSNR (legacy), dB", True, 2, 0),
+    "ssim": Metric("SSIM", True, 4, -1, 1),
+    "lpips_alex": Metric("LPIPS (AlexNet)", False, 4, 0),
+    "lpips_vgg": Metric("LPIPS (VGG)", False, 4, 0),
+    "flicker": Metric("Flicker", None, 5, 0),
+    "flicker_error": Metric("Flicker, off by", False, 5, 0),
+    "csim_reference": Metric("CSIM to the reference", True, 4, -1, 1),
+    "csim_reference_found": Metric("CSIM to the reference, faces found", True, 4, -1, 1),
+    "csim_truth": Metric("CSIM to the truth", True, 4, -1, 1),
+    "csim_truth_found": Metric("CSIM to the truth, faces found", True, 4, -1, 1),
+    "face_rate": Metric("Frames with a face", True, 3, 0, 1),
     "csim_slope": Metric("CSIM, drift in 100 frames", True, 4),
     "csim_change": Metric("CSIM, last quarter less first", True, 4),
-    "pose_body": Metric("Pose error, body", False, 4),
-    "pose_hands": Metric("Pose error, hands", False, 4),
-    "pose_face": Metric("Pose error, face", False, 4),
-    "pck": Metric("PCK, body", True, 3),
-    "pose_missed": Metric("Keypoints not found", False, 3),
-    "fid": Metric("FID", False, 2),
-    "fid_vid": Metric("FID-VID", False, 2),
-    "fvd": Metric("FVD", False, 1),
+    "pose_body": Metric("Pose error, body", False, 4, 0),
+    "pose_hands": Metric("Pose error, hands", False, 4, 0),
+    "pose_face": Metric("Pose error, face", False, 4, 0),
+    "pck": Metric("PCK, body", True, 3, 0, 1),
+    "pose_missed": Metric("Keypoints not found", False, 3, 0, 1),
+    "fid": Metric("FID", False, 2, 0),
+    "fid_vid": Metric("FID-VID", False, 2, 0),
+    "fvd": Metric("FVD", False, 1, 0),
     "kvd": Metric("KVD", False, 3),
 }
 """In the order of the tables. The last four are of all videos together, in a `Summary` only."""
@@ -156,6 +159,9 @@ def measure(pair: VideoPair, protocol: Protocol, tools: Tools) -> Measured:
         _score(found, "flicker", pixels.flicker(clips.prepare(pair.generated, protocol)))
     else:
         generated, truth = clips.prepare_pair(pair.generated, pair.truth, protocol)
+        of_truth = pair.truth.shape[2], pair.truth.shape[1]
+        if of_truth != found.size and protocol.side is None:
+            found.notes.append(f"the truth is {of_truth[0]}x{of_truth[1]}, cut and resized to {width}x{height}")
         _measure_pixels(found, generated, truth, protocol, tools)
         _collect_features(found, generated, truth, protocol, tools)
     _measure_identity(found, pair, protocol, tools)

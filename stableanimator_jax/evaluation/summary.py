@@ -21,7 +21,8 @@ class Estimate:
     value: float
     """NaN where it takes more clips than there are."""
     interval: Interval | None
-    """Of 95 % confidence, over videos; of a Fréchet distance that of the value less its bias. None of too few."""
+    """Of 95 % confidence, over videos, within what the metric can be; of a Fréchet distance that of the value less its
+    bias. None of too few."""
     videos: int
     clips: int | None = None
     """Or frames, which a distribution is made of; None of a mean over videos."""
@@ -140,13 +141,19 @@ def _mean(name: str, videos: Sequence[Measured], protocol: Protocol, resamples: 
     missing = len(videos) - len(having)
     return Estimate(
         _weighted(values, weights),
-        interval,
+        _possible(name, interval),
         len(having),
         truth=_beside([video.truths.get(name) for video in having], weights),
         baseline=_beside([video.baselines.get(name) for video in having], weights),
         headline=not missing,
         reason=f"{missing} of {len(videos)} videos lack it" if missing else "",
     )
+
+
+def _possible(name: str, interval: Interval | None) -> Interval | None:
+    """The part of it that the metric can be."""
+    least, most = METRICS[name].least, METRICS[name].most
+    return interval and Interval(*(min(max(end, least), most) for end in interval))
 
 
 def _beside(values: Sequence[float | None], weights: np.ndarray) -> float | None:
@@ -181,7 +188,7 @@ def _distances(name: str, generated: Side, truth: Side, protocol: Protocol) -> d
     verdict = fvd_verdict(effective)
     estimate = Estimate(
         value,
-        knife and knife.interval,
+        _possible(name, knife and knife.interval),
         truth.means.videos,
         clips,
         effective,

@@ -155,6 +155,7 @@ def test_a_video_shorter_than_a_window_has_no_clips(truth):
 def test_sizes_may_differ_and_numbers_of_frames_not(truth):
     found = measured(truth[:, :, :16], truth)
     assert found.size == (16, 40)
+    assert found.notes == ["the truth is 32x40, cut and resized to 16x40"]
     with pytest.raises(InputError, match="20 frames, the truth 19"):
         measure(VideoPair("a", truth, truth[:19]), STANDARD, Tools())
     with pytest.raises(InputError, match="no frames"):

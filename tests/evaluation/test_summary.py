@@ -179,6 +179,14 @@ def test_few_groups_are_enough_for_a_value(good):
     assert np.isfinite(two["kvd"].value)
 
 
+def test_intervals_hold_nothing_that_cannot_be():
+    scores = [{"l1": 0.0, "ssim": 1.0, "csim_slope": 0.0}, {"l1": 0.5, "ssim": 0.1, "csim_slope": 1.0}]
+    found = summary_of([Measured(f"v{i}", 8, (8, 8), s) for i, s in enumerate(scores)], Totals()).metrics
+    assert found["l1"].interval.low == 0 < found["l1"].interval.high
+    assert found["ssim"].interval == (-1, 1)
+    assert found["csim_slope"].interval.low < 0  # a slope can be anything
+
+
 def test_enough_clips_are_a_headline():
     rng = np.random.default_rng(0)
     sides = rng.normal(size=(2, 2500, 3)).astype(np.float32) + np.array([0, 0.2], np.float32)[:, None, None]
