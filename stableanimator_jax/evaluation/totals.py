@@ -1,5 +1,6 @@
 """All videos' features as sums: memory does not grow with the videos, and sums of shards add up to those of all."""
 
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,7 +165,8 @@ class Totals:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote. Raises `InputError` where it is missing or damaged."""
-        with as_input_error(f"cannot read {path}", KeyError, ValueError, EOFError), np.load(path) as file:
+        damaged = KeyError, ValueError, EOFError, zipfile.BadZipFile
+        with as_input_error(f"cannot read {path}", *damaged), path.open("rb") as opened, np.load(opened) as file:
             arrays = dict(file)
             totals = cls()
             for name in sorted({key.split("/")[0] for key in arrays} - {"faces"}):

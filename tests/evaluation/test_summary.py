@@ -248,3 +248,7 @@ def test_damaged_totals_are_refused(tmp_path):
         Totals.load(tmp_path / "a.npz")
     with pytest.raises(InputError, match="cannot read"):
         Totals.load(tmp_path / "b.npz")
+    Totals().save(tmp_path / "c.npz")
+    (tmp_path / "c.npz").write_bytes((tmp_path / "c.npz").read_bytes()[:12])
+    with pytest.raises(InputError, match="cannot read"):
+        Totals.load(tmp_path / "c.npz")

@@ -95,6 +95,10 @@ def test_an_interrupted_run_goes_on(tmp_path, networks, monkeypatch, capsys):
     networks["i3d"] = "1" * 64
     assert call(*flags, "--resume") == 0
     assert seen == ["v0", "v1", "v0", "v2", "v3"]
+    kept = next((tmp_path / "r" / "work").glob("v2-*.npz"))
+    kept.write_bytes(kept.read_bytes()[:99])  # as a disk that was full leaves it
+    assert call(*flags, "--resume") == 0
+    assert seen[5:] == ["v2"]
     whole = tmp_path / "whole"
     assert call(*flags[:-1], whole) == 0
     assert values(whole) == values(tmp_path / "r")

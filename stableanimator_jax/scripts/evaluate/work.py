@@ -123,7 +123,9 @@ class Work:
             record = self._record(name)
         except InputError:
             return False  # damaged: measured anew
-        return record is not None and record.get("state") == json.loads(json.dumps(state)) and "failed" not in record
+        if record is None or record.get("state") != json.loads(json.dumps(state)) or "failed" in record:
+            return False
+        return zipfile.is_zipfile(self.folder / f"{safe_name(name)}.npz")  # else damaged too
 
     def keep(
         self, measured: Measured, state: Mapping[str, Any], suspicions: list[str], picture: bytes | None = None
