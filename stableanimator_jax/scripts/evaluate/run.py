@@ -203,6 +203,7 @@ def _finish(report: Report, output: Path, worst: int) -> None:
     failed = report.found.failed
     if not report.found.videos:
         raise InputError(f"none of {len(failed)} videos could be measured: {_reasons(failed)}")
+    print(f"putting {len(report.found.videos)} videos together", flush=True)  # distances of many features take a while
     for line in write_results(report, output, worst):
         print(line)
     print(f"wrote {output}: result.json, result.csv, result.md and report.html")
