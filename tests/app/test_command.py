@@ -12,6 +12,7 @@ from stableanimator_jax.interrupts import check_interrupted
 from stableanimator_jax.progress import ProgressBars
 from stableanimator_jax.scripts.app.command import main
 from stableanimator_jax.scripts.app.files import without_paths
+from stableanimator_jax.scripts.app.form import Form, run_config
 from stableanimator_jax.scripts.app.jobs import Job
 from stableanimator_jax.scripts.app.serving import serve
 from stableanimator_jax.scripts.app.settings import AppConfig
@@ -103,3 +104,9 @@ def test_a_job_that_is_cancelled_while_it_waits_does_nothing():
         with pytest.raises(KeyboardInterrupt):
             list(standings)
     assert not Path("never").exists()
+
+
+def test_what_nothing_here_can_do_is_said_in_the_pages_words():
+    form = Form(Path("a.png"), "example", None, (), 0, "default", 2, 64, 64, "published", "linear", False)
+    with pytest.raises(InputError, match="choose off for the face optimisation"):
+        run_config(form, AppConfig(), Path("a.mp4"))

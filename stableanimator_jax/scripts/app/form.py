@@ -134,6 +134,8 @@ def run_config(form: Form, app: AppConfig, output: Path) -> SampleConfig:
     base = base_config(app)
     if form.photo is None and app.checkpoint != EMBEDDED:
         raise InputError("give a photo of the person")
+    if form.faces != "off" and form.photo is not None and app.insightface_root is None:
+        raise InputError("nothing here finds the face in a photo of yours: choose off for the face optimisation")
     sampling, hjb = base.sampling, dataclasses.replace(base.hjb, iterations=FACES[form.faces])
     if form.preset != AS_THE_WEIGHTS:
         sampling = sampling.with_preset(form.preset)  # pyright: ignore[reportArgumentType] (one of them)
