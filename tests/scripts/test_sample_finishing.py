@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableanimator_jax import keep_background, load_image, match_colours, poses_from_keypoints
+from stableanimator_jax import keep_background, load_image, match_colours
 from stableanimator_jax.data.images import fit
 from stableanimator_jax.data.keypoints import save_keypoints
 from tests.sampling.test_finishing import standing
@@ -91,13 +91,6 @@ def mask(name: str, size: tuple[int, int] = (80, 96), level: int = 0) -> str:
     return name
 
 
-def skeletons() -> str:
-    Path("skeletons").mkdir()
-    for i, frame in enumerate(poses_from_keypoints(DANCE).frames):
-        Image.fromarray(frame).save(f"skeletons/frame_{i}.png")
-    return "skeletons"
-
-
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -121,7 +114,7 @@ def test_what_cannot_be_used(place, capsys, given, words):
 
 
 def test_pictures_need_keypoints_or_masks(place, capsys):
-    poses = skeletons()
+    poses = "skeletons"
     assert sample("out.mp4", "--keep-background", "mask.png", poses=poses) == 2
     assert "skeletons are pictures: give keypoints as --poses" in capsys.readouterr().err
     save_keypoints(Path("skeletons/keypoints.json"), DANCE)
