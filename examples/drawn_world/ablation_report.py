@@ -109,7 +109,8 @@ def verdict(claim: Claim, estimates: Estimates) -> tuple[Verdict, str]:
     metric = claim.metric
     if metric == "face":
         metric = "csim_second" if "csim_second" in estimates[claim.better] else "csim"
-    title, higher_is_better, digits = METRICS[metric]
+    shown = METRICS[metric]
+    title, higher_is_better, digits = shown.title, shown.higher_is_better, shown.digits
     one, other = estimates[claim.better][metric], estimates[claim.worse][metric]
     difference = one - other
     found = (difference if higher_is_better else other - one).verdict
