@@ -19,21 +19,19 @@ from stableanimator_jax.commands import called
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import absolute_path
 from stableanimator_jax.scripts.app.settings import AppConfig
-from stableanimator_jax.scripts.cli import leave, parse, run_script
+from stableanimator_jax.scripts.cli import leave, parse_flags, run_script
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse the command line and serve. Raises `InputError`."""
-    config = parse(argv, AppConfig(), prog=called("app"), description=__doc__ or "")
+    config = parse_flags(argv, AppConfig(), prog=called("app"), description=__doc__ or "")
     if importlib.util.find_spec("gradio") is None:
         raise InputError("the page needs gradio: pip install 'stableanimator-jax[app]', or pip install -e '.[app]'")
-    paths = {
-        name: path and absolute_path(path) for name in ("dwpose", "insightface_root") for path in [vars(config)[name]]
-    }
+    dwpose, insightface_root = (path and absolute_path(path) for path in (config.dwpose, config.insightface_root))
 
     from stableanimator_jax.scripts.app.serving import serve  # gradio, OpenCV and JAX: slow, and not for --help
 
-    serve(dataclasses.replace(config, **paths))
+    serve(dataclasses.replace(config, dwpose=dwpose, insightface_root=insightface_root))
 
 
 def script(argv: Sequence[str] | None = None) -> NoReturn:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from stableanimator_jax.data.images import automatic_size, image_size
 from stableanimator_jax.data.keypoint_formats import holds_keypoints, read_keypoint_file
+from stableanimator_jax.data.numbered import IMAGE_SUFFIXES
 from stableanimator_jax.data.poses import pose_files, pose_size
 from stableanimator_jax.data.resampling import read_driving
 from stableanimator_jax.errors import InputError, as_input_error
@@ -171,7 +172,7 @@ def _movement(form: Form, app: AppConfig) -> dict[str, Any]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in {".png", ".jpg", ".jpeg"}
+    return path.suffix.lower() in set(IMAGE_SUFFIXES) - {".webp"}  # of which one alone is a video
 
 
 def _require_few(poses: Path, most: int) -> None:

@@ -117,20 +117,11 @@ def build(workshop: Workshop) -> gr.Blocks:
                 checked = gr.HTML(visible=False, elem_classes="checked")
                 preview = gr.Video(label="Poses, as they will be used", visible=False, interactive=False, height=320)
                 video = gr.Video(label="Animation", interactive=False, visible=False, loop=True, height=480)
-                sheet = gr.Image(
-                    label="Contact sheet",
-                    interactive=False,
-                    visible=False,
-                    type="filepath",
-                    buttons=["download", "fullscreen"],
-                )
-                plot = gr.Image(
-                    label="What the face optimisation did",
-                    interactive=False,
-                    visible=False,
-                    type="filepath",
-                    buttons=["download", "fullscreen"],
-                )
+                sheet, plot = (
+                    gr.Image(label=label, interactive=False, visible=False, type="filepath",
+                             buttons=["download", "fullscreen"])
+                    for label in ("Contact sheet", "What the face optimisation did")
+                )  # fmt: skip
                 kept = gr.File(label="Record, to make it again", interactive=False, visible=False)
 
         fields = [photo, movement, driving, poses, seed, preset, steps, *sides, faces, align, sound]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,34 +35,41 @@ def open_page(app: AppConfig) -> Iterator[tuple[gr.Blocks, Workshop, str]]:
     if app.checkpoint != EMBEDDED:
         open_checkpoint(app.checkpoint)
     base_config(app)
+    _require_free(app)
     with tempfile.TemporaryDirectory(prefix="stableanimator-app-", ignore_cleanup_errors=True) as folder:
         workshop = Workshop(app, Path(folder).resolve())
         with _uploads_in(workshop.cache):
             page = build(workshop)
             workshop.visitors.shipped = {path for path in workshop.cache.rglob("*") if path.is_file()}
-            try:
-                _, address, _ = page.launch(
-                    server_name=app.host,
-                    server_port=app.port,
-                    max_file_size=app.max_upload_mb * 10**6,
-                    css=CSS,
-                    allowed_paths=[],
-                    prevent_thread_lock=True,
-                    quiet=True,
-                    share=False,
-                    footer_links=[],
-                    run_history=False,
-                    enable_monitoring=False,
-                    ssr_mode=False,
-                    app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
-                )
-            except OSError as e:
-                raise InputError(f"cannot listen at {app.host}:{app.port}: give another --host or --port") from e
+            _, address, _ = page.launch(
+                server_name=app.host,
+                server_port=app.port,
+                max_file_size=app.max_upload_mb * 10**6,
+                css=CSS,
+                allowed_paths=[],
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                footer_links=[],
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+                app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
+            )
             try:
                 yield page, workshop, address
             finally:
                 workshop.visitors.all_leave()
                 page.close(verbose=False)
+
+
+def _require_free(app: AppConfig) -> None:
+    """Raise `InputError` where the page could not listen, before gradio's server says so in its own words."""
+    try:
+        family, *_, address = socket.getaddrinfo(app.host, app.port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=family).close()
+    except (OSError, UnicodeError) as e:
+        raise InputError(f"cannot listen at {app.host}:{app.port}: give another --host or --port") from e
 
 
 @contextlib.contextmanager
