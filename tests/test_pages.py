@@ -1,4 +1,4 @@
-"""What README, docs and notebook tell users to type: commands, flags and configs that there are.
+"""What README and docs tell users to type: commands, flags and configs that there are.
 
 `.ci/run` runs the README's two commands; `test_python_page.py`, `test_readme.py` and `test_notebook.py` run Python.
 """
@@ -34,7 +34,7 @@ def commands(page: Path) -> list[list[str]]:
     )
     found = []
     for line in lines:
-        words = shlex.split(line, comments=True) if "'" not in line or line.count("'") % 2 == 0 else line.split()
+        words = shlex.split(line, comments=True)
         if "stableanimator" in words and words.index("stableanimator") + 1 < len(words):
             found.append(words[words.index("stableanimator") + 1 :])
     return found
