@@ -4,6 +4,7 @@ gradio's server leaves sockets and event loops to the garbage collector (6.31): 
 are collected before the tests of another file begin.
 """
 
+import asyncio
 import gc
 import socket
 import warnings
@@ -33,10 +34,19 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
+def collected() -> Iterator[None]:
+    """For `served`, whose value pytest holds until it is torn down. gradio would leave this thread a loop, unclosed."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
+
+
+@pytest.fixture(scope="module")
+def served(collected) -> Iterator[Served]:
     with open_page(AppConfig(port=free_port(), max_frames=40, max_upload_mb=1, max_side=128)) as served:
         yield Served(*served)
     assert not served[1].root.exists()
-    del served
-    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
-        gc.collect()
