@@ -176,7 +176,7 @@ def test_unet_is_a_plain_module():
     assert isinstance(reference_model("unet").module(), UNet)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_remat_keeps_little_and_changes_nothing():
     """One level on the way up: it takes skips, and doubles. What is kept for the backward pass, and the gradients."""
     kw: LayerKwargs = {"precision": FLOAT32, "rngs": _rngs()}

@@ -52,7 +52,7 @@ def test_frames_of_a_chunk_see_each_other(case, vae):
     assert jnp.abs(decode(vae, latents)[:, 0] - first[:, 0]).max() > 1e-4
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_large_frames_go_one_by_one_to_the_same_end(case, vae, monkeypatch):
     """To what large ones take, small ones come to at this limit."""
     latents = np.stack([case["latent"], case["latent"][::-1]])

@@ -148,7 +148,7 @@ def test_a_chunk_on_each_device_is_refined_as_on_one():
     )
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_eight_devices_make_the_video_of_one(tmp_path):
     """Two windows in two branches, two devices to a row; chunks of a face's optimisation and of decoding."""
     together(tmp_path / "mini", [(7, True, False, 8), (7, True, True, 8)])

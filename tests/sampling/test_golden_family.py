@@ -179,7 +179,7 @@ def test_controlnexts_guidance_rises_over_each_window(controlnext):
     assert_close(controlnext.latents(sampling), expected(case["latents_ramp"]), LATENTS)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_controlnexts_short_video_is_one_window(controlnext):
     case = controlnext.case
     latents = controlnext.latents(settings("controlnext", case, window=14), frames=4)

@@ -115,7 +115,7 @@ def test_a_face_strength_of_zero_is_the_adapter_without_its_face_branch(injectio
     np.testing.assert_allclose(half, (published[2] + without[2]) / 2, atol=1e-6)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_unet_at_a_face_strength_of_zero_is_that_without_face_tokens(models, told):
     (conditioning, *_) = conditionings(told, models, SAMPLING)
     rows, sigma = told[0][0], jnp.float32(2)
@@ -237,7 +237,7 @@ def animate(animator, **also):
     return animator.animate(reference, also.pop("poses", poses), sampling=sampling, **also)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_animators_frames(animator):
     published = animate(animator)
     np.testing.assert_array_equal(animate(animator, pose_strength=[1, 1, 1, 1, 1]), published)

@@ -143,7 +143,7 @@ def test_a_finished_dataset_is_left_as_it_is(undisturbed, videos, model_files, c
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_killed_three_times_and_run_again_gives_the_same_bytes(undisturbed, videos, model_files, tmp_path):
     root = tmp_path / "root"
     chosen = random.Random()

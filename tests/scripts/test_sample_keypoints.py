@@ -43,7 +43,7 @@ def sample(poses: str, output: str, *flags: object, size: tuple[str, ...] = tupl
     return call(*given, *size, *QUICK[2:], *flags)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_same_frames_as_of_the_skeletons(place, capsys):
     assert sample("skeletons", "of_skeletons") == 0
     assert sample("dance.json", "of_keypoints", size=()) == 0  # of their size

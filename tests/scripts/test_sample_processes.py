@@ -122,6 +122,7 @@ def test_the_end_of_one_ends_both_with_one_line_and_both_go_on_from_there(folder
     assert np.abs(made[0] - made[1]).mean() < 0.1
 
 
+@pytest.mark.slow
 def test_what_one_was_told_otherwise_or_cannot_read_both_say(folder, flags):
     for status, _, err in end(begin(folder, *flags, "--output", "not", each=[["--seed=0"], ["--seed=1"]])):
         assert status == 2

@@ -98,6 +98,7 @@ def test_stopped_by_sigterm_then_killed_while_it_saves_and_gone_on_with(folder, 
     assert losses(folder / "ended") == losses(straight[0])
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_stops_the_run_and_leaves_the_checkpoints(folder, common):
     params = {name: mini_params(name) for name in STABLEANIMATOR}
     params["unet"]["conv_out"]["bias"] = np.full_like(params["unet"]["conv_out"]["bias"], jnp.nan)

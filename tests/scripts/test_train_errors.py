@@ -153,7 +153,7 @@ def save_once(made, state, done, batches, loader, checkpoints, *_):
     checkpoints.save(done + 1, state, batches.state(), run._weights(made, state, done + 1))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_another_runs_directory(capsys, monkeypatch):
     monkeypatch.setattr(run, "_train", save_once)
     assert call(*OUTPUT, "--validation.every", "0") == 0

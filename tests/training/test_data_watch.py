@@ -56,7 +56,7 @@ def test_damaged_clips_are_left_out_told_and_listed_and_too_many_end_the_run_sav
     assert [line.split()[0] for line in last.split("; step ")[1:]] == saved  # a step is named if there is one
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_killed_reader_leaves_a_saved_run(folder, common):
     flags = (*common, "--data.workers", "1", "--data.damaged", "0.5", "--steps", "1000", "--output", "killed")
     process = start(folder, *flags)

@@ -75,7 +75,7 @@ def plain(source, batch):
     return stepped(source, batch)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_batch_in_parts_gives_the_same_step(source, batch, plain):
     parts = stepped(source, batch, accumulate=2)
     np.testing.assert_allclose(plain.norm, parts.norm, rtol=1e-5)
@@ -112,7 +112,7 @@ def test_noise_that_is_always_the_same_is_learnt_by_heart(batch, plain):
     pytest.fail(f"it is still {float(metrics.loss)}, of {float(plain.metrics.loss)} at first")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_low_rank_changes_and_running_means(source, batch):
     trainable = TrainableConfig("lora", lora_rank=4, lora_alpha=8.0)
     state, frozen, after, *_ = stepped(source, batch, trainable, ema_decay=0.5)

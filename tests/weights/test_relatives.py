@@ -125,10 +125,8 @@ def test_the_golden_cases_configurations_are_those_of_the_stand_ins():
                 }
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "kind", ["mimicmotion", "controlnext", *(pytest.param(k, marks=pytest.mark.slow) for k in ("svd", "animatelcm"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mimicmotion", "controlnext", "svd", "animatelcm"])
 def test_files_go_in_and_come_out_bit_for_bit(kind: Kind, stand_ins: Path, tmp_path: Path):
     checkpoint = import_relative(stand_ins, kind, tmp_path / "c", arcface=str(stand_ins / ARCFACE))
     assert describe(checkpoint).models == (*MODELS[kind], "arcface")
@@ -219,7 +217,7 @@ def test_comfyuis_pair_of_mimicmotion(files: Path, tmp_path: Path):
         import_weights(tmp_path / "d", svd=str(files / "SVD"), mimicmotion=str(pair))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_controlnexts_unet_may_be_a_part_of_one(files: Path, tmp_path: Path):
     place = files / "controlnext/unet.safetensors"
     whole = load_file(place)

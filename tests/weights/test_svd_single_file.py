@@ -209,7 +209,7 @@ def whole_file(svd: Path, file: Path) -> Path:
     return file
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_one_file_is_as_good_as_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(published_files, "_XT", TINY)
     make_stand_ins(tmp_path / "files", tiny=True, file_format="safetensors")
