@@ -2,8 +2,8 @@
 
     python -m examples.drawn_world COMMAND
 
-with arcface, vae, image-encoder, dataset, base, fit, curves, ship, glasses, evaluate, limits, compare, alignment,
-control, drift or ablate.
+with arcface, vae, image-encoder, dataset, base, fit, curves, ship, glasses, evaluate, limits, compare, gallery,
+alignment, control, drift or ablate.
 
 `python -m examples.drawn_world COMMAND --help` explains a command's flags.
 """
@@ -52,6 +52,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "glasses": _command("glasses", "glasses", "GlassesTraining", "train", "What tells whether a face wears glasses."),
     "limits": _command("limits", "limits", "LimitsConfig", "limits", "What a video could reach at best."),
     "compare": _command("compare", "compare", "CompareConfig", "compare", "Evaluations beside each other."),
+    "gallery": _command("gallery", "gallery", "GalleryConfig", "gallery", "Unseen people in unseen motions, moving."),
     "alignment": _command("alignment", "misaligned", "AlignmentConfig", "alignment", "Misaligned drivers."),
     "control": _command("control", "control", "ControlConfig", "control", "What each strength and style does."),
     "drift": _command("drift", "drift", "DriftConfig", "drift", "One long video, hundred frames by hundred frames."),
