@@ -1,6 +1,7 @@
 """What README and docs tell users to type: commands, flags and configs that there are.
 
-`.ci/run` runs the README's two commands; `test_python_page.py`, `test_readme.py` and `test_notebook.py` run Python.
+`.ci/run` runs the README's two commands, `slow/test_page_commands.py` what else can be run; `test_python_page.py`,
+`test_readme.py` and `test_notebook.py` run Python.
 """
 
 import io
@@ -18,22 +19,17 @@ import stableanimator_jax
 from stableanimator_jax.commands import COMMANDS
 from stableanimator_jax.scripts.main import script
 from stableanimator_jax.scripts.shipped_configs import shipped_configs
+from tests.page_commands import PAGES, ROOT, blocks, needs
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SUBCOMMANDS = {"convert": ("import", "export", "inspect"), "prepare": ("videos", "faces", "encode")}
 SETTINGS = ("sample", "train", "evaluate")
 
 
 def commands(page: Path) -> list[list[str]]:
     """Words of every whole `stableanimator` command in the page's blocks of bash, and in its `code`."""
-    text = page.read_text(encoding="utf-8")
-    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines() + re.findall(
-        r"(?<!`)`(stableanimator [^`]+)`(?!`)", text
-    )
+    inline = re.findall(r"(?<!`)`(stableanimator [^`]+)`(?!`)", page.read_text(encoding="utf-8"))
     found = []
-    for line in lines:
+    for line in blocks(page) + inline:
         words = shlex.split(line, comments=True)
         if "stableanimator" in words and words.index("stableanimator") + 1 < len(words):
             found.append(words[words.index("stableanimator") + 1 :])
@@ -67,6 +63,19 @@ def test_every_commands_flags_and_config_are_there(page):
         for word in words:
             if word.startswith("--") and word not in ("--help", "--list-configs", "--flag"):
                 assert re.search(rf"{re.escape(word.split('=')[0])}[\s,]", known), f"{name}: {word}"
+
+
+def test_what_is_run_of_the_pages():
+    found = [(page.name, command.split()[:4]) for page in PAGES for command in blocks(page) if needs(command) is None]
+    assert found == [
+        ("control.md", ["stableanimator", "sample", "--pose.strength", "0.8"]),
+        ("drawn_world.md", ["python", "-m", "examples.drawn_world", "glasses"]),
+        ("drawn_world.md", ["python", "-m", "examples.drawn_world", "limits"]),
+        ("evaluation.md", ["python", "-m", "examples.drawn_world", "dataset"]),
+        ("evaluation.md", ["stableanimator", "evaluate", "--checkpoint", "embedded"]),
+        ("training.md", ["python", "-m", "examples.drawn_world", "dataset"]),
+        ("training.md", ["stableanimator", "train", "train_tiny", "--data.dataset"]),
+    ]
 
 
 def test_the_site_has_every_page_once():

@@ -15,7 +15,7 @@ from PIL import Image
 from stableanimator_jax.data.video import read_frames
 from stableanimator_jax.shipped import EXAMPLE
 from tests.app.conftest import UNCLOSED, Served
-from tests.app.visitor import API, Client, fields
+from tests.app.visitor import API, Client
 from tests.scripts.sample_script import photo
 
 pytestmark = UNCLOSED
@@ -48,7 +48,7 @@ def until(condition, seconds: float = 30) -> None:
 
 
 def test_a_check_shows_what_was_found_and_its_files_go_with_the_visitor(served: Served, client: Client):
-    done = client.call("check", fields())
+    done = client.call("check", client.fields())
     assert done["success"]
     said, body, preview, *rest = done["output"]["data"]
     assert "Checked; nothing was animated" in said
@@ -69,7 +69,7 @@ def test_a_check_shows_what_was_found_and_its_files_go_with_the_visitor(served: 
 @pytest.mark.long
 def test_a_video_its_record_and_the_fields_filled_in_again(served: Served, client: Client, tmp_path: Path):
     place = client.upload(photo(tmp_path / "my photo.png"))
-    done = client.call("animate", fields(photo=place, seed=5, preset="fast", steps=2))
+    done = client.call("animate", client.fields(photo=place, seed=5, preset="fast", steps=2))
     assert done["success"], done
     said, _, _, video, sheet, plot, record = done["output"]["data"]
     assert "Made 32 frames of 64x64" in said
@@ -97,7 +97,7 @@ def test_a_video_its_record_and_the_fields_filled_in_again(served: Served, clien
 
 @pytest.mark.long
 def test_a_cancelled_video_leaves_nothing_and_the_next_one_runs(served: Served, client: Client):
-    assert client.begin("animate", fields(steps=100))[0] == 200
+    assert client.begin("animate", client.fields(steps=100))[0] == 200
     visitor = served.workshop.visitors.of(client.session)
     until(lambda: visitor.job is not None and visitor.job.standing.label == "denoising", 120)
     assert "Cancelled" in client.at_once("cancel", [])[1]["data"][0]
@@ -106,13 +106,13 @@ def test_a_cancelled_video_leaves_nothing_and_the_next_one_runs(served: Served, 
     assert not list(served.workshop.jobs.iterdir())
     assert "any more" in client.at_once("cancel", [])[1]["data"][0]
     other = Client(served.page, served.address)
-    assert other.call("check", fields())["success"]
+    assert other.call("check", other.fields())["success"]
     other.leave()
 
 
 @pytest.mark.long
 def test_who_leaves_ends_their_job(served: Served, client: Client):
-    client.begin("animate", fields(steps=100))
+    client.begin("animate", client.fields(steps=100))
     visitor = served.workshop.visitors.of(client.session)
     until(lambda: visitor.job is not None and visitor.job.standing.label == "denoising", 120)
     client.leave()
@@ -171,7 +171,7 @@ def test_bad_files_are_refused_in_one_line(served: Served, client: Client, tmp_p
     (tmp_path / name).write_bytes(content)
     place = client.upload(tmp_path / name)
     given = {"photo": place} if field == "photo" else {"poses": [place], "movement": "poses"}
-    done = client.call("animate", fields(**given))
+    done = client.call("animate", client.fields(**given))
     refused(served, done)
     client.leave()
     until(lambda: not left(served))
@@ -212,10 +212,11 @@ def refused(served: Served, done: dict, words: str = "") -> None:
         ({"movement": "driving"}, "move"),
         ({"movement": "poses"}, "poses"),
         ({"movement": 7}, "movement"),
+        ({"photo": None}, "photo"),
     ],
 )
 def test_values_that_no_page_sends_are_refused(served: Served, client: Client, changes: dict, words: str):
-    refused(served, client.call("animate", fields(**changes)), words)
+    refused(served, client.call("animate", client.fields(**changes)), words)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_values_that_no_page_sends_are_refused(served: Served, client: Client, c
 def test_no_file_is_read_that_was_not_uploaded(served: Served, client: Client, path: str, field: str):
     place = {"path": path.replace("CACHE", str(served.workshop.cache)), "meta": {"_type": "gradio.FileData"}}
     given = {"photo": place} if field == "photo" else {"poses": [place], "movement": "poses"}
-    done = client.call("animate", fields(**given))
+    done = client.call("animate", client.fields(**given))
     assert not done["success"]
     assert "root:" not in json.dumps(done)
     assert "Traceback" not in json.dumps(done)
@@ -318,7 +319,7 @@ def test_two_visitors_with_one_photo_do_not_lose_it(served: Served, client: Clie
     other = Client(served.page, served.address)
     for visitor in (client, other):
         place = visitor.upload(file)
-        assert not visitor.call("check", fields(photo=place, seed=-1))["success"]
+        assert not visitor.call("check", visitor.fields(photo=place, seed=-1))["success"]
     other.leave()
     until(lambda: len(served.workshop.visitors) == 1)
     assert Path(place["path"]).is_file()

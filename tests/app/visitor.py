@@ -18,6 +18,18 @@ class Client:
     def __init__(self, page: gr.Blocks, address: str):
         self.address, self.session = address.rstrip("/"), uuid.uuid4().hex
         self.functions = {fn.api_name: number for number, fn in page.fns.items()}
+        parts = page.get_config_file()["components"]
+        self.example = next(part["props"]["value"] for part in parts if part["props"].get("label") == "Photo")
+
+    def fields(self, **changes: Any) -> list[Any]:
+        """The page's fields in their order: the example, quickly."""
+        values = {
+            "photo": self.example, "movement": "example", "driving": None, "poses": None, "seed": 1,
+            "preset": "default", "steps": 2, "width": 64, "height": 64, "faces": "off", "align": "linear",
+            "sound": False,
+        }  # fmt: skip
+        assert changes.keys() <= values.keys()
+        return list((values | changes).values())
 
     def request(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
         """Status and body of an answer; `body` is sent as JSON, or as it is where it is bytes."""
@@ -75,13 +87,3 @@ class Client:
         """Open the line by which the page shows that it is there, and drop it."""
         with urlopen(f"{self.address}{API}/heartbeat/{self.session}") as line:
             line.readline()
-
-
-def fields(**changes: Any) -> list[Any]:
-    """The page's fields in their order: the example, quickly."""
-    values = {
-        "photo": None, "movement": "example", "driving": None, "poses": None, "seed": 1, "preset": "default",
-        "steps": 2, "width": 64, "height": 64, "faces": "off", "align": "linear", "sound": False,
-    }  # fmt: skip
-    assert changes.keys() <= values.keys()
-    return list((values | changes).values())

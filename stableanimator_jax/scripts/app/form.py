@@ -133,8 +133,6 @@ def run_config(form: Form, app: AppConfig, output: Path) -> SampleConfig:
         InputError: a file is missing or unusable, or more is asked for than visitors may.
     """
     base = base_config(app)
-    if form.photo is None and app.checkpoint != EMBEDDED:
-        raise InputError("give a photo of the person")
     if form.faces != "off" and form.photo is not None and app.insightface_root is None:
         raise InputError("nothing here finds the face in a photo of yours: choose off for the face optimisation")
     sampling, hjb = base.sampling, dataclasses.replace(base.hjb, iterations=FACES[form.faces])
@@ -206,7 +204,7 @@ def _size(form: Form, base: SampleConfig, poses: Path | None) -> tuple[int, int]
         return base.width, base.height
     if poses is not None:
         return pose_size(poses)
-    assert form.photo is not None  # `run_config` sees to it
+    assert form.photo is not None  # the example has a size
     return automatic_size(*image_size(form.photo, what="photo"))
 
 

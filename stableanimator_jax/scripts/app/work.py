@@ -86,6 +86,8 @@ class Workshop:
             uploaded(poses, "the poses", self.cache),
         ]
         self.visitors.upload(session, [path for paths in given for path in paths])
+        if not given[0]:
+            raise InputError("give a photo of the person")
         chosen = settings_from(settings, self.app)
         movement = "example" if movement is None else one_of(movement, "movement", ("example", "driving", "poses"))
         visitor = self.visitors.of(session)
@@ -124,11 +126,9 @@ class Workshop:
             raise InputError("the record is damaged: it is nested too deeply") from e
 
     def _is_example(self, photos: list[Path]) -> bool:
-        """Whether the photo is that of the example, of which more is known than a picture says; or there is none."""
-        return not photos or (
-            self.app.checkpoint == EMBEDDED
-            and photos[0].read_bytes() == (EXAMPLE / "reference.png").read_bytes()
-        )  # fmt: skip
+        """Whether the photo is that of the example, of which more is known than a picture says."""
+        example = EXAMPLE / "reference.png"
+        return self.app.checkpoint == EMBEDDED and photos[0].read_bytes() == example.read_bytes()
 
     def _check(self, config: SampleConfig) -> Checked:
         seen = check(config)
