@@ -11,6 +11,7 @@ from tests.app.conftest import UNCLOSED, Served
 from tests.scripts.sample_script import photo
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe: pip install -e '.[dev]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
     UNCLOSED,
@@ -35,12 +36,12 @@ def visit(browser, served: Served) -> Iterator:
     """Opens the page as another visitor."""
     opened = []
 
-    def visit(size: tuple[int, int] = DESKTOP):
+    def visit(size: tuple[int, int] = DESKTOP, theme: str = "light"):
         page = browser.new_context(viewport={"width": size[0], "height": size[1]}).new_page()
         page.set_default_timeout(60_000)
         page.abroad = []
         page.on("request", lambda request: page.abroad.append(request.url) if abroad(request.url, served) else None)
-        page.goto(served.address)
+        page.goto(f"{served.address}?__theme={theme}")
         page.get_by_role("button", name="Animate").wait_for()
         opened.append(page)
         return page
@@ -150,6 +151,18 @@ def test_every_input_has_a_label_and_is_reached_by_keys(visit):
         )
     for name in ("Check", "Animate", "Cancel", "default", "Example poses", "Size and alignment", "Seed"):
         assert any(text.startswith(name) for text in reached), (name, reached)
+
+
+@pytest.mark.parametrize(("size", "theme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
+def test_axe_finds_nothing(visit, size, theme):
+    page = visit(size, theme)
+    for folded in ("Size and alignment", "Settings of an earlier video"):
+        page.get_by_role("button", name=folded).click()
+    press(page, "Check")
+    page.get_by_text("Checked; nothing was animated").wait_for()
+    found = axe.Axe().run(page).response
+    assert len(found["passes"]) > 10
+    assert [f"{v['id']}: {[node['html'][:200] for node in v['nodes']]}" for v in found["violations"]] == []
 
 
 def test_on_a_phone_nothing_scrolls_sideways(visit):

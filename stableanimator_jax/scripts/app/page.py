@@ -32,6 +32,10 @@ from stableanimator_jax.shipped import EMBEDDED, EXAMPLE
 
 CSS = """
 .gradio-container { overflow-wrap: anywhere; --block-info-text-color: var(--body-text-color) }
+/* White on these can be read: 4.5 to 1 and more, which gradio's own colours have not. */
+.gradio-container { --button-primary-background-fill: #c2410c; --button-primary-background-fill-hover: #9a3412 }
+.gradio-container { --button-cancel-background-fill: #b91c1c; --button-cancel-background-fill-hover: #991b1b }
+.gradio-container .or { color: var(--body-text-color) }
 .said progress { width: 100%; height: 1rem }
 .said p { margin: .3rem 0 }
 .said .problem { border-left: 4px solid #c62828; padding: .2rem .8rem; font-weight: 600 }
