@@ -19,7 +19,7 @@ class Client:
         self.address, self.session = address.rstrip("/"), uuid.uuid4().hex
         self.functions = {fn.api_name: number for number, fn in page.fns.items()}
         parts = page.get_config_file()["components"]
-        self.example = next(part["props"]["value"] for part in parts if part["props"].get("label") == "Photo")
+        self.example = next(part["props"].get("value") for part in parts if part["props"].get("label") == "Photo")
 
     def fields(self, **changes: Any) -> list[Any]:
         """The page's fields in their order: the example, quickly."""
