@@ -189,6 +189,7 @@ def test_cudnn_matches_numpy(t):
     assert np.linalg.norm(np.asarray(out, np.float64) - wanted) <= 1e-2 * np.linalg.norm(wanted)
 
 
+@pytest.mark.long
 def test_kernels_run_on_each_device_own_rows_under_a_mesh():
     """Splash under a mesh of 4: equal to no mesh, rows stay sharded, and no collective moves them."""
     run_on_virtual_devices(

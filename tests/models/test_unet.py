@@ -95,6 +95,7 @@ def test_face_tokens_matter(case, inputs, unet):
     assert jnp.abs(outs[0] - outs[1]).max() > 1e-3
 
 
+@pytest.mark.long
 def test_id_injection_by_addition(case, inputs, unet):
     """The ablation is a switch on the same weights, and another function."""
     config = dataclasses.replace(TINY, unet=dataclasses.replace(TINY.unet, id_injection="addition"))

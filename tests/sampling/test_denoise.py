@@ -95,12 +95,14 @@ def rows_of_each_call(monkeypatch) -> list[int]:
     return rows
 
 
+@pytest.mark.long
 def test_an_interval_of_every_level_is_all_guidance(models):
     everywhere = denoise(*models, *inputs(9), SAMPLING)
     interval = replace(SAMPLING, guidance_interval=(0.002, 700.0))
     np.testing.assert_array_equal(denoise(*models, *inputs(9), interval), everywhere)
 
 
+@pytest.mark.long
 def test_outside_the_interval_the_unconditional_branch_is_not_computed(models, monkeypatch):
     rows, told = rows_of_each_call(monkeypatch), []
     aligned = SamplingConfig(steps=8, schedule="aligned", window=4, overlap=1, guidance_interval=(1.789, 11.257))

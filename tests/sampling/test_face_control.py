@@ -223,6 +223,7 @@ def test_no_face_in_any_predicted_frame(animator, reference, clean):
     assert np.isnan([report.similarity_before for report in reports]).all()
 
 
+@pytest.mark.long
 def test_aligned_faces(animator, photo, clean):
     reference = animator.embed_face(photo, Face(BOX, LANDMARKS), "aligned")
     assert np.abs(reference - animator.embed_face(photo, Face(BOX))).max() > 0

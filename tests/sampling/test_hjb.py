@@ -158,6 +158,7 @@ def test_no_face_at_all(models):
     assert calls == [(3, 3)]
 
 
+@pytest.mark.long
 def test_progress_counts_frames_with_and_without_a_face(models):
     calls = []
     run(models, video(5), boxes(5, faceless=(2, 3)), on_chunk=lambda *call: calls.append(call))
@@ -262,6 +263,7 @@ def test_one_program_for_all_steps_and_videos(models):
     assert refine_chunk._cache_size() == programs
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_frames(models, monkeypatch):
     """Every chunk of 4, 16 or 64 frames runs one program, whose memory the compiler tells."""
     calls = []

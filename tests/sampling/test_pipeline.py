@@ -123,6 +123,7 @@ def test_inputs_as_people_have_them(animator, reference, poses, video, tmp_path)
         np.testing.assert_array_equal(video, animator.animate(person, movement, sampling=FAST))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["crop", "pad"])
 def test_inputs_are_fitted_to_the_size_as_the_script_does(animator, reference, poses, mode):
     fitted = np.stack([fit(pose, 64, 64, mode, filter="bicubic") for pose in poses])

@@ -208,6 +208,7 @@ def test_ctrl_c_ends_the_processes_and_leaves_what_is_done(videos, model_files, 
     assert any(staged.iterdir())
 
 
+@pytest.mark.long
 def test_a_video_that_kills_its_process_is_listed_and_the_others_are_done(model_files, tmp_path, monkeypatch):
     folder = tmp_path / "videos"
     for name in ("a", "deadly", "z"):

@@ -95,6 +95,7 @@ def test_says_what_it_does(inputs, tmp_path, capsys):
     assert re.search(r"decoding: 100%.* 5/5 ", said.err)
 
 
+@pytest.mark.long
 def test_svd_alone_in_a_runs_folder(inputs, made, tmp_path, capsys):
     """Without ID adapter and Face Encoder; of a training run's folder it is the last weights."""
     svd = replace(MINI, unet=replace(MINI.unet, id_injection="none"))

@@ -119,6 +119,7 @@ def pixels_of(directory: str) -> np.ndarray:
     return np.stack([np.asarray(Image.open(f"{directory}/frame_{i}.png")) for i in range(FRAMES)])
 
 
+@pytest.mark.long
 def test_a_range_with_sound_not_aligned(place):
     flags = ["--driving-start", 0.25, "--driving-max-frames", 3, "--align", "off", "--sound", "--save-poses", "kept"]
     assert sample(*flags) == 0
@@ -206,6 +207,7 @@ def test_who_left_is_not_replaced_by_who_stays(place, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_who_is_meant_in_a_group_photo(place, capsys):
     """The larger body's owner has the smaller face: the identity is of the body that poses are aligned to."""
     picture = np.zeros((640, 640, 3), np.uint8)
@@ -265,6 +267,7 @@ def test_a_wrong_mask_is_found_before_the_poses_and_leaves_nothing(place, capsys
     assert not Path("kept").exists()
 
 
+@pytest.mark.long
 def test_skeletons_are_held_once():
     points = np.random.default_rng(0).uniform(0, 128, (400, 134, 2)).astype(np.float32)
 

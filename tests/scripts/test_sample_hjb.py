@@ -101,6 +101,7 @@ def test_masks_and_an_embedding(place, capsys):
     assert record()["hjb"][0]["faces"] == FRAMES
 
 
+@pytest.mark.long
 def test_keypoints_beside_the_poses(place, capsys):
     points = np.tile(np.float32([25, 26]), (FRAMES, 134, 1))
     points[:, 24:92] += np.random.default_rng(0).uniform(-12, 12, (68, 2)).astype(np.float32)

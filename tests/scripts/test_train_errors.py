@@ -143,6 +143,7 @@ def test_half_a_checkpoint_to_begin_from(capsys):
     assert "no config.json" in error(capsys, *OUTPUT)
 
 
+@pytest.mark.long
 def test_a_checkpoint_without_a_vae(capsys):
     save_mini_model(Path("part"), models=("unet", "image_encoder"))
     assert "has no vae, from which training must begin" in error(capsys, *OUTPUT, "--init-from", "part")
@@ -177,6 +178,7 @@ def test_another_runs_directory(capsys, monkeypatch):
     }
 
 
+@pytest.mark.long
 def test_settings_that_a_run_cannot_change(capsys, monkeypatch):
     monkeypatch.setattr(run, "_train", save_once)
     apart = ("--checkpoint-directory", "elsewhere", "--validation.every", "0", *OUTPUT)
@@ -189,6 +191,7 @@ def test_settings_that_a_run_cannot_change(capsys, monkeypatch):
     assert "config.json is missing" in error(capsys, *apart, "--resume")
 
 
+@pytest.mark.long
 def test_other_weights_than_the_run_began_from(capsys, monkeypatch, given):
     monkeypatch.setattr(run, "_train", save_once)
     assert call(*OUTPUT, "--validation.every", "0") == 0
@@ -197,6 +200,7 @@ def test_other_weights_than_the_run_began_from(capsys, monkeypatch, given):
     assert "are others: give those by --init-from" in message
 
 
+@pytest.mark.long
 def test_a_run_begun_by_an_older_version_goes_on_with_a_warning(capsys, monkeypatch):
     monkeypatch.setattr(run, "_train", save_once)
     assert call(*OUTPUT, "--validation.every", "0") == 0

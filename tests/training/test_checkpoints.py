@@ -310,6 +310,7 @@ def _run(code: str) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_a_process_killed_at_any_moment_leaves_whole_checkpoints_only(tmp_path: Path):
     printed, errors = _run(f"from tests.training.killed_saves import main; main({str(tmp_path)!r}, kills=8)")
     assert errors == ""

@@ -80,6 +80,7 @@ def test_a_bfloat16_run_leaves_what_it_does_not_train_as_it_was(source, kind, tm
         np.testing.assert_allclose(after["unet"][name], before["unet"][name] + 16 * a @ b, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_float32_run_of_bfloat16_weights_leaves_those_as_they_were(tmp_path):
     params = {name: jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), mini_params(name)) for name in STABLEANIMATOR}
     save_checkpoint(tmp_path / "mini", MINI, params)

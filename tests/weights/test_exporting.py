@@ -222,6 +222,7 @@ def test_what_can_be_exported_is(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.startswith("warning: the VAE is left out: its VAE has norms of 8 groups")
 
 
+@pytest.mark.long
 def test_half_precision_is_diffusers_variant(tmp_path: Path):
     checkpoint = random_checkpoint(tmp_path / "c", TINY, 0, ("unet", "vae", "pose_net", "arcface"))
     export_weights(str(checkpoint), tmp_path / "out", file_format="safetensors", dtype="float16")

@@ -95,6 +95,7 @@ def test_everything(stand_ins: Path, tmp_path: Path):
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
+@pytest.mark.long
 def test_svd_alone_is_where_training_starts(files: Path, tmp_path: Path):
     checkpoint = tmp_path / "c"
     assert import_weights(checkpoint, svd=str(files / "SVD")) == ALL[:-1]
@@ -395,6 +396,7 @@ except InputError as e:
 """
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up(files: Path, tmp_path: Path):
     process = _run(FULL_DISK, str(files), str(tmp_path / "c"))
     out, err = process.communicate(timeout=900)
@@ -404,6 +406,7 @@ def test_a_disk_that_fills_up(files: Path, tmp_path: Path):
     assert [p.name for p in tmp_path.iterdir()] == ["files"]
 
 
+@pytest.mark.long
 def test_what_a_killed_import_leaves_is_no_checkpoint_and_no_obstacle(files: Path, tmp_path: Path):
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom stableanimator_jax.weights import importing\n"
