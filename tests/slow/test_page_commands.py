@@ -17,6 +17,7 @@ from PIL import Image
 from tests.make_stand_ins import make_stand_ins
 from tests.page_commands import PAGES, ROOT, blocks, needs
 from tests.perception import standin_models, standin_poses
+from tests.perception.standin_models import CELL
 from tests.preparation.training_videos import FLAGS, scene, write_video
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,7 @@ HUBS = {
 SMALL = {
     "stableanimator sample": "--width 64 --height 64 --steps 1 --window 8 --overlap 2 --decode-chunk 2",
     "stableanimator prepare": " ".join(FLAGS),
-    "stableanimator train": "--steps 2 --data.batch-size 1 --data.frames 2 --validation.videos 0 --checkpoints.every 1",
+    "stableanimator train": "--steps 2 --data.batch-size 1 --data.frames 2 --validation.every 0 --checkpoints.every 1",
     "stableanimator evaluate": "--resamples 100",
 }
 
@@ -71,7 +72,10 @@ def readers(clone: Path) -> Path:
     make_stand_ins(clone / "hub", tiny=True)
     standin_poses.write_models(clone / "models/DWPose")
     standin_models.write_models(clone / "models/antelopev2")
-    Image.fromarray(next(scene(1))).save(clone / "person.jpg", format="PNG")  # exact colours, which JPEG has not
+    picture = np.full((8 * CELL, 8 * CELL, 3), 35, np.uint8)
+    standin_poses.draw_person(picture, (80, 64, 176, 240))
+    picture[CELL : 2 * CELL, 3 * CELL : 4 * CELL] = (255, 0, 0)  # their face
+    Image.fromarray(picture).save(clone / "person.jpg", format="PNG")  # exact colours, which JPEG has not
     for name in ("dance", "my_videos/a", "my_videos/b", "my_videos/c"):
         write_video(clone / f"{name}.mkv", scene(24, seed=len(name)))
     (clone / "dance.mkv").rename(clone / "dance.mp4")
