@@ -60,5 +60,5 @@ def test_what_ships_is_whole_and_small():
     assert set(description.models) == {*member(description.config).models, "arcface"}
     assert sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) < 20_000_000
     # Nothing of whoever trained them, such as the folders that they were made in.
-    assert set(description.source) == {"trained on", "step", "ema"}
+    assert set(description.source) == {"trained on", "step", "ema", "validation_loss"}
     assert {path.read_text() for path in place.rglob("commit_success.txt")} == {"Checkpoint commit was successful\n"}

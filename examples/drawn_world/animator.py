@@ -29,7 +29,7 @@ from stableanimator_jax.training.config import (
 from stableanimator_jax.training.metrics import JSON_LINES
 from stableanimator_jax.weights.checkpoint import describe
 
-CPU_BATCH = 24
+CPU_BATCH = 16
 _NO_END = 2**31 - 1  # steps: the time ends a run
 
 
@@ -52,15 +52,15 @@ class AnimatorTraining:
     """Others, to validate on."""
     clip_frames: int = 24
     """Of a drawn clip: every third frame of its motion."""
-    frames: int = 4
-    """Consecutive ones of a clip that a step sees, and another one as the reference."""
+    frames: int = 8
+    """Consecutive ones of a clip that a step sees, as a window of sampling does; another one is the reference."""
     size: int = 64
     """Of the frames in pixels, a multiple of 64."""
     batch: int | None = None
-    """Clips a step. By default 24 on a CPU, 192 on an accelerator."""
+    """Clips a step. By default 16 on a CPU, 128 on an accelerator."""
     every: int | None = None
     """Steps from one validation and checkpoint to the next. By default 100 on a CPU, 500 on an accelerator."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     """Muon's. It rises for 50 steps, stays, and falls to 0 over the last fifth of the minutes."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes that draw."""
@@ -106,7 +106,7 @@ def _share_out(batch: int) -> None:
 def training_settings(config: AnimatorTraining, backend: str) -> TrainConfig:
     """What `train.py` is told, on JAX's backend `cpu` or another one."""
     cpu = backend == "cpu"
-    batch, every = config.batch or (CPU_BATCH if cpu else 192), config.every or (100 if cpu else 500)
+    batch, every = config.batch or (CPU_BATCH if cpu else 128), config.every or (100 if cpu else 500)
     readers = 0 if cpu else min(8, (os.cpu_count() or 1) // 2)
     loader = LoaderConfig(batch_size=batch, frames=config.frames, stride=1, seed=config.seed, workers=readers)
     return TrainConfig(

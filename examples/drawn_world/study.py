@@ -39,12 +39,13 @@ from stableanimator_jax.models.image_encoder import ImageEncoder
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
 from stableanimator_jax.sampling.face_control import FaceOptimisation
 from stableanimator_jax.sampling.pipeline import Animator
+from stableanimator_jax.scripts.sample.settings import DRAWN_PEOPLE
 from stableanimator_jax.weights.checkpoint import STABLEANIMATOR
 from stableanimator_jax.weights.fingerprint import fingerprint
 from stableanimator_jax.weights.opening import open_checkpoint
 
-SAMPLING = SamplingConfig(steps=12, window=8, overlap=2, guidance_min=1.5, guidance_max=1.5)
-"""As configs/drawn_people.py, but for somewhat fewer steps."""
+SAMPLING = DRAWN_PEOPLE.sampling
+"""As configs/drawn_people.py."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ class StudyConfig(MeasureConfig):
 
     sampling: SamplingConfig = SAMPLING
     """Pair n is sampled with the seed that is n higher."""
-    hjb: HJBConfig = field(default_factory=lambda: HJBConfig(every=4))
-    """The face optimisation."""
+    hjb: HJBConfig = field(default_factory=lambda: dataclasses.replace(DRAWN_PEOPLE.hjb, iterations=0))
+    """The face optimisation: where it is, as in configs/drawn_people.py."""
     work: Path = Path("outputs/drawn_world/study")
     """Where videos are kept, and all numbers of all pairs as `results.json`."""
 

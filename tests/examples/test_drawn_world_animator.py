@@ -16,8 +16,8 @@ from tests.training.mini_model import save_mini_model
 def test_settings_follow_the_device():
     config = AnimatorTraining(minutes=7.0, output=Path("out"))
     on_cpu, on_gpu = (training_settings(config, backend) for backend in ("cpu", "gpu"))
-    assert (on_cpu.data.loader.batch_size, on_cpu.data.loader.frames, on_cpu.validation.every) == (24, 4, 100)
-    assert on_gpu.data.loader.batch_size > 24
+    assert (on_cpu.data.loader.batch_size, on_cpu.data.loader.frames, on_cpu.validation.every) == (16, 8, 100)
+    assert on_gpu.data.loader.batch_size > 16
     assert on_gpu.validation.every > 100
     assert training_settings(dataclasses.replace(config, batch=5, every=3), "gpu").data.loader.batch_size == 5
     for settings in (on_cpu, on_gpu):

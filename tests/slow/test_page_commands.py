@@ -32,7 +32,6 @@ SMALL = {
     "stableanimator sample": "--width 64 --height 64 --steps 1 --window 8 --overlap 2 --decode-chunk 2",
     "stableanimator prepare": " ".join(FLAGS),
     "stableanimator train": "--steps 2 --data.batch-size 1 --data.frames 2 --validation.every 0 --checkpoints.every 1",
-    "stableanimator evaluate": "--resamples 100",
 }
 
 

@@ -286,9 +286,9 @@ DRAWN_PEOPLE = SampleConfig(
     width=64,
     height=64,
     identity="checkpoint",
-    # Short windows: it was trained on clips of 2 frames. Little guidance: 3, as published, burns its colours out.
-    # Few steps, and few of them optimised: more do not make it better (docs/hjb.md).
-    sampling=SamplingConfig(steps=10, window=8, overlap=2, guidance_min=1.5, guidance_max=1.5),
-    hjb=HJBConfig(iterations="published", last=3),
+    # Windows as long as the clips that it was trained on; little guidance, few steps, and few of them optimised: more
+    # do not make it better (docs/drawn_world.md).
+    sampling=SamplingConfig(steps=8, window=8, overlap=2, guidance_min=1.2, guidance_max=1.2),
+    hjb=HJBConfig(iterations="published", last=1),
 )
 """For the weights in this package; `configs/drawn_people.py`."""
