@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from examples.drawn_world.pairs import DrawnPair, draw_pair, unseen_pairs
 from examples.drawn_world.settings import require_counts
 from examples.drawn_world.study import Condition, OneAnimator, StudyConfig, make_videos
-from stableanimator_jax.data.video import open_writer
+from stableanimator_jax.data.video import check_writable, open_writer
 from stableanimator_jax.scripts.sample.settings import DRAWN_PEOPLE
 from stableanimator_jax.shipped import EMBEDDED
 
@@ -54,15 +54,9 @@ def gallery(config: GalleryConfig) -> None:
     Raises:
         InputError: the checkpoint or a setting cannot be used, or the picture cannot be written.
     """
+    check_writable(config.picture)  # rather than after minutes
     pairs = draw_everybody(config)
-    study = StudyConfig(
-        pairs=max(2, len(pairs)),
-        frames=config.frames,
-        size=config.size,
-        sampling=DRAWN_PEOPLE.sampling,
-        hjb=DRAWN_PEOPLE.hjb,
-        work=config.work,
-    )
+    study = StudyConfig(size=config.size, work=config.work)
     condition = Condition("videos", "animating", config.checkpoint, DRAWN_PEOPLE.hjb.adam_iterations)
     videos, _ = make_videos(condition, OneAnimator(), pairs, study)
     references = np.stack([pair.reference for pair in pairs[:: config.motions]])

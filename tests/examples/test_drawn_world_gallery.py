@@ -1,10 +1,12 @@
 """The gallery shows everybody in every motion, in its place."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from examples.drawn_world.gallery import GalleryConfig, arranged, draw_everybody, gallery
 from examples.drawn_world.study import Condition
+from stableanimator_jax.errors import InputError
 
 
 def test_everybody_makes_the_same_motions():
@@ -39,3 +41,9 @@ def test_the_picture_moves(tmp_path, monkeypatch, capsys):
     assert str(picture) in capsys.readouterr().out
     with Image.open(picture) as shown:
         assert (getattr(shown, "n_frames", 1), shown.size) == (3, (130, 130))
+
+
+def test_a_picture_that_cannot_be_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("examples.drawn_world.gallery.draw_everybody", lambda config: pytest.fail("it drew"))
+    with pytest.raises(InputError, match=r"gallery\.png"):
+        gallery(GalleryConfig(picture=tmp_path / "gallery.png"))
