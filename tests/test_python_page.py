@@ -19,7 +19,7 @@ from tests.perception.standin_poses import draw_person, write_models
 PAGE = Path(__file__).parents[1] / "docs/python.md"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
     """The models of DWPose and InsightFace are stand-ins, which see a person and a face where they are drawn."""
     monkeypatch.chdir(tmp_path)

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.family import CASES, main
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_row_for_each(capsys):
     assert main(["--tiny"]) == 0
     rows = capsys.readouterr().out.splitlines()[2:]

@@ -151,7 +151,7 @@ def test_parts_and_whole_chunks_of_people():
     assert 0.05 < chunks["faces"].mean() < 0.3
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_base_is_what_training_begins_from(tmp_path: Path):
     from stableanimator_jax.models.catalogue import blueprint
     from stableanimator_jax.weights.checkpoint import describe, save_checkpoint, stream_params

@@ -68,7 +68,7 @@ def test_golden_id_attention():
     assert_close(out[:, 0], case["out"], 1e-4)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "most"), [(BFLOAT16, 1.9e-2), (FLOAT16, 3e-3)])
 def test_16_bits_are_close(case, inputs, unet, precision, most):
     half = run(reference_model("unet", precision=precision), timestep=case["t_with_pose"], **inputs)

@@ -98,7 +98,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_training_on_them_is_training_on_pixels(encoded, made_by):
     """What the step makes of encoded clips is what it makes of their pixels, with the same noise."""
     source = open_checkpoint("embedded")

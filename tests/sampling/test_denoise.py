@@ -40,7 +40,7 @@ def inputs(frames: int, window: int = 4, seed: int = 0):
     return condition, poses, jnp.asarray(rng.standard_normal((window, 8, 8, 4)), jnp.float32)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_any_length_is_compiled_once(models):
     predict.clear_cache()
     for frames in (1, 3, 4, 5, 9, 12):

@@ -146,7 +146,7 @@ def test_settings_out_of_range(kwargs):
         HJBConfig(**kwargs)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_it_reports_what_it_did(animator, reference, clean):
     reports, chunks = [], []
     faces = track(True, False, True)

@@ -103,7 +103,13 @@ def check_crops(crops, margin, tolerance):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("faces", "crop"), [(boxes(4), "box"), (aligned(4), "aligned")], ids=["boxes", "aligned"])
+@pytest.mark.parametrize(
+    ("faces", "crop"),
+    [
+        pytest.param(boxes(4), "box", marks=pytest.mark.slow, id="boxes"),
+        pytest.param(aligned(4), "aligned", id="aligned"),
+    ],
+)
 def test_only_the_region_moves_and_the_face_in_it_is_found(models, faces, crop):
     latents = video(4)
     faces = replace(faces, valid=np.array([True, True, False, True]))

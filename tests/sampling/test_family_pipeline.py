@@ -108,7 +108,7 @@ def test_poses_and_the_references_own_matter(animators, reference, poses, kind):
         assert (video != other).mean() > 0.01
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RELATIVES)
 def test_the_face_optimisation_works_with_all_of_them(animators, reference, poses, kind):
     """Whoever never knew of faces: the similarity rises in every frame with a face, and the other frames stay."""

@@ -172,7 +172,7 @@ def test_controlnext(controlnext):
     assert_close(controlnext.decoded(latents), np.moveaxis(case["decoded"][0], 0, -1), PIXELS)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_controlnexts_guidance_rises_over_each_window(controlnext):
     case = controlnext.case
     sampling = settings("controlnext", case, guidance_min=float(case["ramp_min"]), guidance_max=float(case["ramp_max"]))

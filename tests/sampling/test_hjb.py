@@ -210,7 +210,7 @@ def test_16_bits_come_close(models, dtype, least):
     assert agreement > least
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_gradients_to_single_pixels_do_not_vanish_in_float16(models, monkeypatch):
     """A face of few pixels' weight, as in a large frame: one of many frames, whose loss is a thousandth."""
     reduced = [model.computing_in("float16") for model in models]

@@ -54,6 +54,7 @@ def test_one_command_samples_and_measures_drawn_people(dataset, tmp_path):
     assert (tmp_path / "r" / "report.html").read_text().count("<figure>") == 2
 
 
+@pytest.mark.slow
 def test_it_goes_on_and_other_settings_are_refused(dataset, tmp_path, capsys):
     flags = [*QUICK, "--dataset", dataset, "--output", tmp_path / "r"]
     assert call(*flags, "--clips=1") == 0

@@ -355,7 +355,7 @@ print({name: events["/jax/compilation_cache/" + name] for name in ("cache_hits",
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_from_a_clean_directory_and_once_more(tmp_path):
     """No inputs named, outputs where the README says, compiled programs kept for the next run."""
     settings = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # as by default

@@ -63,7 +63,7 @@ def test_a_checkpoint_says_what_it_is(made, kind):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["svd", "animatelcm"])
+@pytest.mark.parametrize("kind", [pytest.param("svd", marks=pytest.mark.slow), "animatelcm"])
 def test_a_picture_comes_alive(place, capsys, kind):
     assert call("--checkpoint", kind, "--reference", "photo.png", *QUICK, "--output", "out.mp4") == 0
     assert f"poses: none ({FAMILY[kind].title} moves by itself), 3 frames" in capsys.readouterr().out
@@ -78,7 +78,9 @@ def test_a_picture_comes_alive(place, capsys, kind):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("kind", "frames"), [("mimicmotion", 3), ("controlnext", 4)])
+@pytest.mark.parametrize(
+    ("kind", "frames"), [("mimicmotion", 3), pytest.param("controlnext", 4, marks=pytest.mark.slow)]
+)
 def test_driven_from_a_video(place, capsys, kind, frames):
     """Every second frame, and every fourth of one with 48 frames a second and more, as MimicMotion is published."""
     flags = ["--checkpoint", kind, "--reference", "person.png", *QUICK]

@@ -41,7 +41,7 @@ def sample(output: str, *flags: object, poses: str = "dance.json") -> int:
     return call(*given, "--output", output, *flags)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_frames_are_finished_as_in_python(place):
     assert sample("plain") == 0
     frames = pixels(Path("plain"))

@@ -74,7 +74,7 @@ def test_the_same_frames_as_of_the_skeletons(place, capsys):
     assert "the recorded run's --poses" in capsys.readouterr().err
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_faces_are_where_the_keypoints_say(place, capsys):
     points, scores = DANCE.points.copy(), DANCE.scores.copy()
     points[:, 24:92] = np.random.default_rng(0).integers(14, 38, (FRAMES, 68, 2))

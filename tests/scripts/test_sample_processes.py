@@ -12,7 +12,7 @@ from tests.scripts.sample_script import QUICK, photo, pixels, poses, start
 from tests.scripts.train_script import free_port
 from tests.training.mini_model import save_mini_model
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 FRAMES = 7
 
 
@@ -72,14 +72,12 @@ def test_the_video_is_that_of_one(folder, flags):
     assert record["configuration"]["distributed"]["start"] == "off"  # it can be repeated on one
 
 
-@pytest.mark.slow
 def test_in_16_bits(folder, flags):
     """Whose frames are looked through for numbers that are too large, by every process those of its own."""
     assert [status for status, _, _ in end(begin(folder, *flags, "--dtype=float16", "--output", "half"))] == [0, 0]
     assert pixels(folder / "half").shape == (FRAMES, 64, 64, 3)
 
 
-@pytest.mark.slow
 def test_with_the_face_optimisation(folder, flags):
     optimised = [flag for flag in flags if not str(flag).startswith("--hjb")]
     optimised += ["--hjb.iterations=2", "--hjb.chunk=2", "--face-boxes", "boxes.json", "--face-embedding", "face.npy"]
@@ -93,7 +91,6 @@ def test_with_the_face_optimisation(folder, flags):
         assert b["similarity_after"] == pytest.approx(a["similarity_after"], abs=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_the_end_of_one_ends_both_with_one_line_and_both_go_on_from_there(folder, flags, victim):
     name = f"killed-{victim}"
@@ -122,7 +119,6 @@ def test_the_end_of_one_ends_both_with_one_line_and_both_go_on_from_there(folder
     assert np.abs(made[0] - made[1]).mean() < 0.1
 
 
-@pytest.mark.slow
 def test_what_one_was_told_otherwise_or_cannot_read_both_say(folder, flags):
     for status, _, err in end(begin(folder, *flags, "--output", "not", each=[["--seed=0"], ["--seed=1"]])):
         assert status == 2

@@ -63,7 +63,7 @@ def exported(source, kind, dtype, tmp_path, change=0.0):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["adapters", "attentions", "lora"])
+@pytest.mark.parametrize("kind", ["adapters", pytest.param("attentions", marks=pytest.mark.slow), "lora"])
 def test_a_bfloat16_run_leaves_what_it_does_not_train_as_it_was(source, kind, tmp_path):
     before = {name: dict(stream_params(source, name)) for name in STABLEANIMATOR}
     trained, after = exported(source, kind, "bfloat16", tmp_path / "out", change=0.25)

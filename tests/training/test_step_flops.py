@@ -20,7 +20,7 @@ def shape(*sizes: int, dtype: DTypeLike = jnp.float32) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(sizes, jnp.dtype(dtype))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_step_counts_what_it_needs_however_it_saves_memory():
     config = MINI
     task = Task(training_blueprints(config, "float32", arcface=False), TrainableConfig(), ObjectiveConfig())

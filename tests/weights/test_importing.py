@@ -207,7 +207,7 @@ def test_float32_is_preferred_to_float16(files: Path, tmp_path: Path):
     assert_holds(import_all(files, tmp_path / "c"), "vae", files / VAE)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_bfloat16_keeps_in_float32_what_computes_in_it(files: Path, tmp_path: Path):
     full = import_all(files, tmp_path / "full")
     reduced = import_all(files, tmp_path / "reduced", dtype="bfloat16")

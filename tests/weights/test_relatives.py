@@ -158,7 +158,7 @@ def test_files_go_in_and_come_out_bit_for_bit(kind: Kind, stand_ins: Path, tmp_p
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("kind", ["mimicmotion", "controlnext"])
+@pytest.mark.parametrize("kind", ["mimicmotion", pytest.param("controlnext", marks=pytest.mark.slow)])
 def test_torchs_files_go_in_and_come_out_bit_for_bit(kind: Kind, tmp_path: Path):
     torch = pytest.importorskip("torch")
     config = tiny_config(kind)
