@@ -12,9 +12,8 @@ OUTPUT/glintr100_torch  of all but StableAnimator: ArcFace, where the checkpoint
 """
 
 import json
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -32,6 +31,7 @@ from stableanimator_jax.weights.published_configs import svd_configs
 from stableanimator_jax.weights.rules import Assignment, Shape, dotted, plan_export
 from stableanimator_jax.weights.state_dict_writers import FileFormat, require_writer, write_pth, write_safetensors
 from stableanimator_jax.weights.tables import is_id_adapter_key, tables
+from stableanimator_jax.weights.wider_vae import vae_shapes, widen, wider
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,6 @@ _OWN: dict[Kind, tuple[_File, ...]] = {
 }
 """What each system is published as beside SVD's folder. The UNet goes to both places."""
 
-_DIFFUSERS_GROUPS = 32  # of AutoencoderKLTemporalDecoder, which has no setting for it
-
 Precision = Literal["float32", "float16"]
 
 
@@ -99,7 +97,7 @@ def export_weights(
 ) -> tuple[Path, ...]:
     """Write a checkpoint's models as PyTorch's files, all or nothing.
 
-    A model that PyTorch's code cannot build is left out, with a warning that says why.
+    A VAE with fewer groups than PyTorch's class always has is written as the wider one that computes the same.
 
     Args:
         checkpoint: a checkpoint directory, or "embedded".
@@ -119,15 +117,12 @@ def export_weights(
     source = open_checkpoint(checkpoint)
     require_writer(file_format)
     models = describe(source.path).models
-    if "vae" in models and source.config.vae.norm_num_groups != _DIFFUSERS_GROUPS:
-        models = tuple(model for model in models if model != "vae")
-        why = (
-            f"its VAE has norms of {source.config.vae.norm_num_groups} groups, and the VAE in PyTorch that would read "
-            f"it always has {_DIFFUSERS_GROUPS}"
-        )
-        if not models:
-            raise InputError(f"checkpoint {checkpoint} cannot be exported: {why}")
-        print(f"warning: the VAE is left out: {why}; what is in SVD/ is no whole pipeline", file=sys.stderr)
+    as_published = source.config
+    if "vae" in models:
+        try:
+            as_published = replace(source.config, vae=wider(source.config.vae))
+        except InputError as e:
+            raise InputError(f"checkpoint {checkpoint} cannot be exported: {e}") from e
     files = [(file, held) for file in (*_SVD, *_OWN[source.config.kind]) if (held := file.held(models))]
     if not files:
         raise InputError(
@@ -136,6 +131,8 @@ def export_weights(
         )
     exported = {model for _, held in files for model in held}
     plans = {model: _Export.plan(source, model, "float32" if model == "arcface" else dtype) for model in exported}
+    if as_published != source.config:
+        plans["vae"] = replace(plans["vae"], shapes=vae_shapes(as_published))
     variant = ".fp16" if dtype == "float16" else ""
     require_room(output, sum(plans[model].bytes for _, held in files for model in held))
     with replacing_directory(output.resolve(), label=str(output)) as directory:
@@ -146,7 +143,7 @@ def export_weights(
         for file, held in files:
             parts = [plans[model].part(prefix, id_adapter=file.id_adapter) for model, prefix in held.items()]
             _write(_made(directory / file.name(file_format, variant)), parts, show_progress)
-        _write_configs(directory, source.config, models)
+        _write_configs(directory, source.config, as_published, models)
         written = sorted(path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
     return tuple(output / path for path in written)
 
@@ -160,6 +157,8 @@ class _Export:
     dtype: Precision
     assignments: dict[str, Assignment]
     """By dotted parameter name, in the order in which the checkpoint gives them."""
+    shapes: dict[str, Shape]
+    """That are written, by key: larger than the parameters' own where PyTorch's code must have the model wider."""
     counters: tuple[str, ...]
     """Keys that torch's batch norms have beside what this project keeps: how many steps they were trained."""
 
@@ -169,17 +168,20 @@ class _Export:
         plan = plan_export(table, stored_params(source.path, model))
         means = (a.key.removesuffix("running_mean") for a in plan if a.key.endswith(".running_mean"))
         counters = tuple(f"{m}num_batches_tracked" for m in means)
-        return cls(source, model, dtype, {dotted(a.path): a for a in plan}, counters)
+        shapes = {a.key: a.source_shape for a in plan}
+        return cls(source, model, dtype, {dotted(a.path): a for a in plan}, shapes, counters)
 
     @property
     def bytes(self) -> int:
-        return sum(np.dtype(self.dtype).itemsize * int(np.prod(a.source_shape)) for a in self.assignments.values())
+        return sum(np.dtype(self.dtype).itemsize * int(np.prod(shape)) for shape in self.shapes.values())
 
     def part(self, prefix: str, *, id_adapter: bool) -> "_Part":
         """Its tensors as a file takes them, under a prefix."""
         chosen = {n: a for n, a in self.assignments.items() if id_adapter or not is_id_adapter_key(a.key)}
         counter: tuple[Shape, str] = ((), "int64")
-        layout = {a.key: (a.source_shape, self.dtype) for a in chosen.values()} | dict.fromkeys(self.counters, counter)
+        layout = {a.key: (self.shapes[a.key], self.dtype) for a in chosen.values()} | dict.fromkeys(
+            self.counters, counter
+        )
         tensors = ((prefix + key, array) for key, array in self._tensors(chosen))
         return _Part({prefix + key: place for key, place in layout.items()}, tensors)
 
@@ -188,6 +190,8 @@ class _Export:
             if name in chosen:
                 a = chosen[name]
                 whole = np.array(a.transform.inverse(array), np.float32, order="C")
+                if whole.shape != self.shapes[a.key]:
+                    whole = widen(a.key, whole, self.shapes[a.key])
                 with np.errstate(over="ignore"):
                     written = whole.astype(self.dtype, copy=False)
                 if (np.isinf(written) & np.isfinite(whole)).any():
@@ -215,9 +219,11 @@ def _write(path: Path, parts: Sequence[_Part], show_progress: bool) -> None:
             write_pth(path, bar)
 
 
-def _write_configs(directory: Path, config: StableAnimatorConfig, models: tuple[str, ...]) -> None:
+def _write_configs(
+    directory: Path, config: StableAnimatorConfig, as_published: StableAnimatorConfig, models: tuple[str, ...]
+) -> None:
     whole_pipeline = {"unet", "vae", "image_encoder"} <= set(models)
-    for name, content in svd_configs(config).items():
+    for name, content in svd_configs(as_published).items():
         if whole_pipeline or name.split("/")[0] in models:
             _write_json(directory / "SVD" / name, content)
     if (directory / _ANIMATION).exists():

@@ -52,6 +52,7 @@ from stableanimator_jax.weights.rules import Path as ParameterPath
 from stableanimator_jax.weights.state_dict_files import StateDictFile, open_state_dict
 from stableanimator_jax.weights.svd_single_file import SVD_PARTS, SvdPart, is_single_file
 from stableanimator_jax.weights.tables import add_id_adapter, tables
+from stableanimator_jax.weights.wider_vae import Narrowed, wider
 
 _SHOWN = 20
 _SVD_XT_FRAMES = UNetConfig().num_frames
@@ -213,6 +214,8 @@ def import_weights(
     svd_parts, network_parts = (_opened(files.weights) if files else {} for files in (svd_files, networks))
     weights: dict[str, Weights] = {}
     for model, state_dict in put_together(relative, svd_parts, network_parts, found).items():
+        if model == "vae" and config.vae != wider(config.vae):
+            state_dict = Narrowed(state_dict, config)
         part = FileWeights(model, config, dtype, state_dict, state_dict.shapes, state_dict.files)
         if model == "unet" and networks is None:
             part = _with_id_adapter(part)
@@ -302,10 +305,10 @@ def _configuration(
             ("vae", svd.vae_config),
             ("image_encoder", svd.image_encoder_config),
         ):
-            if getattr(known, name) != found:
+            described = wider(known.vae) if name == "vae" else getattr(known, name)
+            if described != found:
                 raise InputError(
-                    f"{networks.config_file} describes another {name} than --svd does: {getattr(known, name)}, "
-                    f"not {found}"
+                    f"{networks.config_file} describes another {name} than --svd does: {described}, not {found}"
                 )
     elif svd is not None:
         context = svd.unet_config.cross_attention_dim

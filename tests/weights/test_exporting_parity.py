@@ -11,10 +11,12 @@ import pytest
 from stableanimator_jax.config import StableAnimatorConfig
 from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.conditioning import Conditioning
+from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.unet import UNet
 from stableanimator_jax.models.vae import VAE
 from stableanimator_jax.weights.checkpoint import save_checkpoint
 from stableanimator_jax.weights.exporting import export_weights
+from stableanimator_jax.weights.opening import open_checkpoint
 from tests.golden_data import assert_close
 from tests.golden_models import channels_last, reference_model
 
@@ -69,20 +71,35 @@ def test_the_unet_in_diffusers(exported: Path):
     assert_close(np.moveaxis(np.asarray(found), -1, -3), expected, 1e-4)
 
 
-def test_the_vae_in_diffusers(exported: Path):
-    theirs = load_strictly(diffusers.AutoencoderKLTemporalDecoder, exported / "SVD/vae")
-    ours = reference_model("vae")
+def assert_diffusers_decodes_alike(folder: Path, ours: Model[VAE]) -> None:
+    theirs = load_strictly(diffusers.AutoencoderKLTemporalDecoder, folder)
     rng = np.random.default_rng(0)
-    latents = rng.standard_normal((3, 4, 8, 6), np.float32)
+    latents = rng.standard_normal((3, ours.blueprint.config.latent_channels, 8, 6), np.float32)
+    images = rng.uniform(-1, 1, (2, 3, 64, 48)).astype(np.float32)
     with torch.no_grad():
-        expected = theirs.decode(torch.from_numpy(latents), num_frames=3).sample.numpy()
+        decoded = theirs.decode(torch.from_numpy(latents), num_frames=3).sample.numpy()
+        encoded = theirs.encode(torch.from_numpy(images)).latent_dist.mean.numpy()
 
-    def decode(model, z):
+    def both(model, z, images):
         vae: VAE = model.module()
-        return vae.decode(z)
+        return vae.decode(z), vae.encode(images)[0]
 
-    found = jax.jit(decode)(ours, jnp.asarray(channels_last(latents))[None])[0]
-    assert_close(np.moveaxis(np.asarray(found), -1, -3), expected, 1e-4)
+    found = jax.jit(both)(ours, jnp.asarray(channels_last(latents))[None], jnp.asarray(channels_last(images)))
+    assert_close(np.moveaxis(np.asarray(found[0][0]), -1, -3), decoded, 1e-4)
+    assert_close(np.moveaxis(np.asarray(found[1]), -1, -3), encoded, 1e-4)
+
+
+def test_the_vae_in_diffusers(exported: Path):
+    assert_diffusers_decodes_alike(exported / "SVD/vae", reference_model("vae"))
+
+
+def test_the_shipped_vae_of_fewer_groups_in_diffusers(tmp_path: Path):
+    export_weights("embedded", tmp_path / "out")
+    shipped = open_checkpoint("embedded")
+    assert shipped.config.vae.norm_num_groups < 32
+    assert_diffusers_decodes_alike(tmp_path / "out/SVD/vae", shipped.load("vae", blueprint(shipped.config, "vae")))
+    pipeline = diffusers.StableVideoDiffusionPipeline.from_pretrained(tmp_path / "out/SVD")
+    assert pipeline.vae.config.block_out_channels == [128, 128, 256, 512]
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # torch and NumPy, in diffusers
