@@ -173,7 +173,7 @@ def table(estimates: Estimates, titles: Mapping[str, str]) -> str:
         _row(
             [
                 METRICS[m].title,
-                *(_difference(estimates[n][m] - estimates["full"][m], METRICS[m].digits) for n in others),
+                *(difference_cell(estimates[n][m] - estimates["full"][m], METRICS[m].digits) for n in others),
             ]
         )
         for m in quality
@@ -292,7 +292,7 @@ def _signed(difference: Estimate, digits: int) -> str:
     return f"{difference.value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
-def _difference(difference: Estimate, digits: int) -> str:
+def difference_cell(difference: Estimate, digits: int) -> str:
     text = _signed(difference, digits)
     return text if difference.verdict == "open" else f"**{text}**"
 

@@ -11,7 +11,7 @@ import jax
 from examples.drawn_world.ablation_report import plain_table, write_report
 from examples.drawn_world.ablation_sheet import draw_sheet
 from examples.drawn_world.settings import make_folder
-from examples.drawn_world.study import Condition, Study, StudyConfig, run_study
+from examples.drawn_world.study import Condition, Study, StudyConfig, judged_by, run_study
 from stableanimator_jax.config import IdInjection
 from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing
@@ -163,6 +163,7 @@ def _write_results(study: Study, config: StudyConfig) -> None:
         "versions": versions(),
         "device": jax.local_devices()[0].device_kind,
         "pairs": [dataclasses.asdict(p.pair) for p in study.pairs],
+        "judges": judged_by(next(iter(study.conditions.values())).checkpoint, config),
         "truth": {name: values.tolist() for name, values in study.truth.items()},
         "conditions": {
             name: {

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import jax
 
+from examples.drawn_world.clips import TRAIN_SEEDS, VALIDATION_SEEDS
 from examples.drawn_world.dataset import DatasetConfig, write
 from examples.drawn_world.settings import claim, require_counts
 from examples.drawn_world.ship import ShipConfig, ship
 from stableanimator_jax.data.loader import LoaderConfig
 from stableanimator_jax.data.prepared import DATASET_FILE
+from stableanimator_jax.errors import InputError
 from stableanimator_jax.preparation.config import EncodeConfig
 from stableanimator_jax.preparation.encoding import encode
 from stableanimator_jax.scripts.train.best import BEST, LOSS
@@ -27,7 +29,8 @@ from stableanimator_jax.training.config import (
     ValidationConfig,
 )
 from stableanimator_jax.training.metrics import JSON_LINES
-from stableanimator_jax.weights.checkpoint import describe
+from stableanimator_jax.weights.checkpoint import STABLEANIMATOR, describe, require_models, require_replaceable
+from stableanimator_jax.weights.opening import open_checkpoint
 
 CPU_BATCH = 16
 _NO_END = 2**31 - 1  # steps: the time ends a run
@@ -48,7 +51,7 @@ class AnimatorTraining:
     """To train on, a clip each."""
     first_person: int = 0
     """The first one's number."""
-    validation: int = 64
+    validation: int = 32
     """Others, to validate on."""
     clip_frames: int = 24
     """Of a drawn clip: every third frame of its motion."""
@@ -69,6 +72,15 @@ class AnimatorTraining:
 
     def __post_init__(self):
         require_counts(self)
+        if self.clip_frames <= self.frames:
+            raise InputError(
+                f"--clip-frames must be more than --frames, {self.frames}, by one for the reference, got "
+                f"{self.clip_frames}"
+            )
+        if self.first_person + self.people > VALIDATION_SEEDS - TRAIN_SEEDS:
+            raise InputError(
+                f"--first-person and --people must end below {VALIDATION_SEEDS}, where others are kept apart"
+            )
 
 
 def train(config: AnimatorTraining) -> None:
@@ -78,6 +90,8 @@ def train(config: AnimatorTraining) -> None:
         InputError: a checkpoint or a setting cannot be used, or the output is another run's.
         KeyboardInterrupt: it was asked to stop; what was trained is saved, and the best weights are written.
     """
+    require_models(open_checkpoint(config.checkpoint).path, STABLEANIMATOR)
+    require_replaceable(config.output / "checkpoint", overwrite=True)
     _share_out(config.batch or CPU_BATCH)
     fixed = ("checkpoint", "people", "first_person", "validation", "clip_frames", "size", "seed")
     claim(config.output, {name: getattr(config, name) for name in fixed})
@@ -87,9 +101,10 @@ def train(config: AnimatorTraining) -> None:
     settings = training_settings(config, jax.default_backend())
     try:
         run(settings)
-    finally:
-        if (settings.output / BEST).exists():
-            _write_best(config, settings.output)
+    except KeyboardInterrupt:
+        _write_best(config, settings.output)
+        raise
+    _write_best(config, settings.output)
 
 
 def _share_out(batch: int) -> None:
@@ -129,7 +144,7 @@ def training_settings(config: AnimatorTraining, backend: str) -> TrainConfig:
             ema_decay=0.998,
         ),
         checkpoints=CheckpointConfig(every=every),
-        validation=ValidationConfig(every=every, clips=min(32, config.validation), videos=0, keep_best=True),
+        validation=ValidationConfig(every=every, clips=config.validation, videos=0, keep_best=True),
     )
 
 
@@ -155,13 +170,16 @@ def _make_data(config: AnimatorTraining) -> None:
 
 
 def _write_best(config: AnimatorTraining, output: Path) -> None:
-    """The best weights as the package has its own: kernels in bfloat16, no file above 16 MiB."""
+    """The best weights, if there are any yet, as the package has its own: kernels in bfloat16."""
     best = output / BEST
-    ship(ShipConfig(weights=best, arcface=best, output=config.output / "checkpoint", overwrite=True))
+    if not best.exists():
+        return
+    place = config.output / "checkpoint"
+    ship(ShipConfig(weights=best, arcface=best, output=place, overwrite=True), limited=False)
     lines = [json.loads(line) for line in (output / JSON_LINES).read_text().splitlines()]
-    losses = [line["validation/loss"] for line in lines if "validation/loss" in line]
+    losses = [f"{line['validation/loss']:.4f} at the beginning, " for line in lines if "validation/loss" in line]
     source = describe(best).source
     print(
-        f"validation loss: {losses[0]:.4f} at the beginning, {source[LOSS]:.4f} at best, after step {source['step']}: "
-        f"those weights are in {config.output / 'checkpoint'}"
+        f"validation loss: {''.join(losses[:1])}{source[LOSS]:.4f} at best, after step {source['step']}: those weights "
+        f"are in {place}"
     )

@@ -4,13 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from examples.drawn_world.ablation_report import difference_cell
 from examples.drawn_world.ablation_sheet import draw_sheet
 from examples.drawn_world.ablations import VIDEOS, EvaluationConfig
 from examples.drawn_world.intervals import draw_pairs, mean
+from examples.drawn_world.metrics import METRICS
 from examples.drawn_world.pairs import draw_pair, unseen_pairs
 from examples.drawn_world.study import Condition, Measured, Study, make_videos
 from stableanimator_jax.config import from_dict
@@ -18,15 +21,7 @@ from stableanimator_jax.errors import InputError
 from stableanimator_jax.files import replacing
 from stableanimator_jax.sampling.pipeline import Animator
 
-METRICS = {
-    "csim": "CSIM",
-    "csim_second": "CSIM, second ArcFace",
-    "psnr": "PSNR, dB",
-    "ssim": "SSIM",
-    "flicker": "flicker of the wall",
-    "glasses": "glasses",
-}
-_SAME = ("pairs", "first_pair", "frames", "stride", "size", "checkpoint")
+_SAME = ("pairs", "first_pair", "frames", "stride", "size")
 
 
 @dataclass(frozen=True)
@@ -52,6 +47,7 @@ def compare(config: CompareConfig) -> None:
     if len(config.work) < 2:
         raise InputError("--work needs two folders or more")
     results = {folder.name: _read(folder) for folder in config.work}
+    judges = {name: judges for name, (_, _, judges) in results.items()}
     if len(results) < len(config.work):
         raise InputError("--work has two folders of one name, which the table could not tell apart")
     first, *others = results
@@ -59,23 +55,22 @@ def compare(config: CompareConfig) -> None:
         ours, theirs = (vars(results[which][0]) for which in (name, first))
         if different := [key for key in _SAME if ours[key] != theirs[key]]:
             raise InputError(f"{name} and {first} differ in --{different[0].replace('_', '-')}")
+        if different := [m for m in judges[name] if judges[first].get(m, judges[name][m]) != judges[name][m]]:
+            raise InputError(f"{METRICS[different[0]].title} of {name} and of {first} is by different networks")
     drawn = draw_pairs(results[first][0].pairs, config.resamples)
-    scores = {name: measured for name, (_, measured) in results.items()}
-    shown = [metric for metric in METRICS if all(metric in score for score in scores.values())]
-    print(f"| less {first} | " + " | ".join(METRICS[metric] for metric in shown) + " |")
+    scores = {name: measured for name, (_, measured, _) in results.items()}
+    shown = [metric for metric in METRICS if all(isinstance(score.get(metric), list) for score in scores.values())]
+    print(f"| less {first} | " + " | ".join(METRICS[metric].title for metric in shown) + " |")
     print("|---" * (len(shown) + 1) + "|")
     for name in others:
         cells = []
         for metric in shown:
             ours, theirs = (mean(np.array(scores[which][metric]), drawn) for which in (name, first))
-            difference = ours - theirs
-            low, high = difference.interval
-            text = f"{difference.value:+.3f} [{low:+.3f}, {high:+.3f}]"
-            cells.append(text if difference.verdict == "open" else f"**{text}**")
+            cells.append(difference_cell(ours - theirs, METRICS[metric].digits))
         print(f"| {name} | " + " | ".join(cells) + " |")
     if config.picture is not None:
         with replacing(config.picture) as temporary:
-            draw_people(config, [settings for settings, _ in results.values()]).save(temporary, format="PNG")
+            draw_people(config, [settings for settings, _, _ in results.values()]).save(temporary, format="PNG")
 
 
 def draw_people(config: CompareConfig, evaluations: Sequence[EvaluationConfig]) -> Image.Image:
@@ -98,12 +93,12 @@ def _no_animator(checkpoint: str) -> Animator:
     raise InputError(f"videos of {checkpoint} are not among the files any more: run `evaluate` again")
 
 
-def _read(folder: Path) -> tuple[EvaluationConfig, Mapping[str, list[float]]]:
-    """What an evaluation was told, and its scores of every pair."""
+def _read(folder: Path) -> tuple[EvaluationConfig, Mapping[str, Any], Mapping[str, str]]:
+    """What an evaluation was told, its scores of every pair, and the judges of those."""
+    paths = {"work": str(folder), "second_arcface": None, "glasses": None}  # wherever they were
     try:
         result = json.loads((folder / "results.json").read_text())
-        settings, measured = result["settings"], result["conditions"][VIDEOS]
+        settings, measured, judges = result["settings"] | paths, result["conditions"][VIDEOS], dict(result["judges"])
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(f"{folder} holds no results.json of `evaluate --work`: {e}") from e
-    paths = {"work": str(folder), "second_arcface": None, "glasses": None}  # wherever they were
-    return from_dict(EvaluationConfig, settings | paths, f"{folder}/results.json"), measured
+    return from_dict(EvaluationConfig, settings, f"{folder}/results.json"), measured, judges

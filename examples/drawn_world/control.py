@@ -59,7 +59,7 @@ class ControlConfig(MeasureConfig):
     first_pair: int = 2000
     """Its number."""
     sampling: SamplingConfig = field(default_factory=lambda: replace(SAMPLING, steps=5))
-    """Pair n is sampled with the seed that is n higher."""
+    """The first pair is sampled with its seed, each other one with the next."""
     work: Path = Path("outputs/drawn_world/control")
     """Where videos are kept."""
 

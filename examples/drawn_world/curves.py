@@ -24,6 +24,8 @@ _PANELS = (
     ("without refinement: loss", "runs/no_refinement/run", "train/loss"),
     ("plain addition: loss", "runs/addition/run", "train/loss"),
     ("without ID tokens: loss", "runs/no_id/run", "train/loss"),
+    ("fit: validation loss", "fit/run", "validation/loss"),
+    ("glasses: accuracy, 32 people", "glasses.progress", "accuracy"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The loop of the three small trainers: optimiser, curves, checkpoints to go on from. (StableAnimator has `train.py`.)
+"""The loop of the small trainers: optimiser, curves, checkpoints to go on from. (StableAnimator has `train.py`.)
 
 What a step sees depends on the seed and its number alone, so a run that was stopped goes on as if it had not been.
 """
@@ -42,7 +42,7 @@ class FitConfig:
     batch: int
     """Examples a step."""
     learning_rate: float = 1e-3
-    """At its highest: it rises evenly for 100 steps and falls along half a cosine to 0 at the last."""
+    """At its highest: it rises over the first tenth of the steps, at most 100, and falls along half a cosine to 0."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """As in `train.py`; by Muon the VAE learns in half as many steps."""
     weight_decay: float = 1e-2

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from examples.drawn_world.pairs import DrawnPair, draw_pair, unseen_pairs
 from examples.drawn_world.settings import require_counts
 from examples.drawn_world.study import Condition, OneAnimator, StudyConfig, make_videos
-from stableanimator_jax.data.video import check_writable, open_writer
+from stableanimator_jax.data.video import check_writable, held_fps, open_writer
 from stableanimator_jax.scripts.sample.settings import DRAWN_PEOPLE
 from stableanimator_jax.shipped import EMBEDDED
 
@@ -54,16 +54,17 @@ def gallery(config: GalleryConfig) -> None:
     Raises:
         InputError: the checkpoint or a setting cannot be used, or the picture cannot be written.
     """
-    check_writable(config.picture)  # rather than after minutes
-    pairs = draw_everybody(config)
     study = StudyConfig(size=config.size, work=config.work)
+    height, width = (side * config.scale for side in arranged(*_nobody(config), config.columns).shape[1:3])
+    check_writable(config.picture)  # rather than after minutes
+    fps = held_fps(config.picture, width, height, _FPS)
+    pairs = draw_everybody(config)
     condition = Condition("videos", "animating", config.checkpoint, DRAWN_PEOPLE.hjb.adam_iterations)
     videos, _ = make_videos(condition, OneAnimator(), pairs, study)
     references = np.stack([pair.reference for pair in pairs[:: config.motions]])
     made = videos.reshape(config.people, config.motions, *videos.shape[1:])
     frames = arranged(references, made, config.columns).repeat(config.scale, axis=1).repeat(config.scale, axis=2)
-    height, width = frames.shape[1:3]
-    with open_writer(config.picture, width, height, _FPS, overwrite=True) as picture:
+    with open_writer(config.picture, width, height, fps, overwrite=True) as picture:
         for frame in frames:
             picture.write(frame)
     print(f"gallery: {config.picture}")
@@ -78,6 +79,12 @@ def draw_everybody(config: GalleryConfig) -> list[DrawnPair]:
         for motion in motions
     ]
     return [draw_pair(pair, frames=config.frames, stride=3, size=config.size) for pair in pairs]
+
+
+def _nobody(config: GalleryConfig) -> tuple[UInt8[np.ndarray, "people size size 3"], np.ndarray]:
+    """Black references and videos, of one frame."""
+    shape = (config.size, config.size, 3)
+    return np.zeros((config.people, *shape), np.uint8), np.zeros((config.people, config.motions, 1, *shape), np.uint8)
 
 
 def arranged(

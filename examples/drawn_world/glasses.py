@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import einops
 import jax
@@ -24,7 +25,7 @@ from stableanimator_jax.training.latents import pixels
 from stableanimator_jax.weights.rules import dotted, flatten, unflatten
 
 _WIDTHS = (16, 32, 64, 64)
-_FILE = "glasses.npz"
+GLASSES_FILE = "glasses.npz"
 
 WearsGlasses = Callable[[UInt8[np.ndarray, "f h w 3"], Float32[np.ndarray, "f 4"]], Bool[np.ndarray, "f"]]
 """Of frames, and the faces' boxes in them (left, top, right, bottom in pixels, inclusive)."""
@@ -71,7 +72,7 @@ def train(config: GlassesTraining) -> None:
     Raises:
         InputError: the output is there already, or cannot be written.
     """
-    if (config.output / _FILE).exists():
+    if (config.output / GLASSES_FILE).exists():
         raise InputError(f"{config.output} is there already; remove it, or name another --output")
     graphdef, params = nnx.split(GlassesNetwork(rngs=nnx.Rngs(config.seed)), nnx.Param)
 
@@ -90,7 +91,7 @@ def train(config: GlassesTraining) -> None:
     fitted = fit(config, nnx.to_pure_dict(params), {}, loss, draw_batch)
     config.output.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {dotted(path): np.asarray(leaf) for path, leaf in flatten(fitted.params).items()}
-    with replacing(config.output / _FILE) as temporary, temporary.open("wb") as file:
+    with replacing(config.output / GLASSES_FILE) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
     wears = load_glasses(config.output)
     people = VALIDATION_SEEDS + np.arange(config.tests)
@@ -113,11 +114,11 @@ def load_glasses(folder: Path) -> WearsGlasses:
     graphdef, wanted = nnx.split(nnx.eval_shape(lambda: GlassesNetwork(rngs=nnx.Rngs(0))), nnx.Param)
     shapes = flatten(nnx.to_pure_dict(wanted))
     try:
-        with np.load(folder / _FILE) as file:
-            params = unflatten({path: jnp.asarray(file[dotted(path)].reshape(s.shape)) for path, s in shapes.items()})
-    except (OSError, ValueError, KeyError) as e:
+        with (folder / GLASSES_FILE).open("rb") as file, np.load(file) as arrays:
+            params = unflatten({path: jnp.asarray(arrays[dotted(path)].reshape(s.shape)) for path, s in shapes.items()})
+    except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile) as e:
         why = reason_of(e) if isinstance(e, OSError) else "it is something else"
-        raise InputError(f"cannot read {folder / _FILE}, which `glasses` makes: {why}") from e
+        raise InputError(f"cannot read {folder / GLASSES_FILE}, which `glasses` makes: {why}") from e
 
     @jax.jit
     def logits(params: Any, frames: Array, boxes: Array) -> Array:

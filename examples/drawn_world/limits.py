@@ -11,6 +11,7 @@ from tqdm import tqdm
 from examples.drawn_world.ablation_report import table
 from examples.drawn_world.intervals import draw_pairs, mean
 from examples.drawn_world.study import MeasureConfig, draw_study, load_judges, measure, measure_truth
+from stableanimator_jax.errors import InputError
 from stableanimator_jax.interrupts import check_interrupted
 from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.functional import Model
@@ -31,6 +32,11 @@ class LimitsConfig(MeasureConfig):
     """Of an unseen person and an unseen motion."""
     decode_chunk: int = 4
     """Frames decoded at once, as in sampling."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.decode_chunk < 1:
+            raise InputError(f"--decode-chunk must be at least 1, got {self.decode_chunk}")
 
 
 def limits(config: LimitsConfig) -> None:

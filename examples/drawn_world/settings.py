@@ -12,11 +12,11 @@ from stableanimator_jax.files import replacing
 
 
 def require_counts(config: Any) -> None:
-    """Raise `InputError` unless whole numbers are 1 or more (seeds and first numbers 0), others not below 0."""
+    """Raise `InputError` unless whole numbers are 1 or more (seeds and numbers to begin at 0), others not below 0."""
     for field in dataclasses.fields(config):
         value, flag = getattr(config, field.name), "--" + field.name.replace("_", "-")
         if type(value) is int:
-            least, most = (0 if field.name in ("seed", "first_person") else 1), 2**32 - 1
+            least, most = (0 if field.name in ("seed", "first_person", "first_pair") else 1), 2**32 - 1
             if not least <= value <= most:
                 raise InputError(f"{flag} must be from {least} to {most}, got {value}")
         elif type(value) is float and not 0 <= value < math.inf:  # which NaN is not

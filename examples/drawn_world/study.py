@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from examples.drawn_world.clips import VALIDATION_SEEDS, draw_moment
 from examples.drawn_world.dataset import embed_faces
-from examples.drawn_world.glasses import WearsGlasses, load_glasses, share_right
+from examples.drawn_world.glasses import GLASSES_FILE, WearsGlasses, load_glasses, share_right
 from examples.drawn_world.intervals import Estimate, draw_pairs, frechet, mean
 from examples.drawn_world.metrics import image_features, picture_quality, pose_fidelity, similarity, wall_flicker
 from examples.drawn_world.pairs import DrawnPair, draw_pair, palette, unseen_pairs
@@ -36,6 +36,7 @@ from stableanimator_jax.models.arcface import ArcFace, cosine
 from stableanimator_jax.models.catalogue import blueprint
 from stableanimator_jax.models.functional import Model
 from stableanimator_jax.models.image_encoder import ImageEncoder
+from stableanimator_jax.provenance import file_sha256
 from stableanimator_jax.sampling.config import HJBConfig, SamplingConfig
 from stableanimator_jax.sampling.face_control import FaceOptimisation
 from stableanimator_jax.sampling.pipeline import Animator
@@ -80,7 +81,7 @@ class StudyConfig(MeasureConfig):
     """What is made and measured."""
 
     sampling: SamplingConfig = SAMPLING
-    """Pair n is sampled with the seed that is n higher."""
+    """The first pair is sampled with its seed, each other one with the next."""
     hjb: HJBConfig = field(default_factory=lambda: dataclasses.replace(DRAWN_PEOPLE.hjb, iterations=0))
     """The face optimisation: where it is, as in configs/drawn_people.py."""
     work: Path = Path("outputs/drawn_world/study")
@@ -163,6 +164,16 @@ def run_study(conditions: Sequence[Condition], config: StudyConfig) -> Study:
     estimates["truth"] = {metric: mean(values, drawn) for metric, values in truth.items()}
     named = {condition.name: condition for condition in conditions}
     return Study(pairs, named, measured, truth, estimates)
+
+
+def judged_by(checkpoint: str, config: MeasureConfig) -> dict[str, str]:
+    """The judges, each as the hash of its values: scores by other ones cannot be compared."""
+    judges = {"csim": fingerprint(checkpoint, "arcface"), "frechet": fingerprint(checkpoint, "image_encoder")}
+    if config.second_arcface is not None:
+        judges["csim_second"] = fingerprint(str(config.second_arcface), "arcface")
+    if config.glasses is not None:
+        judges["glasses"] = file_sha256(config.glasses / GLASSES_FILE)
+    return judges
 
 
 def draw_study(config: MeasureConfig) -> list[DrawnPair]:

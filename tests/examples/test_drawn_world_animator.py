@@ -27,12 +27,27 @@ def test_settings_follow_the_device():
         assert settings.output == Path("out/run")
 
 
-def test_another_run_is_not_gone_on_with(tmp_path):
-    config = AnimatorTraining(minutes=0.0, output=tmp_path / "fit", people=2, checkpoint="nowhere")
+def test_another_run_is_not_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr("examples.drawn_world.animator._share_out", lambda batch: None)
+    monkeypatch.setattr("examples.drawn_world.animator._make_data", lambda config: None)
+    config = AnimatorTraining(minutes=0.0, output=tmp_path / "fit", people=2)
     with pytest.raises(InputError, match="nowhere"):
-        train(config)
+        train(dataclasses.replace(config, checkpoint="nowhere"))
+    assert not config.output.exists()  # a mistyped word is no run's
+    train(config)
     with pytest.raises(InputError, match="is of a run with --people 2, not 3"):
         train(dataclasses.replace(config, people=3))
+    (config.output / "checkpoint").mkdir()
+    (config.output / "checkpoint" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="checkpoint"):
+        train(config)
+
+
+def test_what_cannot_be_trained_on_is_said_before_it_is_drawn():
+    with pytest.raises(InputError, match=r"--clip-frames must be more than --frames, 24, .* got 24"):
+        AnimatorTraining(frames=24)
+    with pytest.raises(InputError, match="--first-person and --people must end below 1000000"):
+        AnimatorTraining(first_person=999_000)
     with pytest.raises(InputError, match="--minutes must be 0 or more"):
         AnimatorTraining(minutes=float("nan"))
 

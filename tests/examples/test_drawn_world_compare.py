@@ -39,7 +39,7 @@ def evaluations(tmp_path):
         condition = Condition(VIDEOS, name, settings.checkpoint, settings.hjb.adam_iterations)
         make_videos(condition, lambda _, grey=grey: _Painter(grey), pairs, settings)
         scores = {"csim": [0.2 + better, 0.5 + better, 0.8 + better], "psnr": [20.0, 21.0 - better, 22.0 + better]}
-        result = {"settings": asdict(settings), "conditions": {VIDEOS: scores}}
+        result = {"settings": asdict(settings), "conditions": {VIDEOS: scores}, "judges": {"csim": "one"}}
         (tmp_path / name / "results.json").write_text(json.dumps(result, default=str))
     return tmp_path / "plain", tmp_path / "other"
 
@@ -48,7 +48,7 @@ def test_differences_are_of_pairs_and_shown_beside_each_other(evaluations, tmp_p
     compare(CompareConfig(work=evaluations, people=2, picture=tmp_path / "people.png"))
     header, _, row = capsys.readouterr().out.splitlines()
     assert header == "| less plain | CSIM | PSNR, dB |"
-    assert row.startswith("| other | **+0.010 [+0.010, +0.010]** | +0.000 [-0.010, +0.010] |")
+    assert row.startswith("| other | **+0.010 [+0.010, +0.010]** | +0.00 [-0.01, +0.01] |")
     with Image.open(tmp_path / "people.png") as sheet:
         colours = {tuple(colour) for colour in np.asarray(sheet).reshape(-1, 3).tolist()}
     assert {(200, 200, 200), (50, 50, 50)} <= colours
@@ -66,6 +66,8 @@ def test_what_cannot_be_compared_is_refused(evaluations, tmp_path):
     for change, message in (
         ({"settings": result["settings"] | {"first_pair": 0}}, "other and plain differ in --first-pair"),
         ({"conditions": {"full": {}}}, "other holds no results.json"),
+        ({"settings": []}, "other holds no results.json"),
+        ({"judges": {"csim": "another"}}, "CSIM of other and of plain is by different networks"),
         ({"settings": result["settings"] | {"pears": 3}}, "pears"),
     ):
         file.write_text(json.dumps(result | change))

@@ -47,3 +47,7 @@ def test_a_picture_that_cannot_be_is_refused_before_anything_is_made(tmp_path, m
     monkeypatch.setattr("examples.drawn_world.gallery.draw_everybody", lambda config: pytest.fail("it drew"))
     with pytest.raises(InputError, match=r"gallery\.png"):
         gallery(GalleryConfig(picture=tmp_path / "gallery.png"))
+    with pytest.raises(InputError, match="at most 16383 pixels a side"):
+        gallery(GalleryConfig(picture=tmp_path / "gallery.webp", scale=50))
+    with pytest.raises(InputError, match="--size must be at least 16"):
+        gallery(GalleryConfig(picture=tmp_path / "gallery.webp", size=8, first_pair=0))

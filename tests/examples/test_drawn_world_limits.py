@@ -26,11 +26,20 @@ def test_glasses_are_right_where_they_are_as_in_truth():
 def test_what_is_no_classifier(tmp_path):
     with pytest.raises(InputError, match=r"cannot read .*glasses.npz, which `glasses` makes"):
         load_glasses(tmp_path)
-    (tmp_path / "glasses.npz").write_bytes(b"something")
-    with pytest.raises(InputError, match="something else"):
-        load_glasses(tmp_path)
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    np.savez(tmp_path / "arrays.npz", a=np.zeros(300))
+    array, arrays = ((tmp_path / name).read_bytes() for name in ("array.npy", "arrays.npz"))
+    for content in (b"something", b"", array, arrays, arrays[:200]):
+        (tmp_path / "glasses.npz").write_bytes(content)
+        with pytest.raises(InputError, match="something else"):
+            load_glasses(tmp_path)
     with pytest.raises(InputError, match="is there already"):
         train(GlassesTraining(output=tmp_path))
+
+
+def test_chunks_have_frames():
+    with pytest.raises(InputError, match="--decode-chunk must be at least 1, got 0"):
+        LimitsConfig(decode_chunk=0)
 
 
 @pytest.mark.slow
