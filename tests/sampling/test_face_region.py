@@ -132,6 +132,7 @@ def test_only_the_region_moves_and_the_face_in_it_is_found(models, faces, crop):
     assert out.similarity_after > out.similarity_before + 0.1
 
 
+@pytest.mark.slow
 def test_one_program_wherever_the_faces_are(models):
     faces = boxes(8)
     run(models, video(8), faces, margin=0.0)

@@ -117,6 +117,7 @@ def test_what_cannot_be_gone_on_with_is_told_and_nothing_is_lost(flags, straight
     assert {path.name for path in tmp_path.iterdir()} == {"frames", "frames.json", "frames.contact_sheet.png"}
 
 
+@pytest.mark.slow
 def test_interrupted_again_it_keeps_how_far_it_came(flags, straight, tmp_path, monkeypatch, capsys):
     """Though this time it ran for less than a minute."""
     output = tmp_path / "frames"
