@@ -52,7 +52,7 @@ class AnimatorTraining:
     first_person: int = 0
     """The first one's number."""
     validation: int = 32
-    """Others, to validate on."""
+    """Others, to validate on; at most as many as there were when the data was drawn."""
     clip_frames: int = 24
     """Of a drawn clip: every third frame of its motion."""
     frames: int = 8
@@ -87,13 +87,14 @@ def train(config: AnimatorTraining) -> None:
     """Make the data that is not there yet, train, and write the weights with the lowest validation loss.
 
     Raises:
-        InputError: a checkpoint or a setting cannot be used, or the output is another run's.
+        InputError: a checkpoint or a setting cannot be used, the output is another run's, or training came to an error;
+            the best weights so far are in `run/best`.
         KeyboardInterrupt: it was asked to stop; what was trained is saved, and the best weights are written.
     """
     require_models(open_checkpoint(config.checkpoint).path, STABLEANIMATOR)
     require_replaceable(config.output / "checkpoint", overwrite=True)
     _share_out(config.batch or CPU_BATCH)
-    fixed = ("checkpoint", "people", "first_person", "validation", "clip_frames", "size", "seed")
+    fixed = ("checkpoint", "people", "first_person", "clip_frames", "size", "seed")
     claim(config.output, {name: getattr(config, name) for name in fixed})
     _make_data(config)
     if not config.minutes:

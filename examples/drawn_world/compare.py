@@ -50,16 +50,16 @@ def compare(config: CompareConfig) -> None:
     judges = {name: judges for name, (_, _, judges) in results.items()}
     if len(results) < len(config.work):
         raise InputError("--work has two folders of one name, which the table could not tell apart")
+    scores = {name: measured for name, (_, measured, _) in results.items()}
+    shown = [metric for metric in METRICS if all(isinstance(score.get(metric), list) for score in scores.values())]
     first, *others = results
     for name in others:
         ours, theirs = (vars(results[which][0]) for which in (name, first))
         if different := [key for key in _SAME if ours[key] != theirs[key]]:
             raise InputError(f"{name} and {first} differ in --{different[0].replace('_', '-')}")
-        if different := [m for m in judges[name] if judges[first].get(m, judges[name][m]) != judges[name][m]]:
+        if different := [m for m in shown if judges[name].get(m) != judges[first].get(m)]:
             raise InputError(f"{METRICS[different[0]].title} of {name} and of {first} is by different networks")
     drawn = draw_pairs(results[first][0].pairs, config.resamples)
-    scores = {name: measured for name, (_, measured, _) in results.items()}
-    shown = [metric for metric in METRICS if all(isinstance(score.get(metric), list) for score in scores.values())]
     print(f"| less {first} | " + " | ".join(METRICS[metric].title for metric in shown) + " |")
     print("|---" * (len(shown) + 1) + "|")
     for name in others:

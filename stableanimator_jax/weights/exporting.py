@@ -31,7 +31,7 @@ from stableanimator_jax.weights.published_configs import svd_configs
 from stableanimator_jax.weights.rules import Assignment, Shape, dotted, plan_export
 from stableanimator_jax.weights.state_dict_writers import FileFormat, require_writer, write_pth, write_safetensors
 from stableanimator_jax.weights.tables import is_id_adapter_key, tables
-from stableanimator_jax.weights.wider_vae import vae_shapes, widen, wider
+from stableanimator_jax.weights.wider_vae import DIFFUSERS_GROUPS, vae_shapes, widen, wider
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,12 @@ def export_weights(
     models = describe(source.path).models
     as_published = source.config
     if "vae" in models:
-        try:
-            as_published = replace(source.config, vae=wider(source.config.vae))
-        except InputError as e:
-            raise InputError(f"checkpoint {checkpoint} cannot be exported: {e}") from e
+        as_published = replace(source.config, vae=wider(source.config.vae))
+        if (groups := as_published.vae.norm_num_groups) != DIFFUSERS_GROUPS:
+            raise InputError(
+                f"checkpoint {checkpoint} cannot be exported: its VAE has norms of {groups} groups, and the VAE in "
+                f"PyTorch that would read it always has {DIFFUSERS_GROUPS}"
+            )
     files = [(file, held) for file in (*_SVD, *_OWN[source.config.kind]) if (held := file.held(models))]
     if not files:
         raise InputError(

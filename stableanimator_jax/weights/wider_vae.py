@@ -8,6 +8,7 @@ queries that are larger make up for that.
 
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 
 from stableanimator_jax.config import StableAnimatorConfig, VAEConfig
@@ -21,16 +22,9 @@ DIFFUSERS_GROUPS = 32
 
 
 def wider(config: VAEConfig) -> VAEConfig:
-    """The VAE of diffusers' groups that computes what this one does; of 32 groups itself.
-
-    Raises:
-        InputError: it has more groups, so there is none.
-    """
-    if config.norm_num_groups > DIFFUSERS_GROUPS:
-        raise InputError(
-            f"its VAE has norms of {config.norm_num_groups} groups, and the VAE in PyTorch that would read it always "
-            f"has {DIFFUSERS_GROUPS}"
-        )
+    """The VAE of diffusers' groups that computes what this one does; itself where it has as many, or more."""
+    if config.norm_num_groups >= DIFFUSERS_GROUPS:
+        return config
     channels = tuple(n // config.norm_num_groups * DIFFUSERS_GROUPS for n in config.block_out_channels)
     return replace(config, block_out_channels=channels, norm_num_groups=DIFFUSERS_GROUPS)
 
@@ -63,10 +57,12 @@ class Narrowed(StateDictFile):
         own = array[tuple(slice(n) for n in shape)]
         if np.count_nonzero(array) != np.count_nonzero(own):
             raise InputError(
-                f"{self.files[0]}: {key} is not zero where export left zeros, so this VAE was trained on in its whole "
-                "width; import it by --svd alone"
+                f"{self.files[0]}: {key} is not zero where export leaves zeros, so this VAE is wider than this "
+                "project's config.json says; put block_out_channels and norm_num_groups of SVD/vae/config.json there"
             )
-        return own / _larger(shape, array.shape) if _is_query(key) else own
+        # Integers stay what they are, to be refused by whoever reads them.
+        divided = _is_query(key) and jnp.issubdtype(own.dtype, jnp.floating)
+        return own / _larger(shape, array.shape) if divided else own
 
 
 def _is_query(key: str) -> bool:

@@ -9,8 +9,8 @@ import pytest
 
 from examples.drawn_world.animator import AnimatorTraining, train, training_settings
 from stableanimator_jax.errors import InputError
-from stableanimator_jax.weights.checkpoint import STABLEANIMATOR, describe
-from tests.training.mini_model import save_mini_model
+from stableanimator_jax.weights.checkpoint import STABLEANIMATOR, describe, save_checkpoint
+from tests.training.mini_model import MINI, mini_params, save_mini_model
 
 
 def test_settings_follow_the_device():
@@ -41,6 +41,24 @@ def test_another_run_is_not_gone_on_with(tmp_path, monkeypatch):
     (config.output / "checkpoint" / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="checkpoint"):
         train(config)
+
+
+def test_the_best_weights_are_written_when_it_is_stopped(tmp_path, monkeypatch, capsys):
+    config = AnimatorTraining(output=tmp_path / "fit", minutes=1.0)
+    monkeypatch.setattr("examples.drawn_world.animator._share_out", lambda batch: None)
+    monkeypatch.setattr("examples.drawn_world.animator._make_data", lambda config: None)
+
+    def stopped(settings):
+        params = {name: mini_params(name) for name in STABLEANIMATOR}
+        save_checkpoint(settings.output / "best", MINI, params, {"validation_loss": 0.25, "step": 7})
+        (settings.output / "metrics.jsonl").write_text("")  # before the first validation's line
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("examples.drawn_world.animator.run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    assert "validation loss: 0.2500 at best, after step 7" in capsys.readouterr().out
+    assert set(describe(config.output / "checkpoint").models) == set(STABLEANIMATOR)
 
 
 def test_what_cannot_be_trained_on_is_said_before_it_is_drawn():

@@ -29,6 +29,8 @@ from stableanimator_jax.weights.checkpoint import describe, save_checkpoint, str
 from stableanimator_jax.weights.exporting import export_weights
 from stableanimator_jax.weights.importing import import_weights
 from stableanimator_jax.weights.published_configs import read_published_config
+from stableanimator_jax.weights.state_dict_files import StateDictFile
+from stableanimator_jax.weights.wider_vae import Narrowed, vae_shapes, wider
 from tests.make_stand_ins import make_stand_ins
 
 TINY = StableAnimatorConfig.tiny()
@@ -230,9 +232,36 @@ def test_a_wider_vae_that_was_trained_on_is_not_cut(tmp_path: Path):
     tensors["encoder.conv_in.weight"][-1, 0, 1, 1] = 0.5
     save_file(tensors, file)
     both = {"svd": str(tmp_path / "out/SVD"), "stableanimator": str(tmp_path / "out/Animation")}
-    with pytest.raises(InputError, match=r"encoder\.conv_in\.weight is not zero where .* import it by --svd alone"):
+    with pytest.raises(
+        InputError, match=r"encoder\.conv_in\.weight is not zero where .* of SVD/vae/config\.json there"
+    ):
         import_weights(tmp_path / "again", **both)
     assert not (tmp_path / "again").exists()
+    # As it says:
+    described = json.loads((tmp_path / "out/Animation/config.json").read_text())
+    described["vae"] |= {"block_out_channels": [32, 32, 64, 64], "norm_num_groups": 32}
+    (tmp_path / "out/Animation/config.json").write_text(json.dumps(described))
+    import_weights(tmp_path / "again", **both)
+    assert describe(tmp_path / "again").config.vae.norm_num_groups == 32
+    described["vae"] |= {"block_out_channels": [64, 64, 64, 64], "norm_num_groups": 64}
+    (tmp_path / "out/Animation/config.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"Animation/config\.json describes another vae"):
+        import_weights(tmp_path / "other", **both)
+
+
+def test_numbers_of_a_quantised_checkpoint_stay_integers():
+    class File(StateDictFile):
+        files = (Path("some.safetensors"),)
+        shapes = vae_shapes(dataclasses.replace(FEW_GROUPS, vae=wider(FEW_GROUPS.vae)))
+
+        def __getitem__(self, key: str) -> np.ndarray:
+            array = np.zeros(self.shapes[key], np.int8)
+            array[0] = 7
+            return array
+
+    key = "encoder.mid_block.attentions.0.to_q.bias"
+    narrowed = Narrowed(File(), FEW_GROUPS)[key]
+    assert (narrowed.shape, narrowed.dtype, narrowed[0]) == ((16,), np.int8, 7)
 
 
 def test_a_vae_that_pytorch_cannot_build(tmp_path: Path):
