@@ -51,7 +51,8 @@ def compare(config: CompareConfig) -> None:
     if len(results) < len(config.work):
         raise InputError("--work has two folders of one name, which the table could not tell apart")
     scores = {name: measured for name, (_, measured, _) in results.items()}
-    shown = [metric for metric in METRICS if all(isinstance(score.get(metric), list) for score in scores.values())]
+    measures = [metric for metric in METRICS if not metric.endswith("_chance")]  # those are no measures of quality
+    shown = [metric for metric in measures if all(isinstance(score.get(metric), list) for score in scores.values())]
     first, *others = results
     for name in others:
         ours, theirs = (vars(results[which][0]) for which in (name, first))
@@ -100,5 +101,10 @@ def _read(folder: Path) -> tuple[EvaluationConfig, Mapping[str, Any], Mapping[st
         result = json.loads((folder / "results.json").read_text())
         settings, measured, judges = result["settings"] | paths, result["conditions"][VIDEOS], dict(result["judges"])
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise InputError(f"{folder} holds no results.json of `evaluate --work`: {e}") from e
-    return from_dict(EvaluationConfig, settings, f"{folder}/results.json"), measured, judges
+        raise InputError(f"{folder} holds no results.json as `evaluate --work` writes it ({e}): run that again") from e
+    told = from_dict(EvaluationConfig, settings, f"{folder}/results.json")
+    if short := [name for name, scores in measured.items() if isinstance(scores, list) and len(scores) != told.pairs]:
+        raise InputError(
+            f"{folder}/results.json has not one {short[0]} for each of {told.pairs} pairs: run `evaluate` again"
+        )
+    return told, measured, judges

@@ -55,8 +55,8 @@ def gallery(config: GalleryConfig) -> None:
         InputError: the checkpoint or a setting cannot be used, or the picture cannot be written.
     """
     study = StudyConfig(size=config.size, work=config.work)
-    height, width = (side * config.scale for side in arranged(*_nobody(config), config.columns).shape[1:3])
     check_writable(config.picture)  # rather than after minutes
+    height, width = (config.scale * n for n in _extent(config.people, config.motions, config.size, config.columns))
     fps = held_fps(config.picture, width, height, _FPS)
     pairs = draw_everybody(config)
     condition = Condition("videos", "animating", config.checkpoint, DRAWN_PEOPLE.hjb.adam_iterations)
@@ -81,10 +81,14 @@ def draw_everybody(config: GalleryConfig) -> list[DrawnPair]:
     return [draw_pair(pair, frames=config.frames, stride=3, size=config.size) for pair in pairs]
 
 
-def _nobody(config: GalleryConfig) -> tuple[UInt8[np.ndarray, "people size size 3"], np.ndarray]:
-    """Black references and videos, of one frame."""
-    shape = (config.size, config.size, 3)
-    return np.zeros((config.people, *shape), np.uint8), np.zeros((config.people, config.motions, 1, *shape), np.uint8)
+def _extent(people: int, motions: int, size: int, columns: int) -> tuple[int, int]:
+    """Height and width of the whole picture, before it is enlarged."""
+    return -(-people // columns) * (size + _GAP) - _GAP, columns * _width(motions, size) - 3 * _GAP
+
+
+def _width(motions: int, size: int) -> int:
+    """From one column to the next."""
+    return (motions + 1) * (size + _GAP) + 2 * _GAP
 
 
 def arranged(
@@ -94,8 +98,8 @@ def arranged(
 ) -> UInt8[np.ndarray, "f h w 3"]:
     """Frames of the whole picture: so many people beside each other, each a row of the reference and all videos."""
     people, motions, frames, size = videos.shape[:4]
-    rows, step, wide = -(-people // columns), size + _GAP, (motions + 1) * (size + _GAP) + 2 * _GAP
-    picture = np.full((frames, rows * step - _GAP, columns * wide - 3 * _GAP, 3), _PAPER, np.uint8)
+    step, wide = size + _GAP, _width(motions, size)
+    picture = np.full((frames, *_extent(people, motions, size, columns), 3), _PAPER, np.uint8)
     for number, (reference, own) in enumerate(zip(references, videos, strict=True)):
         row, column = divmod(number, columns)
         still = np.broadcast_to(reference, own.shape[1:])

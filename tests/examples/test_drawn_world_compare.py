@@ -67,6 +67,8 @@ def test_what_cannot_be_compared_is_refused(evaluations, tmp_path):
         ({"settings": result["settings"] | {"first_pair": 0}}, "other and plain differ in --first-pair"),
         ({"conditions": {"full": {}}}, "other holds no results.json"),
         ({"settings": []}, "other holds no results.json"),
+        ({"judges": None}, "other holds no results.json"),
+        ({"conditions": {VIDEOS: {"csim": [0.5]}}}, "has not one csim for each of 3 pairs"),
         ({"judges": {"csim": "another"}}, "CSIM of other and of plain is by different networks"),
         ({"settings": result["settings"] | {"pears": 3}}, "pears"),
     ):
